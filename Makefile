@@ -1,0 +1,44 @@
+# Two commands do all set-up: `make demo` and `make test`. Both create .venv when it is missing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-test
+
+.PHONY: setup demo test test-all lint bench recipes clean
+
+setup: $(STAMP)
+
+$(VENV)/pyvenv.cfg:
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml | $(VENV)/pyvenv.cfg
+	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+$(TEST_STAMP): $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,dev]'
+	touch $@
+
+demo: $(STAMP)  ## the main job: mix speech and noise, remove the noise, score the result
+	$(BIN)/sepcli mix --snr -5:15 -n 20 | $(BIN)/sepcli separate - | $(BIN)/sepcli eval -
+
+test: $(TEST_STAMP)
+	$(BIN)/pytest
+
+test-all: $(TEST_STAMP)
+	$(BIN)/pytest -m ''
+
+lint: $(TEST_STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+bench: $(TEST_STAMP)
+	set -e; for b in tests/benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b; done
+
+recipes: $(STAMP)  ## every recipe in its smoke form, on generated data
+	set -e; for r in recipes/*/run.sh; do echo "== $$r"; SMOKE=1 PATH="$(CURDIR)/$(BIN):$$PATH" sh $$r; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info out runs

@@ -1,0 +1,55 @@
+"""The `sepcli` command: a tuple of names, each one module in sepcli/commands."""
+
+import os
+import sys
+from importlib import import_module
+
+import click
+
+from sepcli.errors import SepcliError
+
+COMMANDS = ("mix", "separate", "eval", "train", "info")
+
+
+class Commands(click.Group):
+    """Import a command's module only when asked for; turn our errors into one line."""
+
+    def list_commands(self, ctx):
+        return list(COMMANDS)
+
+    def get_command(self, ctx, name):
+        if name not in COMMANDS:
+            raise click.NoSuchCommand(name, possibilities=COMMANDS, ctx=ctx)
+        return import_module(f"sepcli.commands.{name.replace('-', '_')}").command
+
+    def invoke(self, ctx):
+        try:
+            return super().invoke(ctx)
+        except SepcliError as error:
+            if ctx.params["debug"]:
+                raise
+            raise click.ClickException(str(error)) from None
+        except BrokenPipeError:
+            # The reader left early, as `| head` does. Python would complain again when it
+            # flushes stdout at exit, so point the descriptor at nothing first.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(141)  # 128 + SIGPIPE: what a shell reports for the standard tools
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(130)  # 128 + SIGINT
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="sepcli")
+@click.option("--debug", is_flag=True, help="Show the full traceback when something fails.")
+def main(debug):
+    """Composable audio tools for source separation and speech enhancement.
+
+    \b
+    Commands read and write samples through pipes:
+        $ sepcli mix --snr -5:15 | sepcli separate - | sepcli eval -
+
+    \b
+    Completion for bash, zsh or fish (put it into your shell's start-up file):
+        $ eval "$(_SEPCLI_COMPLETE=bash_source sepcli)"
+    """

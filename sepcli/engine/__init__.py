@@ -1,0 +1,1 @@
+"""What runs models: training, whole files, streams."""

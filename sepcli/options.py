@@ -1,0 +1,87 @@
+"""Options that mean the same in two or more commands, each defined once."""
+
+import click
+
+
+class Range(click.ParamType):
+    """`LO:HI` or one number, as the pair (lo, hi) of floats (or ints) within [minimum, maximum]."""
+
+    def __init__(self, number=float, minimum=None, maximum=None):
+        self.number, self.minimum, self.maximum = number, minimum, maximum
+        self.name = "LO:HI"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, tuple):
+            return value
+        low, colon, high = str(value).partition(":")
+        try:
+            low, high = self.number(low), self.number(high if colon else low)
+        except ValueError:
+            self.fail(f"{value!r} is not a range; write LO:HI or one number, e.g. -5:15", param, ctx)
+        if not low <= high:  # also catches NaN
+            self.fail(f"{value!r} starts above its end; write the smaller number first", param, ctx)
+        if self.minimum is not None and low < self.minimum:
+            self.fail(f"{value!r} goes below {self.minimum}, the least that makes sense", param, ctx)
+        if self.maximum is not None and high > self.maximum:
+            self.fail(f"{value!r} goes above {self.maximum}, the most that makes sense", param, ctx)
+        return low, high
+
+
+output = click.option(
+    "-o", "--output", metavar="PATH|DIR|-", help="Where to write; - is standard output."
+)
+seed = click.option(
+    "--seed", type=int, default=0, show_default=True, help="Seed of every random choice."
+)
+jobs = click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Processes to work with; the output is the same whatever the number.",
+)
+device = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda|mps",
+    help="Where the model runs.",
+)
+threads = click.option(
+    "--threads", type=click.IntRange(min=1), help="CPU threads of the model. [default: all cores]"
+)
+config = click.option(
+    "-c", "--config", type=click.Path(exists=True, dir_okay=False), help="YAML file of settings."
+)
+settings = click.option(
+    "--set", "overrides", multiple=True, metavar="A.B=C", help="Override one setting; repeatable."
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="Only errors on standard error.")
+verbose = click.option("-v", "--verbose", count=True, help="Say more on standard error.")
+progress = click.option(
+    "--progress",
+    type=click.Choice(["auto", "json", "none"]),
+    default="auto",
+    show_default=True,
+    help="auto draws a bar when standard error is a terminal; json writes one line per item.",
+)
+overwrite = click.option(
+    "--overwrite/--skip-existing",
+    default=None,
+    help="Replace outputs that exist, or leave them as they are. [default: an error]",
+)
+strict = click.option(
+    "--strict/--no-strict",
+    default=True,
+    help="Whether a sample stream without its closing count is an error.  [default: strict]",
+)
+input_type = click.option(
+    "-t",
+    "--input-type",
+    type=click.Choice(["auto", "tar", "wav", "audio", "jsonl"]),
+    default="auto",
+    show_default=True,
+    help="What standard input is, where guessing fails.",
+)
