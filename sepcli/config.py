@@ -130,9 +130,7 @@ def _override(config, override):
             config[section] = {}
         config = config[section]
         if not isinstance(config, dict):
-            raise SepcliError(
-                f"--set {override}: {section} is a value and has no settings of its own"
-            )
+            raise SepcliError(f"--set {override}: {section} is a value, it has no settings")
     config[key] = _parse(value, f"--set {override}")
 
 

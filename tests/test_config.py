@@ -120,7 +120,7 @@ def test_a_missing_or_binary_file_is_one_line(tmp_path):
 def test_an_unknown_key_names_the_near_and_the_known_ones():
     with pytest.raises(
         SepcliError, match=r"unknown setting train\.stesp; did you mean steps\?"
-    ) as e:
+    ) as caught:
         config.check_keys(Settings, {"stesp": 4}, section="train")
     assert "known: steps, lr, name, fast, snr_db, speech, loss" in str(caught.value)
 

@@ -1,0 +1,137 @@
+"""Training losses against values worked out on paper."""
+
+import math
+
+import pytest
+import torch
+
+from sepcli.engine import losses
+from sepcli.errors import SepcliError
+
+
+@pytest.fixture
+def noise():
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, 2, 1, 4000, dtype=torch.float64, generator=generator)
+
+
+def test_si_sdr_of_a_tenth_of_quadrature_noise_is_20_db():
+    n = torch.arange(1000, dtype=torch.float64)
+    reference = torch.sin(2 * torch.pi * 5 * n / 1000)
+    estimate = reference + 0.1 * torch.cos(2 * torch.pi * 5 * n / 1000)
+    assert losses.si_sdr(estimate, reference).item() == pytest.approx(20.0, abs=1e-6)
+    for changed in (3 * estimate, -estimate, estimate + 7):  # scale, sign, offset
+        assert losses.si_sdr(changed, reference).item() == pytest.approx(20.0, abs=1e-6)
+
+
+def test_si_sdr_loss_is_the_mean_over_sources_not_of_the_energies():
+    n = torch.arange(1000, dtype=torch.float64)
+    sine, cosine = (f(2 * torch.pi * 5 * n / 1000) for f in (torch.sin, torch.cos))
+    reference = torch.stack([sine, 100 * sine])[None, :, None]  # (1, 2, 1, T)
+    estimate = torch.stack([sine + 0.1 * cosine, 100 * sine + cosine])[None, :, None]  # 20, 40 dB
+    assert losses.si_sdr_loss(estimate, reference).item() == pytest.approx(-30.0, abs=1e-5)
+
+
+def test_si_sdr_stays_finite_with_its_gradient_for_silence_and_for_a_perfect_estimate():
+    tone = torch.sin(torch.arange(1000.0))
+    for estimate, reference in ((tone, 0 * tone), (0 * tone, tone), (tone, tone)):
+        estimate = estimate.clone().requires_grad_()
+        value = losses.si_sdr(estimate, reference)
+        value.backward()
+        assert value.isfinite()
+        assert estimate.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_a_perfect_estimate_is_the_minimum_and_the_gradient_is_finite(name, noise):
+    loss = losses.weighted({name: 1.0})
+    perfect, _ = loss(noise, noise)
+    estimate = (0.9 * noise + 0.1 * noise.roll(1, -1)).requires_grad_()
+    worse, _ = loss(estimate, noise)
+    worse.backward()
+    assert worse > perfect
+    assert estimate.grad.isfinite().all()
+    if name != "si_sdr":
+        assert perfect == 0
+
+
+def test_mr_stft_of_half_the_signal_is_one_half_plus_ln_2(noise):
+    assert losses.mr_stft_loss(0.5 * noise, noise).item() == pytest.approx(
+        0.5 + math.log(2), abs=1e-6
+    )
+
+
+def test_mr_stft_l1_is_linear_in_the_difference_of_the_magnitudes(noise):
+    half = losses.mr_stft_l1_loss(0.5 * noise, noise).item()
+    quarter = losses.mr_stft_l1_loss(0.75 * noise, noise).item()
+    assert half == pytest.approx(2 * quarter, rel=1e-6)
+    assert losses.mr_stft_l1_loss(-noise, noise).item() == 0  # magnitudes do not see the sign
+
+
+def test_l1_of_a_constant_offset_is_the_offset(noise):
+    assert losses.l1_loss(noise + 0.25, noise).item() == pytest.approx(0.25)
+
+
+def test_compressed_loss_of_a_scaled_signal_scales_with_the_compressed_power(noise):
+    """|E| = g |T| with the same phase: both parts are (1 - g^0.3)^2 mean |T|^0.6."""
+    small, large = (losses.compressed_loss(g * noise, noise).item() for g in (0.5, 0.1))
+    assert large / small == pytest.approx((1 - 0.1**0.3) ** 2 / (1 - 0.5**0.3) ** 2, rel=1e-3)
+    magnitude = losses.compressed_loss(-noise, noise, complex_weight=0.0)
+    flipped = losses.compressed_loss(-noise, noise, complex_weight=1.0)
+    assert magnitude.item() == pytest.approx(0, abs=1e-12)
+    assert flipped.item() == pytest.approx(
+        4 * losses.compressed_loss(0 * noise, noise, complex_weight=1.0).item(), rel=1e-3
+    )
+
+
+def test_a_spectral_loss_says_how_much_audio_it_needs():
+    short = torch.zeros(1, 1, 1, 1000)
+    with pytest.raises(ValueError, match="expected more than 1024 samples, got 1000"):
+        losses.mr_stft_loss(short, short)
+
+
+def test_a_weighted_sum_reports_each_term(noise):
+    loss = losses.weighted({"l1": 2, "mr_stft": {"weight": 0.5}})
+    total, terms = loss(0.5 * noise, noise)
+    l1, mr_stft = 0.5 * noise.abs().mean().item(), 0.5 + math.log(2)
+    assert terms["l1"].item() == pytest.approx(l1)
+    assert total.item() == pytest.approx(2 * l1 + 0.5 * mr_stft, abs=1e-6)
+
+
+def test_a_term_can_set_the_keywords_of_its_loss(noise):
+    loss = losses.weighted({"compressed": {"complex_weight": 0.0, "n_fft": 256}})
+    assert loss(-noise, noise)[0].item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ({"sisdr": 1.0}, "unknown loss 'sisdr'; choose from compressed, l1, mr_stft"),
+        ({}, r"train\.loss must be like"),
+        ("si_sdr", r"train\.loss must be like .* not 'si_sdr'"),
+        ({"l1": "much"}, r"train\.loss\.l1 must be a number, not 'much'"),
+        ({"compressed": {"nfft": 9}}, r"unknown setting train\.loss\.compressed\.nfft; did you"),
+        ({"l1": {"reference": 9}}, r"unknown setting train\.loss\.l1\.reference"),
+    ],
+)
+def test_a_wrong_loss_is_an_error_that_names_the_right_ones(terms, message):
+    with pytest.raises(SepcliError, match=message):
+        losses.weighted(terms)
+
+
+def test_mixture_consistency_makes_estimates_add_up_and_changes_nothing_twice(noise):
+    mixture = torch.randn(2, 1, 4000, dtype=torch.float64)
+    once = losses.mixture_consistency(noise, mixture)
+    torch.testing.assert_close(once.sum(1), mixture)
+    torch.testing.assert_close(losses.mixture_consistency(once, mixture), once)
+    # Both sources move by half of what was missing.
+    missing = mixture - noise.sum(1)
+    torch.testing.assert_close(once - noise, torch.stack([missing, missing], 1) / 2)
+
+
+def test_mixture_consistency_with_weights_moves_each_source_by_its_share(noise):
+    mixture = noise.sum(1) + 1.0
+    weights = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    got = losses.mixture_consistency(noise, mixture, weights)
+    torch.testing.assert_close(got[:, 0], noise[:, 0] + 1.0)
+    torch.testing.assert_close(got[:, 1], noise[:, 1])
