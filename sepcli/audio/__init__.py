@@ -1,0 +1,25 @@
+"""Sound in and out: files, pipes and bytes ⇄ float32 (channels, samples); the only such room."""
+
+from sepcli.audio.files import AUDIO_EXTENSIONS, AudioInfo, Reader, decode, info, open_blocks, read
+from sepcli.audio.resample import Resampler, resample
+from sepcli.audio.streams import Peekable, sniff
+from sepcli.audio.wav import encode_wav
+from sepcli.audio.writing import FORMATS, Writer, write
+
+__all__ = [
+    "AUDIO_EXTENSIONS",
+    "FORMATS",
+    "AudioInfo",
+    "Peekable",
+    "Reader",
+    "Resampler",
+    "Writer",
+    "decode",
+    "encode_wav",
+    "info",
+    "open_blocks",
+    "read",
+    "resample",
+    "sniff",
+    "write",
+]
