@@ -1,0 +1,73 @@
+"""Cut a stream of samples into frames, and overlap-add frames into a stream; push and pull.
+
+With a rectangular window and division by the number of overlapping frames the two undo each other
+exactly, from the first sample to the last (`flush`).
+"""
+
+import numpy as np
+
+
+class FrameCutter:
+    """Push any number of samples, pull frames of `frame` samples every `hop` samples."""
+
+    def __init__(self, frame, hop):
+        if not 0 < hop <= frame:
+            raise ValueError(f"need 0 < hop <= frame, got hop {hop}, frame {frame}")
+        self.frame, self.hop = frame, hop
+        self._pending = np.zeros(0, np.float32)
+
+    def push(self, samples):
+        """Take samples (T,), any T >= 0."""
+        self._pending = np.concatenate([self._pending, samples])
+
+    def pull(self):
+        """Return the next frame (frame,), or None when not enough samples are there."""
+        if len(self._pending) < self.frame:
+            return None
+        frame = self._pending[: self.frame].copy()
+        self._pending = self._pending[self.hop :]
+        return frame
+
+    def flush(self):
+        """Pad what is left with zeros to whole frames and return them as a list."""
+        overlap = self.frame - self.hop  # samples that an earlier frame has already carried
+        frames = []
+        while len(self._pending) > overlap or (len(self._pending) and not frames):
+            missing = max(0, self.frame - len(self._pending))
+            self._pending = np.pad(self._pending, (0, missing))
+            frames.append(self.pull())
+            if missing:
+                break
+        self._pending = np.zeros(0, np.float32)
+        return frames
+
+
+class OverlapAdd:
+    """Add frames of `frame` samples every `hop` samples, read the samples that are complete."""
+
+    def __init__(self, frame, hop):
+        if not 0 < hop <= frame:
+            raise ValueError(f"need 0 < hop <= frame, got hop {hop}, frame {frame}")
+        self.frame, self.hop = frame, hop
+        self._sum = np.zeros(0, np.float64)
+        self._count = np.zeros(0, np.int64)
+        self._start = 0  # where the next frame begins in the buffers
+
+    def add(self, frame):
+        """Add one frame (frame,)."""
+        if len(frame) != self.frame:
+            raise ValueError(f"expected {self.frame} samples, got {len(frame)}")
+        missing = self._start + self.frame - len(self._sum)
+        self._sum = np.pad(self._sum, (0, missing))
+        self._count = np.pad(self._count, (0, missing))
+        self._sum[self._start :] += frame
+        self._count[self._start :] += 1
+        self._start += self.hop
+
+    def read(self, *, last=False):
+        """Return the samples (T,) that no later frame can change; with `last`, all that are left."""
+        ready = len(self._sum) if last else self._start
+        samples = self._sum[:ready] / np.maximum(self._count[:ready], 1)
+        self._sum, self._count = self._sum[ready:], self._count[ready:]
+        self._start -= ready
+        return samples.astype(np.float32)

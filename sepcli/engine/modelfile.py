@@ -1,0 +1,118 @@
+"""Model files: weights, configuration and card in one .safetensors, complete or absent.
+
+The metadata has one key, `sepcli`, whose value is the JSON object {"format", "model", "settings",
+"card"}: the name in `sepcli.models.MODELS`, its constructor's keywords, and what the model was
+trained on, its scores and licence.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sepcli.errors import SepcliError
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent.parent / "pretrained"
+RUN_FILES = ("best.safetensors", "last.safetensors")  # what a training run's folder offers, in order
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model file says of itself, without its weights."""
+
+    path: Path
+    model: str
+    settings: dict
+    card: dict
+
+    @property
+    def sha256(self):
+        """The file's digest, 64 hexadecimal digits."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+
+def shipped():
+    """The names of the models that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def locate(name):
+    """The file of a shipped model's name, a model file, or a training run's folder.
+
+    Raises SepcliError naming the shipped models when there is none.
+    """
+    path = Path(name)
+    if path.is_dir():
+        for candidate in RUN_FILES:
+            if (path / candidate).is_file():
+                return path / candidate
+        raise SepcliError(
+            f"{name}: a folder without {' or '.join(RUN_FILES)}; name a model file, or the folder "
+            "of a training run"
+        )
+    if path.is_file():
+        return path
+    if name in shipped():
+        return SHIPPED / f"{name}.safetensors"
+    known = ", ".join(shipped()) or "none"
+    raise SepcliError(
+        f"no model {str(name)!r}: neither a file nor one of the models that come with sepcli "
+        f"({known}); choose one with -m"
+    )
+
+
+def save(path, model, settings, weights, card):
+    """Write the model file `path`: `weights` is a state dict, `card` what to say of it (JSON)."""
+    from safetensors.torch import save_file
+
+    path = Path(path)
+    about = {"format": FORMAT, "model": model, "settings": settings, "card": card}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(weights, part, metadata={"sepcli": json.dumps(about, sort_keys=True)})
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_card(name):
+    """What the model file `name` (see `locate`) says of itself; needs no torch."""
+    path = locate(name)
+    try:
+        from safetensors import safe_open
+
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except Exception as error:  # the library's own error type and several of Python's
+        raise SepcliError(
+            f"{path}: not a model file ({' '.join(str(error).split())}); expected .safetensors"
+        ) from None
+    try:
+        about = json.loads(metadata["sepcli"])
+        known, about = about["format"], Card(path, about["model"], about["settings"], about["card"])
+    except (KeyError, TypeError, ValueError):
+        raise SepcliError(
+            f"{path}: weights without sepcli's metadata; only files that sepcli wrote can be run"
+        ) from None
+    if known != FORMAT:
+        raise SepcliError(f"{path}: model format {known}, but this version reads {FORMAT}; update")
+    return about
+
+
+def load_model(name, device="cpu"):
+    """Build the model of the file `name` (see `locate`) with its weights, in eval mode, and its card."""
+    from safetensors.torch import load_file
+
+    from sepcli.models import build
+
+    card = read_card(name)
+    try:
+        model = build(card.model, **card.settings)
+        model.load_state_dict(load_file(card.path))
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise SepcliError(f"{card.path}: the weights do not fit the configuration: {reason}") from None
+    return model.to(device).eval(), card

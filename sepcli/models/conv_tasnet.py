@@ -1,0 +1,148 @@
+"""Conv-TasNet: a learned filterbank, a temporal convolutional network, and one mask per source.
+
+Luo & Mesgarani, "Conv-TasNet: Surpassing Ideal Time-Frequency Magnitude Masking for Speech
+Separation", TASLP 2019. B batch, S sources, T samples, F filters, N frames.
+"""
+
+from torch import nn
+
+from sepcli.nn.causal import CausalModel
+from sepcli.nn.filterbank import LearnedDecoder, LearnedEncoder, perfect_reconstruction_
+from sepcli.nn.tcn import Tcn, norm_layer
+
+
+class Separator(nn.Module):
+    """Frames (B, F, N) to masks (B, S*F, N): bottleneck, TCN, 1x1 convolution and sigmoid.
+
+    A norm comes before the bottleneck, as in the paper, except with batch norm or none.
+    """
+
+    def __init__(self, filters, sources, bottleneck, *, norm, bias, **tcn):
+        super().__init__()
+        self.norm = norm_layer(norm if norm in ("cln", "gln") else "none", filters)
+        self.bottleneck = nn.Conv1d(filters, bottleneck, 1, bias=bias)
+        self.tcn = Tcn(bottleneck, norm=norm, bias=bias, **tcn)
+        width = tcn["skip"] or bottleneck
+        activation = nn.PReLU() if tcn["activation"] == "prelu" else nn.ReLU()
+        self.mask = nn.Sequential(activation, nn.Conv1d(width, sources * filters, 1, bias=bias))
+
+    def initial_state(self, batch=1):
+        return self.tcn.initial_state(batch)
+
+    def step(self, frames, state):
+        hidden, state = self.tcn.step(self.bottleneck(self.norm(frames)), state)
+        return self.mask(hidden).sigmoid(), state
+
+    def forward(self, frames):
+        return self.mask(self.tcn(self.bottleneck(self.norm(frames)))).sigmoid()
+
+
+class ConvTasNet(CausalModel):
+    """Separate (B, 1, T) into (B, S, 1, T).
+
+    The defaults are the tiny causal network for 16 kHz with batch norm: 250,469 parameters,
+    380 ms of receptive field, 2 ms of algorithmic latency.
+
+    sources: names of the outputs.  filters, kernel: learned filters and their length in samples;
+        the hop is half of it.  bottleneck, hidden, skip: channels of the residual path, inside a
+        block, and of the skip path (0: no skip path).  blocks, repeats: dilations 1, 2, 4, ...
+        of one stack, and the number of stacks.
+    norm: `bn`, `cln` (per frame) or `gln` (over all frames, not causal).
+    norm_first: conv-norm-activation, which folds; the paper's order is conv-activation-norm.
+    last_residual: whether the last block has a residual head, whose output nothing uses.
+    encoder_relu: whether the encoder's output is rectified.
+    init: `random`, or `pr` for a filterbank that reconstructs perfectly (filters = 2 * kernel).
+    """
+
+    channels = 1
+
+    def __init__(
+        self,
+        *,
+        sources=("speech", "noise"),
+        sample_rate=16000,
+        filters=64,
+        kernel=32,
+        bottleneck=64,
+        hidden=64,
+        skip=64,
+        tcn_kernel=3,
+        blocks=6,
+        repeats=3,
+        norm="bn",
+        norm_first=False,
+        activation="prelu",
+        causal=True,
+        bias=True,
+        last_residual=True,
+        encoder_relu=True,
+        init="random",
+    ):
+        super().__init__()
+        if causal and norm == "gln":
+            raise ValueError("gln averages over the future: use bn or cln in a causal model")
+        if init not in ("random", "pr"):
+            raise ValueError(f"unknown init {init!r}; choose random or pr")
+        self.sources, self.sample_rate, self.causal = tuple(sources), sample_rate, causal
+        self.hop = kernel // 2
+        self.encoder = LearnedEncoder(filters, kernel, self.hop, activation=encoder_relu)
+        self.separator = Separator(
+            filters,
+            len(self.sources),
+            bottleneck,
+            hidden=hidden,
+            skip=skip,
+            kernel=tcn_kernel,
+            blocks=blocks,
+            repeats=repeats,
+            norm=norm,
+            norm_first=norm_first,
+            activation=activation,
+            causal=causal,
+            bias=bias,
+            last_residual=last_residual,
+        )
+        self.decoder = LearnedDecoder(filters, kernel, self.hop)
+        self.delay = self.encoder.overlap
+        if init == "pr":
+            perfect_reconstruction_(self.encoder, self.decoder)
+
+    @property
+    def receptive_field(self):
+        """Samples of input that one output sample depends on."""
+        return (self.separator.tcn.receptive_field - 1) * self.hop + self.encoder.kernel
+
+    def initial_state(self, batch=1):
+        """The state before the first sample; only a causal model has one."""
+        if not self.causal:
+            raise ValueError("this model is not causal: it needs the whole signal")
+        tail = self.encoder.initial_state(batch, self.encoder.conv.weight)
+        return (
+            tail,
+            self.separator.initial_state(batch),
+            tail.repeat_interleave(len(self.sources), 0),
+        )
+
+    def step(self, x, state):
+        """Separate a chunk (B, 1, k*hop), any k >= 1, into (B, S, 1, k*hop), `delay` samples late."""
+        past, separator, tail = state
+        frames, past = self.encoder.step(x[:, 0], past)  # (B, F, N)
+        masks, separator = self.separator.step(frames, separator)
+        y, tail = self._decode(frames, masks, tail)
+        return y, (past, separator, tail)
+
+    def run(self, x):
+        if self.causal:
+            return super().run(x)
+        frames, past = self.encoder.step(x[:, 0], self.encoder.initial_state(len(x), x))
+        return self._decode(
+            frames,
+            self.separator(frames),
+            past.new_zeros(len(x) * len(self.sources), self.decoder.overlap),
+        )[0]
+
+    def _decode(self, frames, masks, tail):
+        (B, F, N), S = frames.shape, len(self.sources)
+        masked = masks.reshape(B, S, F, N) * frames[:, None]  # (B, S, F, N)
+        y, tail = self.decoder.step(masked.reshape(B * S, F, N), tail)  # (B*S, T)
+        return y.reshape(B, S, 1, -1), tail  # (B, S, 1, T)

@@ -1,0 +1,108 @@
+"""Streaming filterbanks: learned (Conv-TasNet) and short-time Fourier; samples to frames and back.
+
+Both cut frames of `kernel` samples every `stride` samples and overlap-add frames of the same
+size. Analysis keeps the last `kernel - stride` samples as its state, synthesis the same number of
+samples not yet complete; so the round trip lags by `kernel - stride` samples.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+def overlap_add(frames, stride, tail):
+    """Sum frames (B, N, L) at `stride` onto `tail` (B, L - stride); return (B, N*stride) and the tail.
+
+    L must be a multiple of `stride`.
+    """
+    B, N, L = frames.shape
+    parts = frames.reshape(B, N, L // stride, stride)  # (B, N, L/stride, stride)
+    length = (N - 1) * stride + L
+    out = F.pad(tail, (0, N * stride))  # (B, (N + L/stride - 1) * stride)
+    for i in range(L // stride):
+        part = parts[:, :, i].reshape(B, N * stride)
+        out = out + F.pad(part, (i * stride, length - N * stride - i * stride))
+    return out[:, : N * stride], out[:, N * stride :]
+
+
+class Filterbank(nn.Module):
+    """What both filterbanks share: frame geometry and states."""
+
+    def __init__(self, kernel, stride):
+        super().__init__()
+        if kernel % stride:
+            raise ValueError(f"kernel {kernel} must be a multiple of stride {stride}")
+        self.kernel, self.stride = kernel, stride
+        self.overlap = kernel - stride
+
+    def initial_state(self, batch, like):
+        """Zeros (batch, overlap) of the dtype and device of the tensor `like`."""
+        return like.new_zeros(batch, self.overlap)
+
+
+class LearnedEncoder(Filterbank):
+    """Convolution of (B, T) with `filters` learned filters: (B, filters, T/stride)."""
+
+    def __init__(self, filters, kernel, stride, *, activation=True):
+        super().__init__(kernel, stride)
+        self.conv = nn.Conv1d(1, filters, kernel, stride=stride, bias=False)
+        self.activation = activation
+
+    def step(self, x, past):
+        x = torch.cat([past, x], -1)
+        frames = self.conv(x[:, None])  # (B, filters, N)
+        return frames.relu() if self.activation else frames, x[:, x.shape[-1] - self.overlap :]
+
+
+class LearnedDecoder(Filterbank):
+    """Transposed convolution of (B, filters, N) to (B, N*stride)."""
+
+    def __init__(self, filters, kernel, stride):
+        super().__init__(kernel, stride)
+        self.conv = nn.ConvTranspose1d(filters, 1, kernel, stride=stride, bias=False)
+
+    def step(self, frames, tail):
+        basis = self.conv.weight[:, 0]  # (filters, L)
+        return overlap_add(frames.transpose(1, 2) @ basis, self.stride, tail)
+
+
+@torch.no_grad()
+def perfect_reconstruction_(encoder, decoder):
+    """Set the learned filters so that decoding undoes encoding exactly, through the ReLU too.
+
+    With an orthogonal matrix Q of the kernel's size the encoder is [Q; -Q] and the decoder
+    half of it: relu(Qx) - relu(-Qx) = Qx, and overlapping frames are averaged.
+    Needs filters = 2 * kernel.
+    """
+    filters, _, kernel = encoder.conv.weight.shape
+    if filters != 2 * kernel:
+        raise ValueError(f"needs filters = 2 * kernel = {2 * kernel}, not {filters}")
+    q = torch.linalg.qr(torch.randn(kernel, kernel, dtype=torch.float64))[0]
+    pair = torch.cat([q, -q])[:, None]
+    encoder.conv.weight.copy_(pair)
+    decoder.conv.weight.copy_(pair * encoder.stride / kernel)
+
+
+class Stft(Filterbank):
+    """Short-time Fourier transform (B, T) to complex (B, F, N) and back, F = kernel/2 + 1.
+
+    The square root of a periodic Hann window on both sides; the windows' overlapping squares
+    sum to kernel / (2 stride) when kernel >= 2 stride, which synthesis divides out.
+    """
+
+    def __init__(self, kernel, stride):
+        super().__init__(kernel, stride)
+        if kernel < 2 * stride:
+            raise ValueError("a Hann window needs kernel >= 2 * stride")
+        self.register_buffer("window", torch.hann_window(kernel).sqrt(), persistent=False)
+
+    def analyse(self, x, past):
+        x = torch.cat([past, x], -1)
+        frames = x.unfold(-1, self.kernel, self.stride) * self.window  # (B, N, L)
+        spectrum = torch.fft.rfft(frames).transpose(1, 2)  # (B, F, N)
+        return spectrum, x[:, x.shape[-1] - self.overlap :]
+
+    def synthesise(self, spectrum, tail):
+        frames = torch.fft.irfft(spectrum.transpose(1, 2), n=self.kernel)  # (B, N, L)
+        window = self.window * (2 * self.stride / self.kernel)
+        return overlap_add(frames * window, self.stride, tail)

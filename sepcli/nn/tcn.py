@@ -1,0 +1,148 @@
+"""The temporal convolutional network of Conv-TasNet, with its streaming state passed in and out.
+
+Luo & Mesgarani, "Conv-TasNet: Surpassing Ideal Time-Frequency Magnitude Masking for Speech
+Separation", TASLP 2019, section II-C. B batch, C channels, N frames.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class ChannelNorm(nn.Module):
+    """Layer norm over the channels of each frame ("cLN"): causal, and without state; (B, C, N)."""
+
+    def __init__(self, channels, eps=1e-8):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1))
+        self.bias = nn.Parameter(torch.zeros(channels, 1))
+        self.eps = eps
+
+    def forward(self, x):
+        centred = x - x.mean(1, keepdim=True)
+        scale = torch.rsqrt(centred.square().mean(1, keepdim=True) + self.eps)
+        return centred * scale * self.weight + self.bias
+
+
+def norm_layer(kind, channels):
+    """Make the normalisation called `kind`: `bn`, `cln`, `gln` (over all frames: not causal), `none`."""
+    makers = {
+        "bn": nn.BatchNorm1d,
+        "cln": ChannelNorm,
+        "gln": lambda channels: nn.GroupNorm(1, channels, eps=1e-8),
+        "none": lambda channels: nn.Identity(),
+    }
+    if kind not in makers:
+        raise ValueError(f"unknown norm {kind!r}; choose from {', '.join(makers)}")
+    return makers[kind](channels)
+
+
+def activation_layer(kind):
+    """Make the activation called `kind`: `prelu` (one slope for all channels) or `relu`."""
+    makers = {"prelu": nn.PReLU, "relu": nn.ReLU}
+    if kind not in makers:
+        raise ValueError(f"unknown activation {kind!r}; choose from {', '.join(makers)}")
+    return makers[kind]()
+
+
+class TcnBlock(nn.Module):
+    """1x1 convolution, depthwise dilated convolution, and 1x1 heads for residual and skip.
+
+    norm_first: order conv-norm-activation, in which batch norm folds into the convolution;
+        the paper's order is conv-activation-norm.
+    skip: channels of the skip head, 0 for none.  residual: whether there is a residual head.
+    """
+
+    def __init__(
+        self,
+        channels,
+        hidden,
+        skip,
+        kernel,
+        dilation,
+        *,
+        norm="cln",
+        activation="prelu",
+        norm_first=False,
+        causal=True,
+        bias=True,
+        residual=True,
+    ):
+        super().__init__()
+        self.context = (kernel - 1) * dilation  # frames of history the depthwise convolution needs
+        self.causal = causal
+
+        def after(conv):
+            pair = [activation_layer(activation), norm_layer(norm, hidden)]
+            return nn.Sequential(conv, *(reversed(pair) if norm_first else pair))
+
+        self.expand = after(nn.Conv1d(channels, hidden, 1, bias=bias))
+        self.depthwise = after(
+            nn.Conv1d(hidden, hidden, kernel, dilation=dilation, groups=hidden, bias=bias)
+        )
+        self.residual = nn.Conv1d(hidden, channels, 1, bias=bias) if residual else None
+        self.skip = nn.Conv1d(hidden, skip, 1, bias=bias) if skip else None
+
+    def initial_state(self, batch=1):
+        """The history before the first frame: zeros (B, hidden, context)."""
+        conv = self.depthwise[0]
+        return conv.weight.new_zeros(batch, conv.in_channels, self.context)
+
+    def step(self, x, past):
+        """Map a chunk (B, C, N), any N >= 1, to (output, skip, next past); skip may be None."""
+        hidden = torch.cat([past, self.expand(x)], -1)  # (B, H, context + N)
+        x, skip = self._heads(x, hidden)
+        return x, skip, hidden[..., hidden.shape[-1] - self.context :]
+
+    def forward(self, x):
+        if self.causal:
+            x, skip, _ = self.step(x, self.initial_state(x.shape[0]))
+            return x, skip
+        side = self.context // 2
+        return self._heads(x, F.pad(self.expand(x), (side, self.context - side)))
+
+    def _heads(self, x, hidden):
+        hidden = self.depthwise(hidden)  # (B, H, N)
+        skip = None if self.skip is None else self.skip(hidden)
+        return x if self.residual is None else x + self.residual(hidden), skip
+
+
+class Tcn(nn.Module):
+    """`repeats` stacks of `blocks` blocks with dilations 1, 2, 4, ...; (B, C, N) to (B, C', N).
+
+    The output is the sum of the skip heads, or the last block's output when `skip` is 0.
+    `last_residual=False` leaves out the last block's residual head, whose output is unused.
+    """
+
+    def __init__(
+        self, channels, hidden, *, skip, kernel=3, blocks=6, repeats=3, last_residual=True, **block
+    ):
+        super().__init__()
+        if skip == 0 and not last_residual:
+            raise ValueError("without skip heads the last block's residual head is the output")
+        dilations = [2**i for i in range(blocks)] * repeats
+        last = len(dilations) - 1
+        self.blocks = nn.ModuleList(
+            TcnBlock(channels, hidden, skip, kernel, d, residual=last_residual or i < last, **block)
+            for i, d in enumerate(dilations)
+        )
+        self.receptive_field = 1 + sum(b.context for b in self.blocks)  # frames
+
+    def initial_state(self, batch=1):
+        return tuple(block.initial_state(batch) for block in self.blocks)
+
+    def step(self, x, state):
+        """Map a chunk (B, C, N), any N >= 1, to its output and the next state."""
+        total, following = None, []
+        for block, past in zip(self.blocks, state, strict=True):
+            x, skip, past = block.step(x, past)
+            total = skip if total is None else total + skip
+            following.append(past)
+        return x if total is None else total, tuple(following)
+
+    def forward(self, x):
+        total = None
+        for block in self.blocks:
+            x, skip = block(x)
+            total = skip if total is None else total + skip
+        return x if total is None else total

@@ -1,0 +1,26 @@
+"""Small forms of every model, for the tests of models and of what runs them."""
+
+import torch
+
+TINY = [  # name, settings; every model in MODELS is here at least once
+    ("conv_tasnet", {"filters": 16, "bottleneck": 8, "hidden": 12, "skip": 8, "blocks": 3}),
+    (
+        "conv_tasnet",
+        {"filters": 8, "kernel": 20, "bottleneck": 8, "hidden": 6, "skip": 0, "norm": "cln"},
+    ),
+    ("conv_tasnet", {"filters": 64, "init": "pr", "blocks": 2, "norm_first": True}),
+    ("spectral_tasnet", {"window": 96, "hop": 32, "width": 8, "hidden": 12, "blocks": 3}),
+    ("spectral_tasnet", {"window": 64, "hop": 32, "width": 8, "hidden": 8, "norm": "cln"}),
+    ("spectral_tasnet", {"sources": ("speech",), "width": 8, "hidden": 8, "blocks": 2}),
+]
+
+
+def randomise(model):
+    """Move parameters and running statistics off their start, so that no layer is the identity."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        for name, buffer in model.named_buffers():
+            if "running" in name:
+                buffer.add_(0.3 * torch.rand_like(buffer))
+    return model.eval()

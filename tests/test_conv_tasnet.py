@@ -1,0 +1,182 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchaudio
+
+from sepcli.models.conv_tasnet import ConvTasNet, Separator
+from tests.models import randomise
+
+GOLDEN = Path(__file__).parent / "golden" / "asteroid_causal_cln.npz"
+
+
+def count(model):
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "parameters"),
+    [
+        ({"norm": "none", "bias": False, "activation": "relu"}, 241_024),
+        ({"norm": "none"}, 245_861),
+        ({"norm": "bn"}, 250_469),
+        ({"norm": "cln"}, 250_597),
+        ({"norm": "gln", "causal": False, "last_residual": False}, 246_437),
+        ({"kernel": 20}, 248_933),
+        ({"bottleneck": 64, "hidden": 48}, 192_581),
+        ({"repeats": 2}, 172_505),
+        ({"hidden": 48, "repeats": 2}, 133_913),
+    ],
+)
+def test_the_published_sizes(settings, parameters):
+    assert count(ConvTasNet(**settings)) == parameters
+
+
+def torchaudio_name(key):
+    """Our state-dict key for one of torchaudio's."""
+    rules = [
+        (r"^encoder\.", "encoder.conv."),
+        (r"^decoder\.", "decoder.conv."),
+        (r"^mask_generator\.input_norm", "separator.norm"),
+        (r"^mask_generator\.input_conv", "separator.bottleneck"),
+        (r"^mask_generator\.output_prelu", "separator.mask.0"),
+        (r"^mask_generator\.output_conv", "separator.mask.1"),
+        (r"^mask_generator\.conv_layers\.(\d+)\.", r"separator.tcn.blocks.\1."),
+        (r"\.conv_layers\.0\.", ".expand.0."),
+        (r"\.conv_layers\.1\.", ".expand.1."),
+        (r"\.conv_layers\.2\.", ".expand.2."),
+        (r"\.conv_layers\.3\.", ".depthwise.0."),
+        (r"\.conv_layers\.4\.", ".depthwise.1."),
+        (r"\.conv_layers\.5\.", ".depthwise.2."),
+        (r"\.res_out\.", ".residual."),
+        (r"\.skip_out\.", ".skip."),
+    ]
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+@pytest.mark.parametrize("length", [16000, 15999, 1601, 100])
+def test_equals_torchaudio_with_its_weights(length):
+    torch.manual_seed(0)
+    reference = randomise(
+        torchaudio.models.ConvTasNet(
+            num_sources=2,
+            enc_kernel_size=32,
+            enc_num_feats=64,
+            msk_kernel_size=3,
+            msk_num_feats=64,
+            msk_num_hidden_feats=64,
+            msk_num_layers=6,
+            msk_num_stacks=3,
+            msk_activate="sigmoid",
+        )
+    )
+    ours = ConvTasNet(norm="gln", causal=False, last_residual=False, encoder_relu=False).eval()
+    weights = {torchaudio_name(k): v for k, v in reference.state_dict().items()}
+    ours.load_state_dict(weights)  # strict: every weight has its place
+    x = torch.randn(2, 1, length)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x)[:, :, 0], reference(x), rtol=0, atol=1e-5)
+
+
+def asteroid_name(key):
+    """Our separator's key for one of asteroid's TDConvNet."""
+    rules = [
+        (r"^bottleneck\.0", "norm"),
+        (r"^bottleneck\.1", "bottleneck"),
+        (r"^TCN\.(\d+)\.", r"tcn.blocks.\1."),
+        (r"shared_block\.([012])\.", r"expand.\1."),
+        (r"shared_block\.3\.0\.", "depthwise.0."),
+        (r"shared_block\.4\.", "depthwise.1."),
+        (r"shared_block\.5\.", "depthwise.2."),
+        (r"res_conv", "residual"),
+        (r"skip_conv", "skip"),
+        (r"mask_net", "mask"),
+        (r"gamma$", "weight"),
+        (r"beta$", "bias"),
+    ]
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def test_equals_asteroids_causal_network_with_its_weights():
+    """The golden file is made by tests/golden/make_asteroid.py with asteroid 0.7.0."""
+    golden = np.load(GOLDEN)
+    ours = Separator(
+        8,
+        2,
+        6,
+        norm="cln",
+        bias=True,
+        hidden=10,
+        skip=7,
+        kernel=3,
+        blocks=3,
+        repeats=2,
+        activation="prelu",
+        norm_first=False,
+        causal=True,
+        last_residual=True,
+    )
+    state = ours.state_dict()
+    for key in golden:
+        if key.startswith("weight:"):
+            name = asteroid_name(key.removeprefix("weight:"))
+            state[name] = torch.from_numpy(golden[key]).reshape(state[name].shape)
+    ours.load_state_dict(state)
+    masks = ours(torch.from_numpy(golden["frames"]))  # (B, S*F, N)
+    torch.testing.assert_close(
+        masks.reshape(golden["masks"].shape).detach(),
+        torch.from_numpy(golden["masks"]),
+        rtol=0,
+        atol=1e-5,
+    )
+
+
+class AllPass(torch.nn.Module):
+    """In place of the separator: every mask is one."""
+
+    def __init__(self, outputs):
+        super().__init__()
+        self.outputs = outputs
+
+    def initial_state(self, batch=1):
+        return ()
+
+    def step(self, frames, state):
+        return frames.new_ones(len(frames), self.outputs, frames.shape[-1]), state
+
+
+@pytest.mark.parametrize("length", [16000, 12345, 1])
+def test_perfect_reconstruction_init_gives_back_the_input(length):
+    torch.manual_seed(0)
+    model = ConvTasNet(init="pr")
+    model.separator = AllPass(128)
+    x = torch.randn(2, 1, length)
+    with torch.no_grad():
+        error = model(x)[:, 0] - x
+    assert 10 * torch.log10(x.square().sum() / error.square().sum()) > 100  # dB; > 30 is asked
+
+
+def test_perfect_reconstruction_needs_twice_as_many_filters_as_samples():
+    with pytest.raises(ValueError, match=r"filters = 2 \* kernel = 64, not 32"):
+        ConvTasNet(init="pr", filters=32)
+
+
+@pytest.mark.parametrize("setting", [{"norm": "gn"}, {"activation": "gelu"}, {"init": "zeros"}])
+def test_an_unknown_setting_names_the_known_ones(setting):
+    with pytest.raises(ValueError, match="choose"):
+        ConvTasNet(**setting)
+
+
+def test_a_norm_over_the_future_is_refused_in_a_causal_model():
+    with pytest.raises(ValueError, match="gln averages over the future"):
+        ConvTasNet(norm="gln")
+
+
+def test_the_receptive_field_is_380_ms():
+    assert ConvTasNet().receptive_field == 6080  # 379 frames: 378 hops of 16 and one kernel of 32
