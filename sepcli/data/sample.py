@@ -1,0 +1,216 @@
+"""A sample: a key, some named signals, and a little JSON."""
+
+import io
+import json
+import math
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sepcli.audio import AUDIO_EXTENSIONS, decode, encode_wav, open_blocks, read
+from sepcli.errors import SepcliError
+
+ROLES = ("mix", "ref", "enroll", "est")  # the order in which members are written
+
+
+def split_audio_name(name):
+    """("ref.speech", ".wav") of "ref.speech.wav"; ("note.txt", "") of what is not audio."""
+    dot = name.rfind(".")
+    if dot > 0 and name[dot:].lower() in AUDIO_EXTENSIONS:
+        return name[:dot], name[dot:]
+    return name, ""
+
+
+def member_order(name):
+    """Sort key of member names: mix, references, enrolment, estimates, then all others by name."""
+    role = name.split(".", 1)[0]
+    return ROLES.index(role) if role in ROLES else len(ROLES), name
+
+
+@dataclass
+class Sample:
+    """Named signals that belong together.
+
+    key: what the sample is called; `/` makes it a path.
+    meta: the JSON that goes with it; `sample_rate` (Hz) and `targets` mean something to all.
+    members: name -> bytes, or the Path of a file that nothing has read yet. `mix.wav`,
+        `ref.TARGET.wav`, `enroll.wav` and `est.TARGET.wav` are signals (also as .flac, .ogg, …);
+        whatever else is there is kept byte for byte.
+    origin: where it was read, for messages.
+    """
+
+    key: str
+    meta: dict = field(default_factory=dict)
+    members: dict[str, bytes | Path] = field(default_factory=dict)
+    origin: str = ""
+
+    @property
+    def sample_rate(self):
+        """In Hz, from `meta` or else the first signal's header; SepcliError when there is none."""
+        if self.meta.get("sample_rate") is None:
+            names = [name for name in self.ordered() if split_audio_name(name)[1]]
+            if not names:
+                raise SepcliError(
+                    f"{self.label()}: no audio and no sample_rate in its JSON; add one"
+                )
+            with self.open(names[0]) as reader:
+                self.meta["sample_rate"] = reader.sample_rate
+        return self.meta["sample_rate"]
+
+    @property
+    def targets(self):
+        """Names of what is to be found in the mixture: as in `meta`, or those of the references."""
+        return list(self.meta.get("targets") or self.refs())
+
+    def label(self, member=None):
+        """What messages call the sample, or one member of it."""
+        where = f"{self.origin}: " if self.origin else ""
+        return f"{where}{self.key}.{member}" if member else f"{where}sample {self.key}"
+
+    def ordered(self):
+        """Member names in the order in which they are written."""
+        return sorted(self.members, key=member_order)
+
+    def names(self, prefix):
+        """Members called `prefix` or `prefix.…`: names("ref") -> ["ref.noise.wav", …]."""
+        return [name for name in self.ordered() if f"{name}.".startswith(f"{prefix}.")]
+
+    def find(self, name):
+        """The member that holds the signal `name`, such as "mix.flac" for "mix", or None."""
+        if name in self.members:
+            return name
+        return next((m for m in self.names(name) if split_audio_name(m)[0] == name), None)
+
+    def has(self, name):
+        """Whether there is a signal `name`, such as "mix" or "ref.speech"."""
+        return self.find(name) is not None
+
+    def audio(self, name):
+        """Return the signal `name`, float32 (C, T) at `sample_rate`.
+
+        Raises SepcliError when it is missing, broken, or has another rate than the sample.
+        """
+        member = self._find(name)
+        content = self.members[member]
+        if isinstance(content, Path):
+            signal, rate = read(content)
+        else:
+            signal, rate = decode(content, self.label(member))
+        if rate != self.meta.setdefault("sample_rate", rate):
+            raise SepcliError(
+                f"{self.label(member)} is {rate} Hz but its sample is "
+                f"{self.meta['sample_rate']} Hz; resample it first"
+            )
+        return signal
+
+    def _find(self, name):
+        if (member := self.find(name)) is None:
+            there = ", ".join(self.ordered()) or "nothing"
+            raise SepcliError(f"{self.label()} has no {name}; it holds {there}")
+        return member
+
+    def open(self, name):
+        """Open the signal `name` for reading in blocks; returns an `audio.Reader`."""
+        member = self._find(name)
+        content = self.members[member]
+        if isinstance(content, Path):
+            return open_blocks(content)
+        return open_blocks(io.BytesIO(content), name=self.label(member))
+
+    def set_audio(self, name, signal, sample_rate=None):
+        """Add or replace the signal `name` by float32 or float64 (C, T), kept as float32 WAV.
+
+        sample_rate: Hz; may be left out when the sample has one, and must equal it.
+        """
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        if rate != self.meta.setdefault("sample_rate", rate):
+            raise ValueError(f"{self.label()} is {self.meta['sample_rate']} Hz, not {rate} Hz")
+        encoded = encode_wav(signal, rate)
+        while (old := self.find(name)) is not None:
+            del self.members[old]
+        self.members[f"{name}.wav"] = encoded
+        self.meta["fields"] = self.ordered()
+
+    def refs(self):
+        """The references: target -> member name; those in `meta["targets"]` first."""
+        return self._by_target("ref")
+
+    def ests(self):
+        """The estimates: target -> member name; those in `meta["targets"]` first."""
+        return self._by_target("est")
+
+    def _by_target(self, role):
+        found = {}
+        for member in self.names(role):
+            stem, extension = split_audio_name(member)
+            if extension and stem != role:
+                found.setdefault(stem[len(role) + 1 :], member)
+        first = [target for target in self.meta.get("targets") or () if target in found]
+        return {target: found[target] for target in dict.fromkeys([*first, *found])}
+
+    def json(self):
+        """`meta` as one line of JSON bytes: key, sample_rate, fields and targets first."""
+        record = {"key": self.key}
+        if any(split_audio_name(name)[1] for name in self.members) or self.meta.get("sample_rate"):
+            record["sample_rate"] = self.sample_rate
+        record["fields"] = self.ordered()
+        record["targets"] = self.targets
+        record |= {name: value for name, value in self.meta.items() if name not in record}
+        return json_line(record)
+
+
+def json_line(record):
+    """Bytes of one line of strict JSON; NaN and infinities, which JSON lacks, become null."""
+    try:
+        text = json.dumps(record, allow_nan=False, default=_from_numpy)
+    except ValueError:
+        text = json.dumps(_finite(record), default=_from_numpy)
+    return text.encode() + b"\n"
+
+
+def _from_numpy(value):
+    return _finite(value.tolist())
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {name: _finite(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def parse_meta(data, name):
+    """The dict in the JSON bytes `data`; SepcliError, naming `name`, for anything else."""
+    try:
+        meta = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise SepcliError(f"{name}: not JSON ({error}); write it again") from None
+    if not isinstance(meta, dict):
+        raise SepcliError(f"{name}: not a JSON object but {data[:20]!r}; write it as {{…}}")
+    rate = meta.get("sample_rate")
+    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int) or rate < 1):
+        raise SepcliError(f"{name}: sample_rate is {rate!r}; write whole hertz, such as 16000")
+    for entry in ("fields", "targets"):
+        value = meta.get(entry)
+        if value is not None and not _is_names(value):
+            raise SepcliError(f"{name}: {entry} is {value!r:.40}; write a list of names")
+    return meta
+
+
+def _is_names(value):
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+
+
+@contextmanager
+def explained(where):
+    """Turn what the system complains about into one line; a closed pipe stays what it is."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        name = error.filename or where
+        raise SepcliError(
+            f"{name}: {error.strerror}; check the path, permissions and space"
+        ) from None
