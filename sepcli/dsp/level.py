@@ -1,0 +1,100 @@
+"""Levels: mean square, RMS, decibels, and mixing at a given signal-to-noise ratio.
+
+Signals are arrays of any shape, usually (C, T), full scale 1.0; all arithmetic is float64. Channels
+are never treated apart: a level is measured over all of them, and one gain is applied to all of
+them, so that the balance between channels stays as it was.
+"""
+
+import numpy as np
+
+
+def mean_square(signal):
+    """Mean of the squared samples over all channels, in float64."""
+    signal = np.asarray(signal)
+    if signal.size == 0:
+        raise ValueError("the level of an empty signal is not defined")
+    # Not a BLAS dot product: its last bit depends on the number of threads.
+    return float(np.mean(np.square(signal, dtype=np.float64)))
+
+
+def rms(signal):
+    """Root of the mean square over all channels."""
+    return mean_square(signal) ** 0.5
+
+
+def to_db(power):
+    """Power ratio to decibels, 10·log10; 0 gives -inf."""
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(power)
+
+
+def from_db(level_db):
+    """Decibels to a power ratio; the inverse of `to_db`."""
+    return 10 ** (np.asarray(level_db, dtype=np.float64) / 10)
+
+
+def multiplier(gain_db):
+    """Gain in dB to the factor of the amplitude: 6.02 dB doubles it."""
+    return 10 ** (np.asarray(gain_db, dtype=np.float64) / 20)
+
+
+def gain_db(factor):
+    """Factor of the amplitude to a gain in dB, 20·log10; the sign is ignored, 0 gives -inf."""
+    with np.errstate(divide="ignore"):
+        return 20 * np.log10(np.abs(factor))
+
+
+def rms_db(signal):
+    """RMS in dB re full scale (1.0): a sine that just fits has -3.01, silence -inf."""
+    return float(to_db(mean_square(signal)))
+
+
+def rms_multiplier(signal, level_db):
+    """The factor that brings `signal` to an RMS of `level_db` dB re full scale."""
+    return float(multiplier(level_db)) / _loud(signal, "the signal") ** 0.5
+
+
+def normalise_to_rms(signal, level_db):
+    """`signal` with an RMS of `level_db` dB re full scale, in float64."""
+    return np.multiply(signal, rms_multiplier(signal, level_db), dtype=np.float64)
+
+
+def snr_db(estimate, reference):
+    """Signal-to-noise ratio 10·log10(|reference|² / |estimate - reference|²) in dB.
+
+    estimate, reference: same shape; inf when they are equal. Raises ValueError when the reference
+    is silent.
+    """
+    reference = np.asarray(reference, dtype=np.float64)
+    estimate = np.asarray(estimate, dtype=np.float64)
+    if estimate.shape != reference.shape:
+        raise ValueError(
+            f"estimate {estimate.shape} and reference {reference.shape} differ in shape"
+        )
+    return -float(to_db(mean_square(estimate - reference) / _loud(reference, "the reference")))
+
+
+def snr_multiplier(noise, clean, snr_db):
+    """The factor for `noise` that makes `clean` `snr_db` decibels louder than it."""
+    ratio = _loud(clean, "the clean signal") / _loud(noise, "the noise")
+    return (ratio / float(from_db(snr_db))) ** 0.5
+
+
+def scale_to_snr(noise, clean, snr_db):
+    """`noise` scaled so that `clean` is `snr_db` decibels louder, in float64."""
+    return np.multiply(noise, snr_multiplier(noise, clean, snr_db), dtype=np.float64)
+
+
+def mix_at_snr(clean, noise, snr_db):
+    """`clean` plus `noise` scaled to `snr_db` decibels below it, in float64; same shapes."""
+    if np.shape(clean) != np.shape(noise):
+        raise ValueError(f"shapes differ: clean {np.shape(clean)}, noise {np.shape(noise)}")
+    return clean + scale_to_snr(noise, clean, snr_db)
+
+
+def _loud(signal, name):
+    """Mean square of `signal`, which must not be silent."""
+    power = mean_square(signal)
+    if power == 0:
+        raise ValueError(f"{name} is silent, so it has no level to scale or compare by")
+    return power
