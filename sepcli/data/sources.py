@@ -1,0 +1,183 @@
+"""Pools of recordings: draw a file, and read a random stretch of it without the rest."""
+
+import glob
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from sepcli import audio
+from sepcli.dsp import level
+from sepcli.errors import SepcliError
+
+LIST_EXTENSIONS = (".txt", ".jsonl")
+TRIES = 100  # stretches that may be too quiet, one after the other, before that is an error
+SHORTEST_S = 0.5  # what the level of a stretch is judged by, where its file is that long
+MOST_ROOMS = 64  # whole files kept in memory
+
+
+class Pool:
+    """Audio files to draw from.
+
+    sources: folders (searched to any depth), globs, audio files, and lists: .txt with a path a
+        line, or .jsonl with {"path": …} a line, both seen from the list's folder. PATH=WEIGHT
+        makes a source be drawn WEIGHT times as often as one without, however many files it has.
+    what: what the files are, for messages.
+    Raises SepcliError for a source that does not exist or has no audio in it, and when a file that
+    was drawn cannot be read. Headers are read when a file is first drawn, and never again.
+    """
+
+    def __init__(self, sources, *, what="audio"):
+        self.what = what
+        self._files, weights = [], []
+        for source in sources:
+            path, weight = split_weight(source)
+            self._files.append(find_audio(path))
+            weights.append(weight)
+        self._edges = np.cumsum(weights) / sum(weights)  # source k is drawn below edge k
+        self._headers = {}  # path -> (frames, sample rate)
+        self._rooms = {}  # (path, sample rate) -> first channel
+
+    def crop(self, samples, sample_rate, rng, *, min_rms_db):
+        """Draw (T,) float32 of `samples` at `sample_rate`, mono by mean over the channels.
+
+        Returns (signal, pieces): where it comes from, a list of {"path", "start", "stop"} in
+        frames at the file's rate. Stretches quieter than `min_rms_db` dB re full scale are drawn
+        again, and files shorter than what is missing are followed by another draw.
+        """
+        parts, pieces, missing, rejected = [], [], samples, 0
+        while missing:
+            path = self._draw(rng)
+            wanted = max(missing, round(SHORTEST_S * sample_rate))
+            part, piece = self._stretch(path, wanted, sample_rate, rng)
+            if not (part.size and level.rms_db(part) > min_rms_db):
+                rejected += 1
+                if rejected == TRIES:
+                    raise self._too_quiet(min_rms_db)
+                continue
+            if part.size > missing:
+                part = part[:missing]
+                used = math.ceil(missing * self._headers[path][1] / sample_rate)
+                piece["stop"] = piece["start"] + used
+            missing -= part.size
+            parts.append(part)
+            pieces.append(piece)
+            rejected = 0
+        return np.concatenate(parts), pieces
+
+    def whole(self, sample_rate, rng):
+        """Draw a whole file: (its first channel (T,) float32 at `sample_rate`, path)."""
+        path = self._draw(rng)
+        if (path, sample_rate) not in self._rooms:
+            if len(self._rooms) == MOST_ROOMS:
+                del self._rooms[next(iter(self._rooms))]
+            signal = audio.read(path, sample_rate=sample_rate)[0][0]
+            if not signal.any():
+                raise SepcliError(f"{path}: silent, so no {self.what}; remove it")
+            self._rooms[path, sample_rate] = signal
+        return self._rooms[path, sample_rate], path
+
+    def _draw(self, rng):
+        files = self._files[np.searchsorted(self._edges[:-1], rng.random(), side="right")]
+        return files[int(rng.random() * len(files))]
+
+    def _stretch(self, path, samples, sample_rate, rng):
+        """Up to `samples` from a random place of `path`: ((T,), {"path", "start", "stop"})."""
+        if path not in self._headers:
+            header = audio.info(path)
+            self._headers[path] = header.frames, header.sample_rate
+        frames, rate = self._headers[path]
+        count = min(frames, math.ceil(samples * rate / sample_rate))
+        start = int(rng.random() * (frames - count + 1))
+        signal, _ = audio.read(path, start=start, stop=start + count, sample_rate=sample_rate)
+        mono = signal[0] if len(signal) == 1 else signal.mean(axis=0)
+        return mono[:samples], {"path": path, "start": start, "stop": start + count}
+
+    def _too_quiet(self, min_rms_db):
+        return SepcliError(
+            f"{self.what}: {TRIES} stretches in a row were silent or quieter than "
+            f"{min_rms_db:g} dB re full scale; lower --min-rms or name louder files"
+        )
+
+
+def split_weight(source):
+    """("dir", 0.7) of "dir=0.7"; a path without a weight, or that exists as it is, counts 1."""
+    source = os.fspath(source)
+    path, equals, weight = source.rpartition("=")
+    if not equals or os.path.exists(source) or glob.glob(source):
+        return source, 1.0
+    try:
+        number = float(weight)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise SepcliError(f"{source}: the weight {weight!r} is no number above 0; write {path}=0.7")
+    return path, number
+
+
+def find_audio(source):
+    """Paths of the audio files that a folder, glob, list or file stands for, in a fixed order."""
+    path = Path(source)
+    if path.is_dir():
+        files = list(_walk(source))
+    elif path.suffix in LIST_EXTENSIONS and path.is_file():
+        files = _read_list(path)
+    elif path.exists():
+        files = [source]
+    else:
+        found = sorted(glob.glob(source, recursive=True))
+        if not found:
+            raise SepcliError(f"{source}: no such file or folder; check the spelling")
+        files = [name for name in found if _is_audio(name) and os.path.isfile(name)]
+        files += [name for folder in found if os.path.isdir(folder) for name in _walk(folder)]
+        files = list(dict.fromkeys(files))
+    if not files:
+        known = " ".join(sorted(audio.AUDIO_EXTENSIONS))
+        raise SepcliError(f"{source}: no audio files there ({known}); name another place")
+    return files
+
+
+def _walk(folder, above=()):
+    """Yield the audio files in `folder` and below, sorted; hidden ones are left out."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        here = os.stat(folder)
+    except OSError as error:
+        raise SepcliError(f"{folder}: {error.strerror}; check that it can be read") from None
+    if any(os.path.samestat(here, other) for other in above):  # a link to a folder above
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk(entry.path, (*above, here))
+        elif _is_audio(entry.name) and entry.is_file():
+            yield entry.path
+
+
+def _is_audio(name):
+    return os.path.splitext(name)[1].lower() in audio.AUDIO_EXTENSIONS
+
+
+def _read_list(path):
+    """The paths in a .txt or .jsonl list, seen from its folder."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SepcliError(f"{path}: cannot be read as text ({error})") from None
+    parse = _json_path if path.suffix == ".jsonl" else str
+    names = (
+        parse(line.strip(), f"{path}, line {number}") if parse is _json_path else line.strip()
+        for number, line in enumerate(lines, start=1)
+        if line.strip()
+    )
+    return [str(path.parent / name) for name in names]
+
+
+def _json_path(line, where):
+    try:
+        return json.loads(line)["path"]
+    except (ValueError, TypeError, KeyError):
+        raise SepcliError(f'{where}: expected {{"path": "a.wav"}}, got {line:.60}') from None
