@@ -1,4 +1,4 @@
-"""What every signal is checked for on its way in and out."""
+"""What every sound is checked for on its way in and out, and how complaints are worded."""
 
 import numpy as np
 
@@ -8,27 +8,47 @@ HIGHEST_RATE = 768_000  # Hz; the fastest converters on sale
 MOST_CHANNELS = 64
 
 
-def check_layout(name, sample_rate, channels):
-    """Refuse sample rates and channel counts that only a damaged header holds."""
+def check_layout(name, sample_rate, channels, *, remedy):
+    """Refuse sample rates and channel counts that are nothing but a damaged header or a slip."""
     if not 1 <= sample_rate <= HIGHEST_RATE:
         raise SepcliError(
-            f"{name}: a sample rate of {sample_rate} Hz; "
-            f"1 to {HIGHEST_RATE} Hz work, so its header is probably damaged"
+            f"{name}: a sample rate of {sample_rate} Hz, not 1 to {HIGHEST_RATE}; {remedy}"
         )
     if not 1 <= channels <= MOST_CHANNELS:
-        raise SepcliError(
-            f"{name}: {channels} channels; 1 to {MOST_CHANNELS} work, "
-            "so its header is probably damaged"
-        )
+        raise SepcliError(f"{name}: {channels} channels, not 1 to {MOST_CHANNELS}; {remedy}")
 
 
 def check_finite(name, audio, sample_rate, *, start=0):
-    """Refuse NaN and Inf in (C, T), naming where the first one is; `start` is T's first frame."""
+    """Refuse NaN and infinity in (C, T), saying where the first is; `start` is T's first frame."""
     finite = np.isfinite(audio)
     if not finite.all():
         frame = int(np.argmin(finite.all(axis=0)))
         value = audio[int(np.argmin(finite[:, frame])), frame]
         raise SepcliError(
             f"{name}: {'NaN' if np.isnan(value) else 'infinity'} at "
-            f"{(start + frame) / sample_rate:.3f} s (sample {start + frame}); repair or remove it"
+            f"{(start + frame) / sample_rate:.3f} s (sample {start + frame}); "
+            "repair or remove what made it"
         )
+
+
+def check_shape(audio, channels=None):
+    """Refuse, as a caller's mistake, what is not a float array (channels, samples)."""
+    if audio.ndim != 2 or channels not in (None, len(audio)):
+        raise ValueError(f"expected ({channels or 'channels'}, samples), got shape {audio.shape}")
+    if audio.dtype.kind != "f":
+        raise ValueError(f"expected floats within [-1, 1], got {audio.dtype}")
+
+
+def damaged(name, what):
+    """The error for a file that its writer or its journey spoiled."""
+    return SepcliError(f"{name}: damaged ({what}); copy or record it again")
+
+
+def cut_off(name, what):
+    """The error for a file that stops before the end its header promises."""
+    return SepcliError(f"{name}: cut off ({what}); copy or record it again")
+
+
+def seconds_there(present, promised, sample_rate):
+    """For `cut_off`: how much of a sound there is, from two counts of frames."""
+    return f"{present / sample_rate:.3f} of {promised / sample_rate:.3f} s are there"

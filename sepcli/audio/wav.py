@@ -11,130 +11,140 @@ from dataclasses import dataclass
 import numpy as np
 
 from sepcli.audio import pcm
-from sepcli.audio.checks import check_finite, check_layout
+from sepcli.audio.checks import (
+    check_finite,
+    check_layout,
+    check_shape,
+    cut_off,
+    damaged,
+    seconds_there,
+)
 from sepcli.errors import SepcliError
 
 MAGICS = (b"RIFF", b"RF64", b"BW64")
-UNKNOWN = 0xFFFFFFFF
-RIFF_LIMIT = 0xFFFFFFFF  # bytes that a 32-bit size can count; longer files become RF64
+RIFF_LIMIT = 0xFFFFFFFF  # what a 32-bit size can count; longer files become RF64
+_UNKNOWN = 0xFFFFFFFF
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 _INTEGERS = {1: "u8", 2: "s16le", 3: "s24le", 4: "s32le"}  # by bytes per sample
 _FLOATS = {4: "f32le", 8: "f64le"}
 _GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
-_LONGEST_FMT = 4096  # bytes; real ones have 16, 18 or 40, compressed ones some more
+_LONGEST_HEADER_CHUNK = 4096  # bytes; real ones have 16 to 40, compressed ones some more
 
 
 @dataclass(frozen=True)
 class Header:
-    """What comes before the samples; `data_bytes` is None when the length is not known."""
+    """What comes before the samples."""
 
     magic: bytes
     encoding: str | None  # a name of `pcm`, or None for a compressed WAV
     sample_rate: int  # Hz
     channels: int
-    data_bytes: int | None
-    data_offset: int  # bytes from the start of the file
+    data_bytes: int | None  # None when the length is not known
+    data_offset: int  # bytes from the start
 
-
-def _means_unknown(size):
-    """Whether a 32-bit size is a placeholder: ffmpeg, sox, arecord and libsndfile differ."""
-    return 0x7FFFF000 <= size <= 0x80000000 or size >= 0xFFFFF000
+    @property
+    def frame_bytes(self):
+        return pcm.WIDTHS[self.encoding] * self.channels
 
 
 def read_header(read, name):
     """Parse up to the first sample; `read(n)` returns n bytes, fewer only at the end.
 
-    Raises SepcliError, naming `name`, when this is no WAV or one that no program could play.
+    Raises SepcliError, naming `name`, when no program could play this.
     """
-    riff = read(12)
-    if riff[:4] not in MAGICS or len(riff) < 12:
-        raise SepcliError(
-            f"{name}: not a WAV file; {'it is cut off' if riff[:4] in MAGICS else 'check what wrote it'}"
-        )
-    magic, (riff_size,), kind = riff[:4], struct.unpack("<I", riff[4:8]), riff[8:]
+    magic, riff_size, kind = struct.unpack("<4sI4s", _exactly(read, 12, name))
     if kind != b"WAVE":
         raise SepcliError(
-            f"{name}: a RIFF file that holds {kind!r} instead of WAVE audio; "
-            f"convert it first: ffmpeg -i {name} out.wav"
+            f"{name}: a RIFF file of {kind.decode('latin-1').strip()!r}, not of WAVE audio; "
+            "convert it to WAV first"
         )
-    offset, fmt, long_data = 12, None, None
+    offset, chunks = 12, {}
     while True:
-        chunk = read(8)
-        if len(chunk) < 8:
-            raise SepcliError(
-                f"{name}: the WAV header ends before any audio; the file is cut off, copy or record it again"
-            )
+        tag, size = struct.unpack("<4sI", _exactly(read, 8, name))
         offset += 8
-        tag, size = struct.unpack("<4sI", chunk)
         if tag == b"data":
             break
+        padded = size + size % 2
         if tag in (b"fmt ", b"ds64"):
-            if size > _LONGEST_FMT:
-                raise SepcliError(
-                    f"{name}: the WAV header is damaged ({tag.decode().strip()} chunk of {size} bytes); copy or record the file again"
-                )
-            body = read(size + size % 2)
-            if len(body) < size:
-                raise SepcliError(
-                    f"{name}: the WAV header ends before any audio; the file is cut off, copy or record it again"
-                )
-            if tag == b"fmt ":
-                fmt = body
-            elif size >= 24:
-                long_data = struct.unpack_from("<Q", body, 8)[0]
+            if size > _LONGEST_HEADER_CHUNK:
+                raise damaged(name, f"a WAV header chunk of {size} bytes")
+            chunks[tag] = _exactly(read, padded, name)
         else:
-            _skip(read, size + size % 2)
-        offset += size + size % 2
-    if fmt is None:
-        raise SepcliError(
-            f"{name}: the WAV header has no fmt chunk before the audio; the file is damaged, copy or record it again"
-        )
-    encoding, sample_rate, channels = _parse_format(fmt, name)
-    data_bytes = size
-    if size == UNKNOWN and long_data is not None:
-        data_bytes = None if long_data == 0 or long_data >= 2**63 else long_data
-    elif _means_unknown(size) or (size == 0 and riff_size <= offset - 8) or (size == 0 and _means_unknown(riff_size)):
-        data_bytes = None
+            skip_bytes(read, padded)
+        offset += padded
+    if b"fmt " not in chunks:
+        raise damaged(name, "a WAV header without a fmt chunk")
+    encoding, sample_rate, channels = _parse_format(chunks[b"fmt "], name)
+    data_bytes = _data_bytes(size, riff_size, chunks.get(b"ds64", b""), offset)
     return Header(magic, encoding, sample_rate, channels, data_bytes, offset)
 
 
-def _skip(read, count):
-    while count > 0:
-        got = len(read(min(count, 1 << 16)))
-        if not got:
-            return
+def _exactly(read, count, name):
+    data = read(count)
+    if len(data) < count:
+        raise cut_off(name, "the WAV header ends before any audio")
+    return data
+
+
+def skip_bytes(read, count):
+    """Read `count` bytes, or to the end if that comes first, without keeping them."""
+    while count > 0 and (got := len(read(min(count, 1 << 16)))):
         count -= got
 
 
 def _parse_format(fmt, name):
     """(encoding or None, sample rate, channels) of a fmt chunk's body."""
     if len(fmt) < 16:
-        raise SepcliError(
-            f"{name}: the WAV header is damaged (fmt chunk of {len(fmt)} bytes); copy or record the file again"
-        )
+        raise damaged(name, f"a WAV fmt chunk of {len(fmt)} bytes")
     tag, channels, sample_rate, _, block, bits = struct.unpack_from("<HHIIHH", fmt)
-    check_layout(name, sample_rate, channels)
-    if tag == _EXTENSIBLE and len(fmt) >= 40 and fmt[26:40] == _GUID_TAIL:
+    check_layout(name, sample_rate, channels, remedy="its header is damaged, make it again")
+    if tag == _EXTENSIBLE and fmt[26:40] == _GUID_TAIL:
         tag = struct.unpack_from("<H", fmt, 24)[0]
     if tag not in (_PCM, _FLOAT):
         return None, sample_rate, channels
     width = (bits + 7) // 8
     encoding = (_INTEGERS if tag == _PCM else _FLOATS).get(width)
     if encoding is None or block != width * channels:
-        raise SepcliError(
-            f"{name}: the WAV header contradicts itself ({bits} bits, {channels} channels, "
-            f"{block} bytes per frame); copy or record the file again"
+        raise damaged(
+            name, f"a WAV header of {bits} bits, {channels} channels and {block} bytes per frame"
         )
     return encoding, sample_rate, channels
 
 
-def header_bytes(encoding, sample_rate, channels, data_bytes=None, *, reserve=False, rf64=False):
-    """The bytes before the samples; `data_bytes` None writes the sizes of a stream, 0xFFFFFFFF.
+def _data_bytes(size, riff_size, ds64, offset):
+    """Length of the data chunk, or None for "until the end"."""
+    if size == _UNKNOWN and len(ds64) >= 24:
+        size = struct.unpack_from("<Q", ds64, 8)[0]
+        return size if 0 < size < 2**63 else None
+    if size == 0:  # empty, unless the whole header was never filled in
+        return None if _is_placeholder(riff_size) or riff_size <= offset - 8 else 0
+    return None if _is_placeholder(size) else size
 
-    The fmt chunk always has 18 bytes (sox warns about 16 for floats). `reserve` leaves a JUNK
-    chunk where the ds64 chunk of an RF64 goes, so that a file can be turned into one at its end.
+
+def _is_placeholder(size):
+    """Whether a 32-bit size stands for "unknown": ffmpeg, sox, arecord and others differ."""
+    return 0x7FFFF000 <= size <= 0x80000000 or size >= 0xFFFFF000
+
+
+def check_tail(read, name):
+    """Read what follows the samples to the end; a second WAV there must not be lost silently."""
+    while len(chunk := read(8)) == 8:
+        tag, size = struct.unpack("<4sI", chunk)
+        if tag in MAGICS:
+            raise SepcliError(
+                f"{name}: several WAV files one after the other, of which only the first would "
+                "be read; pass them one by one"
+            )
+        skip_bytes(read, size + size % 2)
+
+
+def header_bytes(encoding, sample_rate, channels, data_bytes=None, *, patchable=False, rf64=False):
+    """The bytes before the samples; sizes are 0xFFFFFFFF when `data_bytes` is None.
+
+    The fmt chunk always has 18 bytes (sox warns about 16 for floats). A `patchable` header and
+    an `rf64` header have the same length: the former keeps the place of the ds64 chunk free.
     """
-    width = pcm.WIDTHS[encoding]
+    block = pcm.WIDTHS[encoding] * channels
     fmt = struct.pack(
         "<4sIHHIIHHH",
         b"fmt ",
@@ -142,42 +152,34 @@ def header_bytes(encoding, sample_rate, channels, data_bytes=None, *, reserve=Fa
         _FLOAT if encoding.startswith("f") else _PCM,
         channels,
         sample_rate,
-        sample_rate * channels * width,
-        channels * width,
-        8 * width,
+        sample_rate * block,
+        block,
+        8 * pcm.WIDTHS[encoding],
         0,
     )
-    extra = b""
-    if rf64:
-        riff = 4 + 36 + len(fmt) + 8 + data_bytes + data_bytes % 2
-        extra = struct.pack(
-            "<4sIQQQI", b"ds64", 28, riff, data_bytes, data_bytes // (width * channels), 0
-        )
-    elif reserve:
-        extra = struct.pack("<4sI28x", b"JUNK", 28)
-    if data_bytes is None or rf64:
-        riff_size = data_size = UNKNOWN
-    else:
-        riff_size = 4 + len(extra) + len(fmt) + 8 + data_bytes + data_bytes % 2
+    extra = struct.pack("<4sI28x", b"JUNK", 28) if patchable else b""
+    riff_size = data_size = _UNKNOWN
+    if data_bytes is not None:
         data_size = data_bytes
-    return (
-        struct.pack("<4sI4s", b"RF64" if rf64 else b"RIFF", riff_size, b"WAVE")
-        + extra
-        + fmt
-        + struct.pack("<4sI", b"data", data_size)
-    )
+        riff_size = 4 + (36 if rf64 else len(extra)) + len(fmt) + 8 + data_bytes + data_bytes % 2
+    if rf64:
+        frames = data_bytes // block
+        extra = struct.pack("<4sIQQQI", b"ds64", 28, riff_size, data_bytes, frames, 0)
+        riff_size = data_size = _UNKNOWN
+    riff = struct.pack("<4sI4s", b"RF64" if rf64 else b"RIFF", riff_size, b"WAVE")
+    return riff + extra + fmt + struct.pack("<4sI", b"data", data_size)
 
 
 def encode_wav(audio, sample_rate, *, name="audio"):
     """Return float32 WAV bytes of (C, T): exact sizes, 18-byte fmt chunk, same input same bytes.
 
-    Raises SepcliError, naming `name`, on NaN or Inf.
+    Raises SepcliError, naming `name`, on NaN and infinity.
     """
-    if audio.ndim != 2:
-        raise ValueError(f"expected (channels, samples), got shape {audio.shape}")
+    check_shape(audio)
     check_finite(name, audio, sample_rate)
     samples = np.ascontiguousarray(audio.T, "<f4")  # (T, C)
-    return header_bytes("f32le", sample_rate, len(audio), samples.nbytes) + samples.tobytes()
+    header = header_bytes("f32le", sample_rate, len(audio), samples.nbytes)
+    return b"".join((header, samples.data)) if samples.size else header
 
 
 def decode_wav(data, name):
@@ -188,21 +190,17 @@ def decode_wav(data, name):
         nonlocal position
         piece = view[position : position + count]
         position += len(piece)
-        return bytes(piece)
+        return piece
 
     header = read_header(read, name)
     if header.encoding is None:
         return None
-    frame = pcm.WIDTHS[header.encoding] * header.channels
     present = len(view) - position
-    wanted = present if header.data_bytes is None else header.data_bytes
-    if wanted > present:
-        raise SepcliError(
-            f"{name}: cut off, {present // frame} of {wanted // frame} frames are there; "
-            "copy or record it again"
-        )
-    audio = pcm.unpack(
-        view[position : position + wanted - wanted % frame], header.encoding, header.channels
-    )
+    size = present if header.data_bytes is None else header.data_bytes
+    if size > present:
+        counts = (present // header.frame_bytes, size // header.frame_bytes)
+        raise cut_off(name, seconds_there(*counts, header.sample_rate))
+    samples = view[position : position + size - size % header.frame_bytes]
+    audio = pcm.unpack(samples, header.encoding, header.channels)
     check_finite(name, audio, header.sample_rate)
     return audio, header.sample_rate
