@@ -1,0 +1,92 @@
+"""Scores of an estimate against its reference, by name; nothing heavy is imported to list them.
+
+Every metric is a pure function
+
+    metric(estimate, reference, sample_rate, mixture=None) -> Score
+
+estimate, reference and mixture are arrays (C, T) of the same shape. A `Score` is a float that can
+say why it is NaN. Wrong shapes raise ValueError.
+"""
+
+from importlib import import_module
+from typing import NamedTuple
+
+from sepcli.errors import SepcliError
+
+
+class Metric(NamedTuple):
+    """What can be said of a metric without importing it. More is better for all of them."""
+
+    function: str  # "module:function"
+    unit: str
+    definition: str
+    needs_mixture: bool = False
+
+
+METRICS = {
+    "si-sdr": Metric(
+        "sepcli.metrics.sisdr:si_sdr",
+        "dB",
+        "scale-invariant signal-to-distortion ratio of zero-mean signals, mean over channels",
+    ),
+    "si-sdri": Metric(
+        "sepcli.metrics.sisdr:si_sdr_improvement",
+        "dB",
+        "SI-SDR of the estimate minus SI-SDR of the mixture",
+        needs_mixture=True,
+    ),
+    "snr": Metric(
+        "sepcli.metrics.snr:snr",
+        "dB",
+        "energy of the reference over energy of (estimate - reference), all channels together",
+    ),
+    "snri": Metric(
+        "sepcli.metrics.snr:snr_improvement",
+        "dB",
+        "SNR of the estimate minus SNR of the mixture",
+        needs_mixture=True,
+    ),
+    "pesq": Metric(
+        "sepcli.metrics.pesq:pesq",
+        "",
+        "PESQ (MOS-LQO), wide band from 16 kHz on, else narrow band; mean over channels",
+    ),
+    "pesq-wb": Metric(
+        "sepcli.metrics.pesq:pesq_wide_band",
+        "",
+        "PESQ (MOS-LQO, ITU-T P.862.2 wide band) at 16 kHz, mean over channels",
+    ),
+    "pesq-nb": Metric(
+        "sepcli.metrics.pesq:pesq_narrow_band",
+        "",
+        "PESQ (MOS-LQO, ITU-T P.862.1 narrow band) at 8 kHz, mean over channels",
+    ),
+    "stoi": Metric(
+        "sepcli.metrics.stoi:stoi",
+        "",
+        "short-time objective intelligibility at 10 kHz, mean over channels",
+    ),
+    "estoi": Metric(
+        "sepcli.metrics.stoi:extended_stoi",
+        "",
+        "extended short-time objective intelligibility at 10 kHz, mean over channels",
+    ),
+}
+
+
+def load(name):
+    """The function of the metric called `name`, e.g. "si-sdr"."""
+    if name not in METRICS:
+        raise SepcliError(f"unknown metric {name!r}; choose from {', '.join(METRICS)}")
+    module, function = METRICS[name].function.split(":")
+    try:
+        return getattr(import_module(module), function)
+    except ImportError as error:
+        raise SepcliError(
+            f"metric {name}: {error}; reinstall the package it needs, or leave {name} out"
+        ) from error
+
+
+def key(name):
+    """The metric's name in JSON and CSV, which ends with its unit: si-sdr is "si_sdr_db"."""
+    return "_".join(filter(None, [name.replace("-", "_"), METRICS[name].unit.lower()]))

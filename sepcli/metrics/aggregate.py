@@ -1,0 +1,62 @@
+"""Many scores in a few numbers, each with the name of its statistic."""
+
+from collections import Counter
+
+import numpy as np
+
+STATISTICS = {"mean": np.mean, "median": np.median}
+RESAMPLES = 2000
+
+
+def summarise(scores, statistics=None):
+    """What a list of `Score` says: {"mean": ..., "median": ..., "count": ..., ...}.
+
+    The statistics are over the scores that are finite, and "count" is how many those are (all
+    infinite: infinity; none at all: NaN). "undefined" maps the reasons of the NaN to how often they
+    occurred, "infinite" counts the infinite scores, "notes" maps remarks on finite scores to how
+    often they were made.
+    """
+    values = np.array(scores, dtype=np.float64)
+    finite = values[np.isfinite(values)]
+    infinite = values[np.isinf(values)]
+    summary = {}
+    for name in statistics or STATISTICS:
+        if finite.size:
+            summary[name] = float(STATISTICS[name](finite))
+        else:  # NaN, too, where both infinities occur
+            summary[name] = float(infinite[0]) if len(set(infinite)) == 1 else np.nan
+    return {
+        **summary,
+        "count": int(finite.size),
+        "infinite": int(infinite.size),
+        "undefined": dict(Counter(s.note for s in scores if np.isnan(s))),
+        "notes": dict(Counter(s.note for s in scores if np.isfinite(s) and s.note)),
+    }
+
+
+def compare(old, new):
+    """Paired comparison of two lists of numbers for the same items, more being better.
+
+    Pairs with a number that is not finite are left out. The interval "low" to "high" holds the mean
+    difference with 95 % confidence: percentile bootstrap over the pairs (Efron and Tibshirani, "An
+    introduction to the bootstrap", 1993, ch. 13), with a fixed seed.
+    """
+    pairs = np.array([old, new], dtype=np.float64)
+    old, new = pairs[:, np.isfinite(pairs).all(axis=0)]
+    difference = new - old
+    n = difference.size
+    if n == 0:
+        return {"count": 0}
+    rng = np.random.default_rng(0)
+    means = [difference[rng.integers(n, size=n)].mean() for _ in range(RESAMPLES)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return {
+        "old_mean": float(old.mean()),
+        "new_mean": float(new.mean()),
+        "mean_difference": float(difference.mean()),
+        "low": float(low),
+        "high": float(high),
+        "better": int(np.sum(difference > 0)),
+        "worse": int(np.sum(difference < 0)),
+        "count": n,
+    }
