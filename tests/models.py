@@ -3,15 +3,35 @@
 import torch
 
 TINY = [  # name, settings; every model in MODELS is here at least once
-    ("conv_tasnet", {"filters": 16, "bottleneck": 8, "hidden": 12, "skip": 8, "blocks": 3}),
     (
         "conv_tasnet",
-        {"filters": 8, "kernel": 20, "bottleneck": 8, "hidden": 6, "skip": 0, "norm": "cln"},
+        {"filters": 16, "bottleneck": 8, "hidden": 12, "skip": 8, "blocks": 3, "repeats": 2},
     ),
-    ("conv_tasnet", {"filters": 64, "init": "pr", "blocks": 2, "norm_first": True}),
-    ("spectral_tasnet", {"window": 96, "hop": 32, "width": 8, "hidden": 12, "blocks": 3}),
-    ("spectral_tasnet", {"window": 64, "hop": 32, "width": 8, "hidden": 8, "norm": "cln"}),
-    ("spectral_tasnet", {"sources": ("speech",), "width": 8, "hidden": 8, "blocks": 2}),
+    (
+        "conv_tasnet",
+        {
+            "filters": 8,
+            "kernel": 20,
+            "bottleneck": 8,
+            "hidden": 6,
+            "skip": 0,
+            "norm": "cln",
+            "repeats": 1,
+        },
+    ),
+    ("conv_tasnet", {"filters": 64, "init": "pr", "blocks": 2, "repeats": 1, "norm_first": True}),
+    (
+        "spectral_tasnet",
+        {"window": 96, "hop": 32, "width": 8, "hidden": 12, "blocks": 3, "repeats": 1},
+    ),
+    (
+        "spectral_tasnet",
+        {"window": 64, "hop": 32, "width": 8, "hidden": 8, "norm": "cln", "repeats": 1},
+    ),
+    (
+        "spectral_tasnet",
+        {"sources": ("speech",), "width": 8, "hidden": 8, "blocks": 2, "repeats": 1},
+    ),
 ]
 
 

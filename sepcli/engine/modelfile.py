@@ -15,7 +15,10 @@ from sepcli.errors import SepcliError
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent.parent / "pretrained"
-RUN_FILES = ("best.safetensors", "last.safetensors")  # what a training run's folder offers, in order
+RUN_FILES = (
+    "best.safetensors",
+    "last.safetensors",
+)  # what a training run's folder offers, in order
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def read_card(name):
 
 
 def load_model(name, device="cpu"):
-    """Build the model of the file `name` (see `locate`) with its weights, in eval mode, and its card."""
+    """Build the model of the file `name` (see `locate`), in eval mode; return it and its card."""
     from safetensors.torch import load_file
 
     from sepcli.models import build
@@ -114,5 +117,8 @@ def load_model(name, device="cpu"):
         model.load_state_dict(load_file(card.path))
     except (RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise SepcliError(f"{card.path}: the weights do not fit the configuration: {reason}") from None
+        raise SepcliError(
+            f"{card.path}: the weights do not fit their configuration ({reason}); "
+            "the file is damaged or from another version"
+        ) from None
     return model.to(device).eval(), card

@@ -11,7 +11,7 @@ MODELS = {
 
 
 def model_class(name):
-    """The class of the model called `name`; an unknown name is a SepcliError naming the known ones."""
+    """The class of the model called `name`; raises SepcliError naming the known ones."""
     if name not in MODELS:
         raise SepcliError(f"unknown model {name!r}; choose from {', '.join(sorted(MODELS))}")
     module, cls = MODELS[name].split(":")

@@ -124,7 +124,7 @@ class ConvTasNet(CausalModel):
         )
 
     def step(self, x, state):
-        """Separate a chunk (B, 1, k*hop), any k >= 1, into (B, S, 1, k*hop), `delay` samples late."""
+        """Map a chunk (B, 1, k*hop), any k >= 1, to (B, S, 1, k*hop), `delay` samples late."""
         past, separator, tail = state
         frames, past = self.encoder.step(x[:, 0], past)  # (B, F, N)
         masks, separator = self.separator.step(frames, separator)

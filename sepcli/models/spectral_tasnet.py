@@ -17,8 +17,13 @@ from sepcli.nn.tcn import Tcn
 class SpectralTasNet(CausalModel):
     """Causal masking of an STFT by a temporal convolutional network; (B, 1, T) to (B, S, 1, T).
 
-    sources: names of the outputs; the first is estimated by the mask, a second one is the rest.
-    window, hop: STFT samples.  width, hidden: channels of the residual path and inside a block.
+    The defaults have 458,330 parameters, 2 s of receptive field and, at 16 kHz, 24 ms of
+    algorithmic latency.
+
+    sources: one name, the source that the mask estimates, or two, it and the rest of the mixture.
+    window, hop: samples of the STFT.  width, hidden: channels of the residual path and inside a
+    block.  blocks, repeats: dilations 1, 2, 4, ... of one stack, and the number of stacks.
+    norm: `bn` or `cln`.  compression: power of the magnitudes that the network reads.
     """
 
     channels = 1
@@ -37,7 +42,6 @@ class SpectralTasNet(CausalModel):
         repeats=2,
         norm="bn",
         compression=0.3,
-        complex_mask=False,
     ):
         super().__init__()
         if len(sources) not in (1, 2):
@@ -46,41 +50,34 @@ class SpectralTasNet(CausalModel):
         self.stft = Stft(window, hop)
         self.hop, self.delay = hop, self.stft.overlap
         self.compression = compression
-        self.complex_mask = complex_mask
         bins = window // 2 + 1
-        self.input = nn.Conv1d(bins * (3 if complex_mask else 1), width, 1)
+        self.input = nn.Conv1d(bins, width, 1)
         self.tcn = Tcn(
             width, hidden, skip=0, kernel=kernel, blocks=blocks, repeats=repeats, norm=norm
         )
-        self.output = nn.Sequential(
-            nn.PReLU(), nn.Conv1d(width, bins * (2 if complex_mask else 1), 1)
-        )
+        self.output = nn.Sequential(nn.PReLU(), nn.Conv1d(width, bins, 1))
+
+    @property
+    def receptive_field(self):
+        """Samples of input that one output sample depends on."""
+        return (self.tcn.receptive_field - 1) * self.hop + self.stft.kernel
 
     def initial_state(self, batch=1):
+        """The state before the first sample."""
         tail = self.stft.initial_state(batch, self.input.weight)
         return tail, self.tcn.initial_state(batch), tail
 
     def step(self, x, state):
-        analysis, tcn, synthesis = state
-        spectrum, analysis = self.stft.analyse(x[:, 0], analysis)  # (B, F, N)
-        mag = (spectrum.real.square() + spectrum.imag.square() + 1e-10).sqrt()
-        feats = mag**self.compression
-        if self.complex_mask:
-            c = feats / mag
-            feats = torch.cat([feats, spectrum.real * c, spectrum.imag * c], 1)
-        hidden, tcn = self.tcn.step(self.input(feats), tcn)
-        out = self.output(hidden)
-        if self.complex_mask:
-            re, im = out.chunk(2, 1)
-            mask = torch.complex(re + 1, im)
-        else:
-            mask = out.sigmoid()
-        y, synthesis = self.stft.synthesise(spectrum * mask, synthesis)
-        y = y[:, None, None]  # (B, 1, 1, T)
+        """Map a chunk (B, 1, k*hop), any k >= 1, to (B, S, 1, k*hop), `delay` samples late."""
+        past, tcn, tail = state
+        x = x[:, 0]  # (B, T)
+        spectrum, following = self.stft.analyse(x, past)  # (B, F, N)
+        power = spectrum.real.square() + spectrum.imag.square()
+        features = (power + 1e-10) ** (self.compression / 2)  # the floor bounds the gradient
+        hidden, tcn = self.tcn.step(self.input(features), tcn)
+        estimate, tail = self.stft.synthesise(spectrum * self.output(hidden).sigmoid(), tail)
+        estimates = [estimate]
         if len(self.sources) == 2:
-            y = torch.cat([y, self._delayed(x, state) - y], 1)
-        return y, (analysis, tcn, synthesis)
-
-    def _delayed(self, x, state):
-        past = state[0]
-        return torch.cat([past, x[:, 0]], -1)[:, None, None, : x.shape[-1]]
+            delayed = torch.cat([past, x], -1)[:, : x.shape[-1]]  # the mixture, as late
+            estimates.append(delayed - estimate)
+        return torch.stack(estimates, 1)[:, :, None], (following, tcn, tail)  # (B, S, 1, T)

@@ -19,8 +19,8 @@ class CausalModel(nn.Module):
 
     def forward(self, x):
         """Separate whole signals (B, C, T), any T >= 1, into (B, S, C, T)."""
-        B, C, T = x.shape
-        if C != self.channels:
+        T = x.shape[-1]
+        if x.ndim != 3 or x.shape[1] != self.channels:
             raise ValueError(f"expected (batch, {self.channels}, samples), got {tuple(x.shape)}")
         x = F.pad(x, (0, self.delay + -(T + self.delay) % self.hop))
         return self.run(x)[..., self.delay : self.delay + T]

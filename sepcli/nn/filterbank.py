@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 def overlap_add(frames, stride, tail):
-    """Sum frames (B, N, L) at `stride` onto `tail` (B, L - stride); return (B, N*stride) and the tail.
+    """Add frames (B, N, L) at `stride` to `tail` (B, L - stride): (B, N*stride) and the next tail.
 
     L must be a multiple of `stride`.
     """

@@ -25,7 +25,7 @@ class ChannelNorm(nn.Module):
 
 
 def norm_layer(kind, channels):
-    """Make the normalisation called `kind`: `bn`, `cln`, `gln` (over all frames: not causal), `none`."""
+    """Make the normalisation called `kind`: `bn`, `cln`, `gln` (not causal) or `none`."""
     makers = {
         "bn": nn.BatchNorm1d,
         "cln": ChannelNorm,

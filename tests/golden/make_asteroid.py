@@ -1,4 +1,4 @@
-"""Make asteroid_causal_cln.npz: the causal cLN TDConvNet of asteroid 0.7.0, its weights and an answer.
+"""Make asteroid_causal_cln.npz: weights and an answer of the causal TDConvNet of asteroid 0.7.0.
 
 asteroid's own dependencies clash with current releases, so only the network's file is loaded:
 
