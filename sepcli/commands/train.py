@@ -1,0 +1,193 @@
+"""Train a model from a configuration."""
+
+import json
+import shlex
+import signal
+import sys
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from sepcli import config as configuration
+from sepcli import options
+from sepcli.errors import SepcliError
+
+GAINS = ("improvement_db", "si_sdr_db", "si_sdri_db", "loss_drop")  # of scores.json
+
+
+class Limit(click.ParamType):
+    """`NAME=NUMBER` for a number of scores.json, as a pair."""
+
+    name = "NAME=X"
+
+    def convert(self, value, param, ctx):
+        name, _, number = value.partition("=")
+        try:
+            limit = float(number)
+        except ValueError:
+            self.fail(f"{value!r} is not NAME=NUMBER, such as improvement_db=3", param, ctx)
+        if name not in GAINS:
+            self.fail(f"There is no score {name!r}. Known: {', '.join(GAINS)}", param, ctx)
+        return name, limit
+
+
+@click.command("train")
+@click.argument("config", type=click.Path(exists=True, dir_okay=False))
+@options.settings
+@click.option("-o", "--output", metavar="DIR", help="Run folder. [default: runs/NAME-OF-CONFIG]")
+@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run folder.")
+@options.overwrite
+@click.option("--dry-run", is_flag=True, help="One step and one validation; write nothing.")
+@click.option("--overfit", type=click.IntRange(min=1), metavar="N", help="Learn N items by heart.")
+@click.option(
+    "--fail-under",
+    "limits",
+    type=Limit(),
+    multiple=True,
+    help=f"Exit with 1 when a score ends below X: {', '.join(GAINS)}.",
+)
+@options.seed
+@options.device
+@options.threads
+@options.progress
+@options.quiet
+@click.pass_context
+def command(ctx, config, overrides, output, overfit, limits, seed, device, threads, **flags):
+    """Train a model as CONFIG (YAML) says; print the path of the best model.
+
+    \b
+        $ sepcli train recipes/tasnet-toy/config.yaml --set train.steps=200 -o runs/toy
+        $ sepcli train recipes/tasnet-toy/config.yaml --set train.steps=200 -o runs/toy --resume
+
+    The run folder gets metrics.jsonl and TensorBoard's events, the best and the last model, and
+    scores.json with the validation before and after. Ctrl-C or SIGTERM saves and stops; on a CPU
+    --resume goes on to the very weights that the uninterrupted run reaches.
+    """
+    import torch
+
+    from sepcli.engine import runs
+    from sepcli.engine.separate import pick_device
+
+    if ctx.get_parameter_source("seed") is not ParameterSource.DEFAULT:
+        overrides = (*overrides, f"train.seed={seed}")
+    settings = runs.resolve(configuration.load(config, overrides))
+    settings = runs.overfit(settings, overfit) if overfit else settings
+    if threads:
+        torch.set_num_threads(threads)
+    chosen = {"device": pick_device(device), "command": shlex.join(["sepcli", *sys.argv[1:]])}
+    if flags["dry_run"]:
+        click.echo(json.dumps(runs.dry_run(settings, **chosen), indent=1))
+        return
+    folder = Path(output or default_folder(config))
+    if flags["overwrite"] is False and runs.is_run(folder):
+        click.echo(f"{folder}: holds a training run; left as it is", err=True)
+    else:
+        if flags["resume"]:
+            run = runs.resume(settings, folder, **chosen)
+        else:
+            run = runs.start(settings, folder, overwrite=bool(flags["overwrite"]), **chosen)
+        train(ctx, run, flags["progress"], flags["quiet"])
+        check_limits(run.scores(), limits)
+    click.echo(folder / runs.BEST)
+
+
+def default_folder(config):
+    """`runs/` and the configuration's name, or its folder's where it is only called config."""
+    path = Path(config).resolve()
+    return Path("runs") / (path.parent.name if path.stem == "config" else path.stem)
+
+
+def train(ctx, run, progress, quiet):
+    """Run to the end, or until a signal; shows what happens on standard error."""
+    with signals() as received, display(run, progress, quiet) as show:
+        for record in run.records():
+            show(record)
+            if received:
+                run.save()
+                break
+    if received:
+        name = signal.Signals(received[0]).name
+        at = f"step {run.state.step} of {run.settings.steps}"
+        click.echo(f"Stopped by {name} and saved at {at}; go on with --resume", err=True)
+        ctx.exit(128 + received[0])
+
+
+@contextmanager
+def signals():
+    """Collect SIGINT and SIGTERM in a list; a second one acts as it always does."""
+    received = []
+
+    def note(number, _frame):
+        received.append(number)
+        signal.signal(number, before[number])
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def display(run, progress, quiet):
+    """A context with a function that shows a record on standard error."""
+    if quiet or progress == "none":
+        return nullcontext(lambda record: None)
+    if progress == "json":
+        return nullcontext(show_json)
+    return bar(run) if sys.stderr.isatty() else nullcontext(show_line)
+
+
+def show_json(record):
+    from sepcli.engine.runlog import plain
+
+    if record["event"] in ("train", "valid"):
+        click.echo(json.dumps(plain(record)), err=True)
+
+
+def show_line(record):
+    if record["event"] == "valid":
+        click.echo(validation_line(record), err=True)
+
+
+def validation_line(record):
+    return (
+        f"step {record['step']}: validation SI-SDR {record['si_sdr_db']:.2f} dB, "
+        f"{record['si_sdri_db']:+.2f} dB over the mixture, loss {record['loss']:.4g}"
+        + (" (best)" if record["best"] else "")
+    )
+
+
+@contextmanager
+def bar(run):
+    """A progress bar with loss and speed; validations are lines above it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}")
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        steps = progress.add_task("training", total=run.settings.steps, text="")
+        items = progress.add_task("validation", text="", visible=False)
+
+        def show(record):
+            step = record.get("step", run.state.step)
+            if record["event"] == "validating":
+                done, total = record["done"], record["items"]
+                progress.update(items, completed=done, total=total, visible=True)
+            elif record["event"] == "valid":
+                progress.update(items, visible=False)
+                progress.console.print(validation_line(record), highlight=False)
+            elif record["event"] == "step":
+                text = f"{step}/{run.settings.steps} loss {record['loss']:.4g}"
+                progress.update(steps, completed=step, text=text)
+
+        yield show
+
+
+def check_limits(scores, limits):
+    """Raise SepcliError when a score is below its limit, or NaN."""
+    short = [f"{name} {scores[name]:.3f} < {x:g}" for name, x in limits if not scores[name] >= x]
+    if short:
+        raise SepcliError(f"below the limit: {', '.join(short)}; see scores.json")

@@ -1,0 +1,170 @@
+"""Training data for PyTorch: item i is a function of (seed, i), the order one of (seed, position).
+
+Nothing here has a state to lose: a run resumed at item k sees what the uninterrupted run saw, and
+the number of worker processes changes nothing.
+"""
+
+import signal
+from importlib import import_module
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from sepcli import config
+from sepcli.errors import SepcliError
+
+# kind -> (settings, source built from the settings); a source has draw(seed, index), which returns
+# an object with `mix` (C, T) and `refs`, {name: (C, T)}.
+KINDS = {
+    "mixtures": ("sepcli.data.mixtures:MixtureSpec", "sepcli.data.mixtures:Mixer"),
+    "toy": ("sepcli.data.toy:ToySpec", "sepcli.data.toy:Toy"),
+}
+
+
+def resolve(settings, *, section, items, seed):
+    """Check one `data` section and fill in every default; returns the complete section.
+
+    section: its name in messages. items, seed: what they are where the section does not say.
+    Raises SepcliError for an unknown kind, an unknown key, or a value that does not fit.
+    """
+    if not isinstance(settings, dict) or "kind" not in settings:
+        raise SepcliError(f"{section}.kind is missing; choose from {', '.join(sorted(KINDS))}")
+    common = {"kind": "", "items": items, "seed": seed}
+    spec, _ = _classes(settings["kind"], section)
+    own = {key: value for key, value in settings.items() if key not in common}
+    common = {key: settings.get(key, value) for key, value in common.items()}
+    for key in ("items", "seed"):
+        if type(common[key]) is not int or common[key] < 0:
+            raise SepcliError(f"{section}.{key} must be a whole number, 0 or more")
+    reserved = ("sample_rate",)  # the model's
+    own = config.check_keys(spec, own, section=section, reserved=reserved)
+    return common | config.defaults(spec, reserved=reserved) | own
+
+
+def build(resolved, *, section, sample_rate, sources):
+    """The data set of a section that `resolve` returned, with refs in the order of `sources`.
+
+    Raises SepcliError for settings that make no sense, and for folders without audio.
+    """
+    spec, source = _classes(resolved["kind"], section)
+    own = {key: v for key, v in resolved.items() if key not in ("kind", "items", "seed")}
+    try:
+        drawn = source(spec(sample_rate=sample_rate, **own))
+    except (SepcliError, TypeError) as error:
+        raise SepcliError(f"{section}: {error}") from None
+    return Items(drawn, sources, items=resolved["items"], seed=resolved["seed"])
+
+
+class Items(Dataset):
+    """Numbered training examples: item i is (mix (C, T), refs (S, C, T)), float32 tensors.
+
+    source: has draw(seed, index). sources: names of the refs, in the order of the result.
+    items: how many different ones there are; 0 means endless.
+    An item that cannot be made is its SepcliError instead: raised in a worker process, its one
+    line would arrive wrapped in a traceback. `batches` and `in_order` raise it.
+    """
+
+    def __init__(self, source, sources, *, items, seed):
+        self.source, self.sources = source, tuple(sources)
+        self.items, self.seed = items, seed
+
+    def __getitem__(self, index):
+        try:
+            drawn = self.source.draw(self.seed, index)
+            refs = np.stack([self._ref(drawn.refs, name) for name in self.sources])  # (S, C, T)
+        except SepcliError as error:
+            return error
+        return (
+            torch.from_numpy(np.asarray(drawn.mix, dtype=np.float32)),
+            torch.from_numpy(np.asarray(refs, dtype=np.float32)),
+        )
+
+    def _ref(self, refs, name):
+        if name not in refs:
+            raise SepcliError(
+                f"the model's source {name!r} is not in the data, which has {', '.join(refs)}; "
+                f"set model.sources"
+            )
+        return refs[name]
+
+
+def batches(data, size, *, seed, start=0, workers=0):
+    """Endless batches (mix (B, C, T), refs (B, S, C, T)) of training data, from batch `start` on.
+
+    A finite data set is shuffled anew for every epoch; an endless one is read in order.
+    workers: processes that make items ahead of time; 0 makes them here.
+    """
+    order = _Order(data.items, size, seed, start)
+    yield from _raised(_loader(data, order, workers))
+
+
+def in_order(data, size, *, workers=0):
+    """The batches of one pass through a finite data set, in order; the last may be smaller."""
+    parts = [list(range(i, min(i + size, data.items))) for i in range(0, data.items, size)]
+    yield from _raised(_loader(data, parts, workers))
+
+
+class _Order:
+    """Lists of item numbers, one per batch, without end."""
+
+    def __init__(self, items, size, seed, start):
+        self.items, self.size, self.seed, self.start = items, size, seed, start
+
+    def __iter__(self):
+        position = self.start * self.size
+        epoch, order = None, None
+        while True:
+            batch = []
+            for k in range(position, position + self.size):
+                if self.items and k // self.items != epoch:
+                    epoch = k // self.items
+                    order = np.random.default_rng([self.seed, epoch]).permutation(self.items)
+                batch.append(int(order[k % self.items]) if self.items else k)
+            yield batch
+            position += self.size
+
+
+def _loader(data, order, workers):
+    # The loader draws a seed for its workers, which nothing here uses; a generator of its own
+    # keeps that draw away from the global state.
+    return DataLoader(
+        data,
+        batch_sampler=order,
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_ignore_interrupt,
+        generator=torch.Generator(),
+    )
+
+
+def _collate(items):
+    for item in items:
+        if isinstance(item, SepcliError):
+            return item
+    mixes, refs = zip(*items, strict=True)
+    if len({mix.shape for mix in mixes}) > 1:
+        return SepcliError("the items of a batch differ in length; give duration_s as one number")
+    return torch.stack(mixes), torch.stack(refs)
+
+
+def _raised(loader):
+    for batch in loader:
+        if isinstance(batch, SepcliError):
+            raise batch
+        yield batch
+
+
+def _ignore_interrupt(_worker):
+    """Ctrl-C reaches every process of the terminal; only the one that saves should act on it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _classes(kind, section):
+    if kind not in KINDS:
+        known = ", ".join(sorted(KINDS))
+        raise SepcliError(f"unknown {section}.kind {kind!r}; choose from {known}")
+    return tuple(
+        getattr(import_module(module), name)
+        for module, name in (path.split(":") for path in KINDS[kind])
+    )

@@ -1,0 +1,41 @@
+"""Training checkpoints on disk: plain data, complete or absent."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from sepcli.errors import SepcliError
+
+
+def save(path, state):
+    """Write `state`, a nest of dicts, lists, tensors, numbers, text and None, atomically.
+
+    Whoever is killed in the middle leaves the checkpoint that was there before.
+    """
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with open(part, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def load(path, device="cpu"):
+    """Read what `save` wrote, tensors on `device`; runs no code from the file.
+
+    Raises SepcliError when there is none, or it is not one.
+    """
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except FileNotFoundError:
+        raise SepcliError(f"{path}: no such checkpoint; start again with --overwrite") from None
+    except Exception as error:  # a damaged pickle can fail in any way
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise SepcliError(
+            f"{path}: not a checkpoint of sepcli train ({reason}); start again with --overwrite"
+        ) from None

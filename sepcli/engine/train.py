@@ -1,0 +1,283 @@
+"""The training loop: a generator that does one step at a time and yields what happened.
+
+Between two records the state is consistent: the caller may save it, stop, and go on later from the
+saved state to bit-equal weights. All randomness of step k is a function of (seed, k).
+"""
+
+import copy
+import math
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from sepcli.data import training
+from sepcli.engine import losses, validation
+from sepcli.errors import SepcliError
+
+EMA_RAMP = 10  # the average starts fast, decay (1 + n) / (10 + n), so that early steps fade
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train: the `train` section of a configuration.
+
+    steps: optimizer steps in all. batch: items per forward pass. accumulate: forward passes per
+        step, so that a step sees batch * accumulate items.
+    loss: {name: weight}, see `losses.weighted`. mixture_consistency: make the estimates add up to
+        the mixture before the loss.
+    lr: Adam's learning rate, reached after `warmup` steps, then falling as a half cosine to
+        `final_lr` at the end. weight_decay: AdamW's. clip: largest gradient norm, 0 for no limit.
+    ema: decay of the moving average of the weights that is validated and kept, 0 for none.
+    max_bad_steps: so many steps in a row without a finite loss and gradient end the training.
+    seed: of the initial weights, the order of the data, and dropout.
+    log_every, validate_every: steps. save_minutes: longest time between checkpoints.
+    workers: processes that make training items ahead of time.
+    """
+
+    steps: int = 10_000
+    batch: int = 8
+    accumulate: int = 1
+    loss: dict = field(default_factory=lambda: {"si_sdr": 1.0})
+    mixture_consistency: bool = False
+    lr: float = 1e-3
+    final_lr: float = 0.0
+    warmup: int = 500
+    weight_decay: float = 0.0
+    clip: float = 5.0
+    ema: float = 0.0
+    max_bad_steps: int = 10
+    seed: int = 0
+    log_every: int = 50
+    validate_every: int = 1000
+    save_minutes: float = 10.0
+    workers: int = 0
+
+    def __post_init__(self):
+        for name in (
+            "steps",
+            "batch",
+            "accumulate",
+            "max_bad_steps",
+            "log_every",
+            "validate_every",
+        ):
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        for name in (
+            "warmup",
+            "final_lr",
+            "weight_decay",
+            "clip",
+            "seed",
+            "workers",
+            "save_minutes",
+        ):
+            self._check(name, getattr(self, name) >= 0, "0 or more")
+        self._check("lr", self.lr > 0, "above 0")
+        self._check("ema", 0 <= self.ema < 1, "at least 0 and below 1")
+        losses.weighted(self.loss)
+
+    def _check(self, name, valid, what):
+        if not valid:
+            raise SepcliError(f"train.{name} must be {what}, not {getattr(self, name)!r}")
+
+
+class State:
+    """Everything that training changes, and nothing else.
+
+    average: the moving average of the weights, or None. step: steps done. validated: the step of
+    the last validation. first, best, last: validation scores before training, of the best step,
+    and of the last one. skipped, bad_in_a_row: steps without a finite gradient. sums: of the values
+    since the last log line. seconds: spent on training and validation.
+    """
+
+    COUNTERS = (
+        "step",
+        "validated",
+        "first",
+        "best",
+        "last",
+        "skipped",
+        "bad_in_a_row",
+        "sums",
+        "seconds",
+    )
+
+    def __init__(self, model, settings):
+        self.model = model
+        self.average = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        self.step, self.validated, self.seconds = 0, -1, 0.0
+        self.first = self.best = self.last = None
+        self.skipped = self.bad_in_a_row = 0
+        self.sums = {}
+
+    @property
+    def kept(self):
+        """The model that is validated and saved: the average where there is one."""
+        return self.model if self.average is None else self.average
+
+    def state_dict(self):
+        """All of it as plain data."""
+        return {
+            "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            **{name: getattr(self, name) for name in self.COUNTERS},
+        }
+
+    def load_state_dict(self, saved):
+        """Continue from what `state_dict` returned; the settings must be the same."""
+        self.model.load_state_dict(saved["model"])
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        for name in self.COUNTERS:
+            setattr(self, name, saved[name])
+
+
+def fit(state, train_data, valid_data, settings, *, device="cpu"):
+    """Train `state` up to `settings.steps` steps; a generator of records (dicts).
+
+    Records are told apart by "event": "step" after every step; "train" every `log_every` steps,
+    with means over these; "validating" during a validation and "valid" after it, with the scores,
+    "best" (whether none was better) and "audio" (examples, {name: (C, T)}). Validation happens
+    before the first step, every `validate_every` steps, and after the last.
+
+    Raises SepcliError when `max_bad_steps` steps in a row had no finite loss and gradient.
+    """
+    loss_fn = losses.weighted(settings.loss)
+    position = state.step * settings.accumulate
+    batches = training.batches(
+        train_data, settings.batch, seed=settings.seed, start=position, workers=settings.workers
+    )
+    while True:
+        if is_due(state, settings):
+            yield from validate(state, valid_data, settings, device)
+        if state.step >= settings.steps:
+            return
+
+        started = time.monotonic()
+        torch.manual_seed(seed_of_step(settings.seed, state.step))
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(state.step, settings)
+        state.model.train()
+        running = [buffer.clone() for buffer in state.model.buffers()]
+        values = dict.fromkeys(("loss", *settings.loss), 0.0)
+        for _ in range(settings.accumulate):
+            mix, refs = (x.to(device) for x in next(batches))  # (B, C, T), (B, S, C, T)
+            loss, terms = loss_fn(validation.separate(state.model, mix, settings), refs)
+            (loss / settings.accumulate).backward()
+            for name, value in {"loss": loss, **terms}.items():
+                values[name] += value.item() / settings.accumulate
+        norm = clip_gradients(state.model, settings.clip)
+        if math.isfinite(values["loss"]) and math.isfinite(norm):
+            state.optimizer.step()
+            state.bad_in_a_row = 0
+            if state.average is not None:
+                move_average(state.average, state.model, settings.ema, state.step)
+            add_up(state.sums, {"steps": 1, "grad_norm": norm, **values})
+        else:
+            set_buffers(state.model, running)  # a bad batch must not stay in batch norm's averages
+            state.skipped += 1
+            state.bad_in_a_row += 1
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        state.seconds += time.monotonic() - started
+        add_up(state.sums, {"seconds": time.monotonic() - started})
+
+        if state.bad_in_a_row >= settings.max_bad_steps:
+            raise SepcliError(
+                f"training diverged: steps {state.step - state.bad_in_a_row} to {state.step} had "
+                "no finite loss and gradient; lower train.lr or train.clip, or check the data"
+            )
+        yield {"event": "step", "step": state.step, "loss": values["loss"]}
+        if state.step % settings.log_every == 0:
+            yield summary(state, settings)
+            state.sums = {}
+
+
+def validate(state, data, settings, device):
+    """Score the model that is kept; yields "validating" records and one "valid"."""
+    started = time.monotonic()
+    scores, audio = yield from validation.evaluate(state.kept, data, settings, device)
+    best = is_better(scores, state.best)
+    state.last = {"step": state.step, **scores}
+    state.first = state.first or state.last
+    state.best = state.last if best else state.best
+    state.validated = state.step
+    state.seconds += time.monotonic() - started
+    yield {"event": "valid", **state.last, "best": best, "audio": audio}
+
+
+def summary(state, settings):
+    """The record of the steps since the last one: means, learning rate and speed."""
+    sums = dict(state.sums)
+    steps, seconds = sums.pop("steps", 0), sums.pop("seconds")
+    items = settings.batch * settings.accumulate * settings.log_every
+    return {
+        "event": "train",
+        "step": state.step,
+        **{name: value / steps for name, value in sums.items()},
+        "lr": learning_rate(state.step - 1, settings),
+        "items_per_s": items / seconds,
+        "skipped": state.skipped,
+        "minutes": state.seconds / 60,
+    }
+
+
+def is_better(scores, best):
+    """Whether the validation scores are better than the best so far (None: none yet)."""
+    new, old = scores["si_sdr_db"], best["si_sdr_db"] if best else -math.inf
+    return math.isfinite(new) and new > old
+
+
+def is_due(state, settings):
+    """Whether this step has to be validated and was not yet."""
+    every = state.step % settings.validate_every == 0 or state.step >= settings.steps
+    return every and state.validated != state.step
+
+
+def learning_rate(step, settings):
+    """The learning rate of a step (from 0): a linear rise, then half a cosine."""
+    if step < settings.warmup:
+        return settings.lr * (step + 1) / settings.warmup
+    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    fall = (1 + math.cos(math.pi * min(1.0, done))) / 2
+    return settings.final_lr + (settings.lr - settings.final_lr) * fall
+
+
+def seed_of_step(seed, step):
+    """A 32-bit seed for step `step` of the run `seed`."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+
+
+def clip_gradients(model, clip):
+    """Scale the gradients down to the norm `clip` (0: no limit); their norm before it."""
+    return nn.utils.clip_grad_norm_(model.parameters(), clip or math.inf).item()
+
+
+@torch.no_grad()
+def move_average(average, model, decay, updates):
+    """Move the averaged weights towards the model's; running statistics are copied."""
+    decay = min(decay, (1 + updates) / (EMA_RAMP + updates))
+    for mean, new in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(new, 1 - decay)
+    set_buffers(average, model.buffers())
+
+
+@torch.no_grad()
+def set_buffers(model, buffers):
+    """Set the model's buffers to the values of `buffers`."""
+    for buffer, value in zip(model.buffers(), buffers, strict=True):
+        buffer.copy_(value)
+
+
+def add_up(sums, values):
+    """Add each of `values` to its sum."""
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0.0) + value

@@ -1,0 +1,64 @@
+"""Scores of a model on a fixed data set, during and after training."""
+
+import torch
+
+from sepcli.data import training
+from sepcli.engine import losses
+
+EXAMPLES = 2  # items of a validation to listen to
+SILENCE = 1e-5  # -100 dB re full scale: a reference that never exceeds it has no SI-SDR
+
+
+def evaluate(model, data, settings, device="cpu"):
+    """Mean scores of `model` over a finite data set; returns ({name: number}, examples).
+
+    A generator of "validating" records. SI-SDR and its improvement over the mixture are in dB,
+    means over items and sources (and of each source); references that are silent, for which there
+    is none, are left out and counted.
+    """
+    loss_fn = losses.weighted(settings.loss)
+    sums, si_sdr, gain, examples = 0.0, [], [], {}
+    model.eval()
+    for mix, refs in training.in_order(data, settings.batch, workers=settings.workers):
+        mix, refs = mix.to(device), refs.to(device)  # (B, C, T), (B, S, C, T)
+        with torch.no_grad():
+            estimates = separate(model, mix, settings)
+            sums += loss_fn(estimates, refs)[0].item() * len(mix)
+            si_sdr.append(measured(estimates, refs))  # (B, S)
+            gain.append(si_sdr[-1] - measured(mix[:, None].expand_as(refs), refs))
+        examples = examples or pick_examples(data.sources, mix, refs, estimates)
+        yield {"event": "validating", "done": sum(map(len, si_sdr)), "items": data.items}
+    si_sdr, gain = torch.cat(si_sdr), torch.cat(gain)  # (items, S)
+    scores = {
+        "loss": sums / len(si_sdr),
+        "si_sdr_db": si_sdr.nanmean().item(),
+        "si_sdri_db": gain.nanmean().item(),
+        **{
+            f"si_sdr_db_{n}": x.item() for n, x in zip(data.sources, si_sdr.nanmean(0), strict=True)
+        },
+        "items": len(si_sdr),
+        "silent": int(si_sdr.isnan().sum()),
+    }
+    return scores, examples
+
+
+def separate(model, mix, settings):
+    """The model's estimates (B, S, C, T) of mixtures (B, C, T), as the settings want them."""
+    estimates = model(mix)
+    return losses.mixture_consistency(estimates, mix) if settings.mixture_consistency else estimates
+
+
+def measured(estimates, refs):
+    """SI-SDR (B, S) in dB, mean over channels; NaN where the reference is silent."""
+    values = losses.si_sdr(estimates.double(), refs.double()).mean(-1)
+    return values.masked_fill(refs.abs().amax((-2, -1)) < SILENCE, float("nan"))
+
+
+def pick_examples(sources, mix, refs, estimates):
+    """The first items of a batch to listen to, {name: (C, T)}."""
+    examples = {}
+    for i in range(min(EXAMPLES, len(mix))):
+        examples[f"{i}/mix"] = mix[i].cpu()
+        for name, ref, estimate in zip(sources, refs[i], estimates[i], strict=True):
+            examples |= {f"{i}/ref.{name}": ref.cpu(), f"{i}/est.{name}": estimate.cpu()}
+    return examples
