@@ -49,6 +49,6 @@ def cut_off(name, what):
     return SepcliError(f"{name}: cut off ({what}); copy or record it again")
 
 
-def seconds_there(present, promised, sample_rate):
-    """For `cut_off`: how much of a sound there is, from two counts of frames."""
-    return f"{present / sample_rate:.3f} of {promised / sample_rate:.3f} s are there"
+def too_short(name, present, promised, unit="samples"):
+    """`cut_off` where the header tells how many `unit` there should be."""
+    return cut_off(name, f"{present} of {promised} {unit} are there")

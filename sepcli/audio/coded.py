@@ -11,7 +11,8 @@ import struct
 import soundfile
 
 from sepcli.audio import mp3
-from sepcli.audio.checks import cut_off
+from sepcli.audio.checks import cut_off, damaged, too_short
+from sepcli.audio.streams import sniff
 from sepcli.errors import SepcliError
 
 LONGEST = 2**62  # frames; libsndfile says more than this when a FLAC does not tell its length
@@ -45,15 +46,20 @@ def open_coded(file, size, name):
         source = file  # bytes in memory
     try:
         return SoundFile(source, closefd=False)
-    except soundfile.LibsndfileError:
-        raise _not_audio(head, name) from None
+    except soundfile.LibsndfileError as error:
+        raise _not_opened(head, size, name, error) from None
+
+
+def reason(error):
+    """libsndfile's words for what it did not like."""
+    return error.error_string.removeprefix("Error : ").rstrip(". ")
 
 
 def check_complete(file, size, head, name):
     """Refuse a file that is shorter than its own header says."""
     promised = None
     if head[:4] == b"FORM":
-        promised = _known(int.from_bytes(head[4:8], "big"), 8)
+        promised = _known(int.from_bytes(head[4:8], "big"), 8 - 1)  # the last pad byte may miss
     elif head[:4] == b".snd":
         offset, length = struct.unpack(">II", head[4:12].ljust(8, b"\0"))
         promised = _known(length, offset)
@@ -65,8 +71,8 @@ def check_complete(file, size, head, name):
         _check_ogg(file, size, name)
     elif mp3.is_mp3(head):
         mp3.check(file, size, name)
-    if promised is not None and promised > size + 1:  # + 1: some writers leave out a pad byte
-        raise cut_off(name, f"{size} of {promised} bytes are there")
+    if promised is not None and promised > size:
+        raise too_short(name, size, promised, "bytes")
 
 
 def _known(length, before):
@@ -107,8 +113,12 @@ _FOREIGN = (  # (offset, bytes there, what it is)
 )
 
 
-def _not_audio(head, name):
-    """The error for content that libsndfile cannot open, as helpful as the first bytes allow."""
+def _not_opened(head, size, name, error):
+    """The error for content that libsndfile refuses, as helpful as the first bytes allow."""
+    if size < 12:
+        return cut_off(name, f"{size} bytes are there")
+    if sniff(head) == "audio":
+        return damaged(name, f"in its header: {reason(error)}")
     for offset, magic, what in _FOREIGN:
         if head[offset : offset + len(magic)] == magic:
             file = shlex.quote(name)

@@ -6,7 +6,7 @@ beyond the guess is lost. Frame layout: ISO/IEC 11172-3 section 2.4.1.3 and 1381
 
 import struct
 
-from sepcli.audio.checks import cut_off
+from sepcli.audio.checks import cut_off, too_short
 from sepcli.errors import SepcliError
 
 FRAME = 1152  # samples per frame, 576 below 32 kHz
@@ -21,11 +21,11 @@ _RATES = (44100, 48000, 32000)  # Hz; MPEG-2 halves them, MPEG-2.5 quarters them
 
 def is_mp3(head):
     """Whether the first bytes are an ID3 tag or a frame of MPEG layer II or III."""
-    return head[:3] == b"ID3" or _parse_frame(head[:4]) is not None
+    return head[:3] == b"ID3" or _parse_frame(head) is not None
 
 
 def _parse_frame(head):
-    """(bytes, bit rate in kbit/s) of the frame that starts with these four bytes, or None."""
+    """(bytes, bit rate in kbit/s) of the frame whose header `head` starts with, or None."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return None
     version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)  # version: 3 is 1, 2 is 2, 0 is 2.5
@@ -44,13 +44,15 @@ def check(file, size, name):
     start = _after_id3(file)
     file.seek(start)
     first = file.read(192)
-    if _parse_frame(first[:4]) is None:
+    if _parse_frame(first) is None:
         return  # padding or another oddity: libmpg123 finds the first frame by itself
     promised = _promised_bytes(first)
+    if start + _parse_frame(first)[0] > size:
+        raise cut_off(name, f"{size} bytes are there")
     if promised is None:
         _check_constant(file, start, name)
     elif start + promised > size + promised // 100:  # counts are off by a little at times
-        raise cut_off(name, f"{size} of {start + promised} bytes are there")
+        raise too_short(name, size, start + promised, "bytes")
 
 
 def _after_id3(file):

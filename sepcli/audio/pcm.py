@@ -16,6 +16,13 @@ SUBTYPES = {encoding: subtype for encoding, (subtype, _) in _ENCODINGS.items()}
 ENCODINGS = {subtype: encoding for encoding, subtype in SUBTYPES.items()}
 
 
+def subtype_of(encoding):
+    """libsndfile's name of an encoding; raises ValueError for one that is not known."""
+    if encoding not in SUBTYPES:
+        raise ValueError(f"unknown encoding {encoding!r}; choose from {', '.join(SUBTYPES)}")
+    return SUBTYPES[encoding]
+
+
 def _dtype(encoding):
     return f"<{encoding[0].replace('s', 'i')}{WIDTHS[encoding]}"
 

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from sepcli.audio import coded, mp3, pcm, wav
-from sepcli.audio.checks import check_finite, check_layout, cut_off, damaged, seconds_there
+from sepcli.audio.checks import check_finite, check_layout, damaged, too_short
 from sepcli.audio.resample import resample
 from sepcli.audio.streams import Peekable, read_fully, read_some
 from sepcli.errors import SepcliError
@@ -77,10 +77,13 @@ class Reader:
 
     def rest(self, frames=float("inf")):
         """Return all that is left, (C, n), or the next `frames` of it; see `read`."""
-        pieces = [self.read(int(min(frames, _PIECE)))]
-        while pieces[-1].shape[1] == _PIECE and (frames := frames - _PIECE) > 0:
-            pieces.append(self.read(int(min(frames, _PIECE))))
-        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=1)
+        pieces = []
+        while frames > 0 and (block := self.read(int(min(frames, _PIECE)))).shape[1]:
+            pieces.append(block)
+            frames -= block.shape[1]
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate([np.empty((self.channels, 0), np.float32), *pieces], axis=1)
 
     def close(self):
         self._resources.close()
@@ -98,9 +101,8 @@ class Reader:
     def _check_end(self):
         """Called when all `self.frames` were read."""
 
-    def _cut_off(self, present):
-        counts = (self._position + present, self.frames)
-        return cut_off(self.name, seconds_there(*counts, self.sample_rate))
+    def _too_short(self, present):
+        return too_short(self.name, self._position + present, self.frames)
 
 
 class _PcmReader(Reader):
@@ -108,6 +110,7 @@ class _PcmReader(Reader):
 
     def __init__(self, name, stream, encoding, sample_rate, channels, *, header=None, size=None):
         self._stream, self._encoding, self._header = stream, encoding, header
+        subtype = pcm.subtype_of(encoding)
         self._frame_bytes = pcm.WIDTHS[encoding] * channels
         self._can_seek = size is not None
         data_bytes = header and header.data_bytes
@@ -115,10 +118,9 @@ class _PcmReader(Reader):
             data_bytes = size - header.data_offset
         frames = None if data_bytes is None else data_bytes // self._frame_bytes
         container = "RAW" if header is None else "RF64" if header.magic != b"RIFF" else "WAV"
-        subtype = pcm.SUBTYPES[encoding]
         super().__init__(name, sample_rate, channels, frames, container, subtype)
         if size is not None and header.data_offset + data_bytes > size:
-            raise self._cut_off((size - header.data_offset) // self._frame_bytes)
+            raise self._too_short((size - header.data_offset) // self._frame_bytes)
 
     def _read(self, frames, exact):
         read = read_fully if exact else read_some
@@ -127,7 +129,7 @@ class _PcmReader(Reader):
             data += read_fully(self._stream, self._frame_bytes - partial)
         count, partial = divmod(len(data), self._frame_bytes)
         if self.frames is not None and (partial or count == 0 or (exact and count < frames)):
-            raise self._cut_off(count)
+            raise self._too_short(count)
         if partial:
             raise SepcliError(
                 f"{self.name}: ends in the middle of a frame ({partial} of {self._frame_bytes} "
@@ -165,30 +167,27 @@ class _CodedReader(Reader):
         try:
             block = self._sound.read(frames, dtype="float32", always_2d=True).T  # (C, n)
         except soundfile.LibsndfileError as error:
-            seconds = self._position / self.sample_rate
-            what = error.error_string.removeprefix("Error : ").rstrip(". ")
-            raise damaged(self.name, f"after {seconds:.1f} s: {what}") from None
+            raise damaged(self.name, f"or cut off: {coded.reason(error)}") from None
         missing = frames - block.shape[1] if self.frames is not None else 0
         if missing > (2 * mp3.FRAME if self.format == "MP3" else 0):
-            raise self._cut_off(block.shape[1])
+            raise self._too_short(block.shape[1])
         if missing:
             self.frames = self._position + block.shape[1]
         return np.ascontiguousarray(block)
 
     def skip(self, frames):
-        # libmpg123 forgets the frames that an MP3's next ones refer to: below 32 kHz that gives
-        # wrong samples, so those are decoded from the start; above, a few frames before suffice.
-        preroll = 0
-        if self.format == "MP3":
-            if self.sample_rate < 32000:
-                return super().skip(frames)
-            preroll = min(frames, 10 * mp3.FRAME)
+        # After a seek libmpg123 lacks the frames that an MP3's next ones draw on. A few frames of
+        # preroll help from 32 kHz on; below that some samples stay wrong, so decode them all.
+        is_mp3 = self.format == "MP3"
+        if frames <= 0 or (is_mp3 and self.sample_rate < 32000):
+            return super().skip(frames)
+        preroll = min(frames, 10 * mp3.FRAME) if is_mp3 else 0
         target = self._position + frames - preroll
         self._position = target if self.frames is None else min(target, self.frames)
         try:
             self._sound.seek(self._position)
-        except soundfile.LibsndfileError:
-            raise damaged(self.name, "it cannot be read from the middle") from None
+        except soundfile.LibsndfileError as error:
+            raise damaged(self.name, f"or cut off: {coded.reason(error)}") from None
         super().skip(preroll)
 
 
@@ -209,8 +208,6 @@ def open_blocks(source, *, name=None, encoding=None, sample_rate=None, channels=
             size = status.st_size if stat.S_ISREG(status.st_mode) else None
         name = name or "standard input"
         if encoding is not None:
-            if encoding not in pcm.WIDTHS:
-                raise ValueError(f"unknown {encoding=}; known: {', '.join(pcm.WIDTHS)}")
             reader = _PcmReader(name, source, encoding, sample_rate, channels)
         elif size is not None:
             reader = _open_seekable(source, size, name)

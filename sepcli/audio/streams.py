@@ -1,26 +1,24 @@
-"""Byte streams without seek: look ahead, tell what they hold."""
+"""Byte streams that cannot seek: look ahead, tell what they hold, read what is there."""
 
-SNIFFED = 512  # bytes that `sniff` needs at most: one tar header
+from sepcli.audio import mp3, wav
+
+_SNIFFED = 512  # bytes: one tar header
+_MAGICS = (b"fLaC", b"OggS", b".snd", b"caff", b"riff")  # "riff" in small letters: Wave64
 
 
 def sniff(head):
-    """Tell from its first bytes (512, or all there are) what a stream holds.
+    """Tell from its first 512 bytes (or all, if fewer) what a stream holds.
 
     Returns "wav", "tar", "jsonl", "audio" (any other sound file) or None.
     """
-    if head[:4] in (b"RIFF", b"RF64", b"BW64"):
+    if head[:4] in wav.MAGICS:
         return "wav"
     if head[257:262] == b"ustar":
         return "tar"
     if head.lstrip()[:1] == b"{":
         return "jsonl"
-    if head[:4] in (b"fLaC", b"OggS", b".snd", b"caff", b"riff") or head[:3] == b"ID3":
-        return "audio"
-    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return "audio"
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0 and head[1] & 6 in (2, 4):
-        return "audio"  # MPEG layer III or II
-    return None
+    is_aiff = head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC")
+    return "audio" if is_aiff or head[:4] in _MAGICS or mp3.is_mp3(head) else None
 
 
 class Peekable:
@@ -29,7 +27,6 @@ class Peekable:
     def __init__(self, stream):
         self._stream = stream
         self._ahead = b""
-        self.name = getattr(stream, "name", None)
 
     def peek(self, count):
         """Return the next `count` bytes (fewer only at the end) and leave them to be read."""
@@ -43,26 +40,23 @@ class Peekable:
     def sniff(self):
         """`sniff` the stream, waiting for no more bytes than the answer takes."""
         kind = sniff(self.peek(12))
-        return kind if kind in ("wav", "audio") else sniff(self.peek(SNIFFED))
+        return kind if kind in ("wav", "audio") else sniff(self.peek(_SNIFFED))
 
-    def read1(self, count=-1):
+    def read1(self, count=1 << 16):
         """Return what is there, at least 1 byte and at most `count`; b"" only at the end."""
         if not self._ahead:
-            return read_some(self._stream, count if count >= 0 else 1 << 16)
-        count = len(self._ahead) if count < 0 else count
+            return read_some(self._stream, count)
         some, self._ahead = self._ahead[:count], self._ahead[count:]
         return some
 
     def read(self, count=-1):
         """Return `count` bytes, fewer only at the end; all that is left for -1."""
-        if count < 0:
-            ahead, self._ahead = self._ahead, b""
-            return ahead + self._stream.read()
-        ahead = self.read1(count) if self._ahead else b""
-        return ahead + read_fully(self._stream, count - len(ahead)) if count > len(ahead) else ahead
-
-    def readable(self):
-        return True
+        ahead = self._ahead if count < 0 else self._ahead[:count]
+        self._ahead = self._ahead[len(ahead) :]
+        if len(ahead) == count:
+            return ahead
+        rest = self._stream.read() if count < 0 else read_fully(self._stream, count - len(ahead))
+        return ahead + rest if ahead else rest
 
 
 def read_some(stream, count):
@@ -72,13 +66,9 @@ def read_some(stream, count):
 
 
 def read_fully(stream, count):
-    """Return `count` bytes, fewer only at the end; pipes return what they like."""
-    data = stream.read(count)
-    if len(data) == count or not data:
-        return data
-    pieces = [data]
-    missing = count - len(data)
+    """Return `count` bytes, fewer only at the end; an unbuffered pipe gives what it has."""
+    pieces, missing = [], count
     while missing and (data := stream.read(missing)):
         pieces.append(data)
         missing -= len(data)
-    return b"".join(pieces)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

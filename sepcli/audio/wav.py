@@ -17,7 +17,7 @@ from sepcli.audio.checks import (
     check_shape,
     cut_off,
     damaged,
-    seconds_there,
+    too_short,
 )
 from sepcli.errors import SepcliError
 
@@ -198,8 +198,7 @@ def decode_wav(data, name):
     present = len(view) - position
     size = present if header.data_bytes is None else header.data_bytes
     if size > present:
-        counts = (present // header.frame_bytes, size // header.frame_bytes)
-        raise cut_off(name, seconds_there(*counts, header.sample_rate))
+        raise too_short(name, present // header.frame_bytes, size // header.frame_bytes)
     samples = view[position : position + size - size % header.frame_bytes]
     audio = pcm.unpack(samples, header.encoding, header.channels)
     check_finite(name, audio, header.sample_rate)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import operator
 import os
 import secrets
 import shlex
@@ -98,7 +99,7 @@ class _PcmSink:
         self._data_bytes += len(data)
 
     def finish(self):
-        if self._streaming:
+        if self._streaming or self._container == "RAW":
             return
         self._file.write(b"\0" * (self._data_bytes % 2))  # chunks have even lengths
         rf64 = self._container == "RF64" or self._file.tell() - 8 > wav.RIFF_LIMIT
@@ -158,8 +159,10 @@ class Writer:
     A path gets the format of its extension (or `format`, a key of FORMATS) and `subtype`, one of
     those that format holds: FLOAT unless told otherwise, PCM_24 for FLAC. The file appears under
     its name when the `with` block ends without an exception, and not at all otherwise. WAV files
-    past 4 GiB become RF64. A stream gets a WAV whose sizes say "unknown", or raw PCM when
-    `encoding` (e.g. s16le) is given, flushed at every write; other formats arrive at the end.
+    past 4 GiB become RF64. Ogg keeps only the bass of the last of 6 or 8 channels.
+
+    A stream gets a WAV whose sizes say "unknown", or raw PCM when `encoding` (e.g. s16le) is
+    given, flushed at every write. The other formats reach it only at the end.
 
     `clipped` counts the samples beyond [-1, 1] that an integer subtype had to clamp. Raises
     SepcliError on a format, subtype, rate or channel count that do not go together, on NaN and
@@ -178,14 +181,14 @@ class Writer:
     ):
         is_path = isinstance(target, str | os.PathLike)
         self.name = os.fspath(target) if is_path else "standard output"
-        self.sample_rate, self.channels, self.clipped = sample_rate, channels, 0
+        self.sample_rate, self.channels = operator.index(sample_rate), channels
+        self.clipped = self._written = 0  # samples; frames
         if encoding is not None:
-            container, subtype = "RAW", pcm.SUBTYPES[encoding]
+            container, subtype = "RAW", pcm.subtype_of(encoding)
         else:
             extension = format or (Path(target).suffix[1:].lower() if is_path else "wav")
             container, subtype = _choose(self.name, extension, subtype, sample_rate, channels)
         self._clamps = subtype in _BITS
-        self._written = 0  # frames
         self._path = self._part = None
         self._resources = contextlib.ExitStack()
         with self._explained(), contextlib.ExitStack() as on_error:
