@@ -4,5 +4,9 @@
 class SepcliError(Exception):
     """Something went wrong that the user can fix: one line saying what, where, and what to do.
 
-    The command line prints the message after `Error: ` and exits with 1.
+    The command line prints the message after `Error: ` and exits with 1. Characters that would
+    break the line or steer the terminal, as names in hostile files hold, are spelled out.
     """
+
+    def __init__(self, message):
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))

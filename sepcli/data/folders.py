@@ -1,17 +1,19 @@
 """Samples as folders of audio files: KEY/mix.wav, MUSDB's tracks, and plain audio files."""
 
 import os
+import re
 import secrets
 import shutil
 from collections import Counter
 from pathlib import Path
 
 from sepcli.audio import AUDIO_EXTENSIONS
-from sepcli.data.sample import ROLES, Sample, explained, parse_meta, split_audio_name
+from sepcli.data.sample import Sample, explained, parse_meta, split_audio_name
 from sepcli.errors import SepcliError
 
 META = "sample.json"
 MUSDB_STEMS = ("vocals", "drums", "bass", "other", "accompaniment")
+_SIGNAL = re.compile(r"(ref|est)\..+|enroll", re.DOTALL)
 _SPLITS = ("train", "test")  # the level above MUSDB's tracks, no part of their names
 
 
@@ -24,33 +26,27 @@ def read_folder(folder):
     `folder` without extension. Raises SepcliError when there is nothing.
     """
     folder = Path(folder)
-    found = {}
-    for path, kind in _walk(folder):
-        found[path] = kind
-    keys = _unique_keys(folder, found)
-    if not keys:
+    makers = dict(_walk(folder))
+    if not makers:
         raise SepcliError(
             f"{folder}: no samples; expected KEY/mix.wav, TRACK/mixture.wav or audio files "
             f"({' '.join(sorted(AUDIO_EXTENSIONS))})"
         )
-    for key, path in sorted(keys.items(), key=lambda entry: os.fsencode(entry[0])):
-        yield found[path](key, path)
+    keys = _keys(folder, makers)
+    for path in sorted(makers, key=lambda path: os.fsencode(keys[path])):
+        yield makers[path](keys[path], path)
 
 
 def _walk(folder, above=()):
     """Yield (path, function that makes its sample) for all samples in `folder` and below."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        status = os.stat(folder)
-    except OSError as error:
-        raise SepcliError(f"{folder}: {error.strerror}; check that it can be read") from None
-    here = (status.st_dev, status.st_ino)
+    with explained(folder), os.scandir(folder) as scan:
+        entries = sorted((e for e in scan if not e.name.startswith(".")), key=lambda e: e.name)
+        here = os.path.realpath(folder)
     if here in above:  # a symbolic link to a folder above
         return
-    entries = [entry for entry in entries if not entry.name.startswith(".")]
     files = [entry.name for entry in entries if entry.is_file()]
     stems = {stem for stem, extension in map(split_audio_name, files) if extension}
-    if META in files or "mix" in stems or (stems and all(_has_role(stem) for stem in stems)):
+    if META in files or "mix" in stems or (stems and all(map(_SIGNAL.fullmatch, stems))):
         yield Path(folder), sample_from_folder
     elif "mixture" in stems or (stems and stems <= set(MUSDB_STEMS)):
         yield Path(folder), sample_from_track
@@ -63,25 +59,21 @@ def _walk(folder, above=()):
             yield from _walk(entry.path, (*above, here))
 
 
-def _has_role(stem):
-    return stem.split(".", 1)[0] in ROLES
-
-
-def _unique_keys(folder, found):
-    """Key -> path: the path below `folder`, as short as it can be without two being the same."""
-    long = {path: _long_key(folder, path) for path in found}
-    short = {path: _short_key(key, found[path]) for path, key in long.items()}
+def _keys(folder, makers):
+    """Path -> key: the path below `folder`, shortened where the keys stay distinct."""
+    long = {
+        path: folder.resolve().name if path == folder else path.relative_to(folder).as_posix()
+        for path in makers
+    }
+    short = {path: _short_key(key, makers[path]) for path, key in long.items()}
     taken = Counter(short.values())
-    return {short[path] if taken[short[path]] == 1 else long[path]: path for path in found}
+    mixed = {path: short[path] if taken[short[path]] == 1 else long[path] for path in makers}
+    return mixed if len(set(mixed.values())) == len(makers) else long
 
 
-def _long_key(folder, path):
-    return folder.resolve().name if path == folder else path.relative_to(folder).as_posix()
-
-
-def _short_key(key, kind):
-    if kind is sample_from_file:
-        return os.path.splitext(key)[0]
+def _short_key(key, maker):
+    if maker is sample_from_file:
+        return split_audio_name(key)[0]
     split, _, track = key.partition("/")
     return track if split in _SPLITS and track else key
 
@@ -94,11 +86,9 @@ def sample_from_folder(key, folder):
         with explained(path):
             meta = parse_meta(path.read_bytes(), str(path))
         for name in meta.get("fields") or ():
-            if os.path.basename(name) == name:  # one that is gone fails when it is read
+            if _is_file_name(name):  # one that is gone fails when it is read
                 members.setdefault(name, folder / name)
-    sample = Sample(key, {**meta, "key": key}, members)
-    sample.meta["fields"] = sample.ordered()
-    return sample
+    return Sample(key, meta, members)
 
 
 def _is_member(path):
@@ -116,7 +106,7 @@ def sample_from_track(key, folder):
     targets = sorted(files, key=_stem_order)
     members = {f"mix{mixture.suffix}": mixture} if mixture else {}
     members |= {f"ref.{stem}{files[stem].suffix}": files[stem] for stem in targets}
-    return Sample(key, {"key": key, "fields": list(members), "targets": targets}, members)
+    return Sample(key, {"targets": targets}, members)
 
 
 def _stem_order(stem):
@@ -126,7 +116,7 @@ def _stem_order(stem):
 def sample_from_file(key, path):
     """The sample with nothing but a mix, from one audio file."""
     extension = split_audio_name(path.name)[1] or ".wav"
-    return Sample(key, {"key": key, "fields": [f"mix{extension}"]}, {f"mix{extension}": path})
+    return Sample(key, members={f"mix{extension}": path})
 
 
 class FolderWriter:
@@ -147,7 +137,7 @@ class FolderWriter:
         folder exists when neither replacing nor keeping was asked for.
         """
         if not all(_is_file_name(part) for part in key.split("/")):
-            raise SepcliError(f"{key!r} cannot be the name of a folder; write to a .tar instead")
+            raise SepcliError(f"{key!r} cannot be the name of a folder; write to a .tar")
         if key in self._keys:
             raise SepcliError(
                 f"{self.folder / key}: two samples are called {key!r}; "
@@ -155,9 +145,11 @@ class FolderWriter:
             )
         target = self.folder / key
         if self.overwrite is False:
-            return (target / META).exists()
-        if self.overwrite is None and target.exists() and any(map(_is_member, target.iterdir())):
-            raise SepcliError(f"{target}: exists; use --overwrite or --skip-existing")
+            return os.path.exists(target / META)
+        if self.overwrite is None and os.path.exists(target):
+            with explained(target):
+                if any(path.is_file() for path in target.iterdir()):
+                    raise SepcliError(f"{target}: exists; use --overwrite or --skip-existing")
         return False
 
     def write(self, sample):
@@ -170,7 +162,11 @@ class FolderWriter:
             try:
                 part.mkdir(parents=True)
                 for name in sample.ordered():
-                    _write_member(part / name, sample.members[name], sample.label(name))
+                    if not _is_file_name(name) or name == META:
+                        raise SepcliError(
+                            f"{sample.label(name)} cannot be the name of a file; write to a .tar"
+                        )
+                    _write_member(part / name, sample.members[name])
                 (part / META).write_bytes(sample.json())
                 _commit(part, target, sample.ordered())
             finally:
@@ -184,9 +180,7 @@ def _is_file_name(name):
     return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
-def _write_member(path, content, label):
-    if not _is_file_name(path.name) or path.name == META:
-        raise SepcliError(f"{label} cannot be the name of a file; write to a .tar instead")
+def _write_member(path, content):
     if isinstance(content, Path):
         shutil.copyfile(content, path)
     else:
@@ -198,9 +192,10 @@ def _commit(part, target, names):
     if not target.exists():
         return part.rename(target)
     meta = target / META
-    stale = set(sample_from_folder("", target).meta["fields"] if meta.exists() else ()) - set(names)
-    meta.unlink(missing_ok=True)  # incomplete from here until the new one is in place
-    for name in stale:
-        (target / name).unlink(missing_ok=True)
+    if meta.exists():
+        old = parse_meta(meta.read_bytes(), str(meta)).get("fields") or ()
+        meta.unlink()  # incomplete from here until the new one is in place
+        for name in filter(_is_file_name, set(old) - set(names)):
+            (target / name).unlink(missing_ok=True)
     for name in (*names, META):
         (part / name).replace(target / name)

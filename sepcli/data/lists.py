@@ -28,9 +28,9 @@ def read_list(stream, *, origin="standard input", folder="."):
             stem = split_audio_name(next(iter(members.values())).name)[0]
             taken[stem] += 1
             key = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
-        elif not isinstance(key, str):
-            raise SepcliError(f"{where}: key is {key!r}; write it as text")
-        yield Sample(key, {**record, "key": key, "fields": list(members)}, members)
+        elif not isinstance(key, str) or not key:
+            raise SepcliError(f"{where}: key is {key!r:.40}; write it as text")
+        yield Sample(key, record, members)
 
 
 def _listed_files(record, folder, where):

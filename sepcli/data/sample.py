@@ -15,9 +15,9 @@ ROLES = ("mix", "ref", "enroll", "est")  # the order in which members are writte
 
 def split_audio_name(name):
     """("ref.speech", ".wav") of "ref.speech.wav"; ("note.txt", "") of what is not audio."""
-    dot = name.rfind(".")
-    if dot > 0 and name[dot:].lower() in AUDIO_EXTENSIONS:
-        return name[:dot], name[dot:]
+    stem, _, extension = name.rpartition(".")
+    if f".{extension.lower()}" in AUDIO_EXTENSIONS:
+        return stem, f".{extension}"
     return name, ""
 
 
@@ -32,7 +32,8 @@ class Sample:
     """Named signals that belong together.
 
     key: what the sample is called; `/` makes it a path.
-    meta: the JSON that goes with it; `sample_rate` (Hz) and `targets` mean something to all.
+    meta: the JSON that goes with it; `sample_rate` (Hz) and `targets` mean something to all,
+        `key` and `fields` (the members' names) are filled in.
     members: name -> bytes, or the Path of a file that nothing has read yet. `mix.wav`,
         `ref.TARGET.wav`, `enroll.wav` and `est.TARGET.wav` are signals (also as .flac, .ogg, …);
         whatever else is there is kept byte for byte.
@@ -43,6 +44,9 @@ class Sample:
     meta: dict = field(default_factory=dict)
     members: dict[str, bytes | Path] = field(default_factory=dict)
     origin: str = ""
+
+    def __post_init__(self):
+        self.meta = {**self.meta, "key": self.key, "fields": self.ordered()}
 
     @property
     def sample_rate(self):
@@ -76,10 +80,15 @@ class Sample:
         return [name for name in self.ordered() if f"{name}.".startswith(f"{prefix}.")]
 
     def find(self, name):
-        """The member that holds the signal `name`, such as "mix.flac" for "mix", or None."""
+        """The member that holds the signal `name`, such as "mix.flac" for "mix", or None.
+
+        In a tar of plain audio files, `KEY.wav`, the member "wav" is the mix.
+        """
         if name in self.members:
             return name
-        return next((m for m in self.names(name) if split_audio_name(m)[0] == name), None)
+        stems = (name, "") if name == "mix" else (name,)
+        parts = ((member, *split_audio_name(member)) for member in self.ordered())
+        return next((member for member, stem, ext in parts if ext and stem in stems), None)
 
     def has(self, name):
         """Whether there is a signal `name`, such as "mix" or "ref.speech"."""

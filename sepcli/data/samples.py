@@ -31,16 +31,18 @@ def read_samples(source, *, stdin=None, strict=True, input_type="auto"):
     input_type: "tar", "wav", "audio" or "jsonl" where guessing fails.
     Raises SepcliError, here or from the iterator.
     """
-    if source == "-":
+    if str(source) == "-":
         return _read_stream(_standard_input(stdin), _STDIN, strict, input_type, Path())
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):
         return read_folder(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise SepcliError(f"{path}: no such file or folder; check the spelling")
-    if path.is_file() and (input_type in ("wav", "audio") or split_audio_name(path.name)[1]):
+    if not os.path.isfile(path):  # a named pipe, as <(command) makes
+        return _read_file(path, strict, input_type, Path())
+    if input_type in ("wav", "audio") or (input_type == "auto" and split_audio_name(path.name)[1]):
         return iter([sample_from_file(path.stem, path)])
-    return _read_file(path, strict, input_type)
+    return _read_file(path, strict, input_type, path.parent)
 
 
 def _standard_input(stdin):
@@ -48,16 +50,22 @@ def _standard_input(stdin):
         if sys.stdin is None:
             raise SepcliError(f"{_STDIN} is closed; pipe samples or audio into this command")
         stdin = sys.stdin.buffer
-    if stdin.isatty():
+    if _is_terminal(stdin):
         raise SepcliError(
             f"{_STDIN} is a terminal; pipe samples or audio into it: sepcli mix | sepcli eval -"
         )
     return stdin
 
 
-def _read_file(path, strict, input_type):
-    with explained(path), path.open("rb") as stream:
-        yield from _read_stream(stream, str(path), strict, input_type, path.parent)
+def _is_terminal(stream):
+    return hasattr(stream, "isatty") and stream.isatty()
+
+
+def _read_file(path, strict, input_type, folder):
+    with explained(path):
+        stream = path.open("rb")
+    with stream:
+        yield from _read_stream(stream, str(path), strict, input_type, folder)
 
 
 def _read_stream(stream, origin, strict, input_type, folder):
@@ -65,7 +73,7 @@ def _read_stream(stream, origin, strict, input_type, folder):
     stream = Peekable(stream)
     if not stream.peek(1):
         raise SepcliError(
-            f"{origin} is empty: what should have written it stopped before; see its message"
+            f"{origin} is empty: the command that should fill it stopped before; see its message"
         )
     kind = stream.sniff() if input_type == "auto" else input_type
     if kind == "tar":
@@ -74,8 +82,8 @@ def _read_stream(stream, origin, strict, input_type, folder):
         yield from read_list(stream, origin=origin, folder=folder)
     elif kind is None:
         raise SepcliError(
-            f"{origin}: neither a sample tar, nor audio, nor JSON lines; "
-            "say what it is with -t/--input-type"
+            f"{origin}: neither a sample tar, nor audio, nor JSON lines; convert it, or say what "
+            "it is with -t/--input-type"
         )
     else:
         yield _sample_from_audio(stream, origin)
@@ -85,7 +93,7 @@ def _sample_from_audio(stream, origin):
     with open_blocks(stream, name=origin) as reader:
         blocks = [reader.read(0), *reader.blocks(_PIECE)]
     key = "stdin" if origin == _STDIN else Path(origin).stem
-    sample = Sample(key, {"key": key}, origin=origin)
+    sample = Sample(key, origin=origin)
     sample.set_audio("mix", np.concatenate(blocks, axis=1), reader.sample_rate)
     return sample
 
@@ -101,25 +109,40 @@ def open_sample_writer(output=None, *, overwrite=None, stdout=None):
     A file appears when the `with` block ends well, and not at all otherwise; a stream is then
     left without its closing count, so that its reader notices.
     """
-    path = None if output in (None, "-") else Path(output)
-    if path is None:
+    if output is None or str(output) == "-":
         yield from _write_stream(_standard_output(stdout), _STDOUT)
-    elif path.exists() and not path.is_dir() and not path.is_file():  # a named pipe or device
-        with explained(path), path.open("wb") as stream:
+        return
+    path = Path(output)
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        with _open_unbuffered(path, "wb") as stream:  # a named pipe or a device
             yield from _write_stream(stream, str(path))
     elif path.suffix == ".tar":
         yield from _write_file(path, overwrite)
     else:
+        _check_folder_name(path)
         yield FolderWriter(path, overwrite=overwrite)
 
 
 def _standard_output(stdout):
     stdout = sys.stdout.buffer if stdout is None else stdout
-    if stdout.isatty():
+    if _is_terminal(stdout):
         raise SepcliError(
             "samples are not written to a terminal; use -o DIR, -o FILE.tar or a pipe"
         )
     return stdout
+
+
+def _check_folder_name(path):
+    if ".tar." in path.name or path.suffix == ".tgz":
+        raise SepcliError(f"{path}: samples are not compressed; use -o FILE.tar, or - and a pipe")
+    if os.path.isfile(path) or split_audio_name(path.name)[1]:
+        raise SepcliError(f"{path}: samples do not go into such a file; use -o DIR or -o FILE.tar")
+
+
+def _open_unbuffered(path, mode):
+    """Open a file that keeps nothing back, so that closing it cannot fail after an error."""
+    with explained(path):
+        return path.open(mode, buffering=0)
 
 
 def _write_stream(stream, name):
@@ -129,19 +152,20 @@ def _write_stream(stream, name):
 
 
 def _write_file(path, overwrite):
-    if path.exists() and overwrite is None:
+    if os.path.exists(path) and overwrite is None:
         raise SepcliError(f"{path}: exists; use --overwrite or --skip-existing")
-    if path.exists() and not overwrite:
+    if os.path.exists(path) and not overwrite:
         yield _Keeper()
         return
-    path = Path(os.path.realpath(path))  # a link stays a link
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    target = Path(os.path.realpath(path))  # a link stays a link
+    if not target.parent.is_dir():
+        raise SepcliError(f"{path}: its folder does not exist; make it: mkdir -p {path.parent}")
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        with explained(path):
-            stream = part.open("xb")
-        with stream:
+        with _open_unbuffered(part, "xb") as stream:
             yield from _write_stream(stream, str(path))
-        part.replace(path)
+        with explained(path):
+            part.replace(target)
     finally:
         part.unlink(missing_ok=True)
 

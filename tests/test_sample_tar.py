@@ -1,0 +1,592 @@
+"""Samples in tar streams: their bytes, what arrives when, and what is noticed when it does not."""
+
+import contextlib
+import gc
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+import tarfile
+import threading
+import tracemalloc
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sepcli.data.samples import Sample, open_sample_writer, read_samples
+from sepcli.errors import SepcliError
+from tests.samples import from_tar, make_sample, to_tar, tone
+
+
+def tar_of(members, **settings):
+    """Bytes of an archive of {name: content}, written by tarfile."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w", **settings) as archive:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return stream.getvalue()
+
+
+def members_of(data):
+    """[(name, content)] as tarfile reads them."""
+    with tarfile.open(fileobj=io.BytesIO(data), ignore_zeros=True) as archive:
+        return [(member.name, archive.extractfile(member).read()) for member in archive]
+
+
+def contents(samples):
+    """What tells samples apart, as something that == compares."""
+    return [(sample.key, sample.meta, sample.members) for sample in samples]
+
+
+def test_the_same_samples_give_the_same_bytes_in_whatever_order_their_signals_were_set():
+    one = make_sample(roles=("mix", "ref.speech", "enroll", "est.speech"))
+    other = Sample(one.key, {"sample_rate": 16000})
+    for name in reversed(one.members):
+        other.members[name] = one.members[name]
+    assert to_tar([one]) == to_tar([other])
+
+
+def test_json_comes_first_then_mix_references_enrolment_estimates_and_the_rest():
+    roles = ("est.speech", "enroll", "ref.speech", "ref.noise", "mix")
+    sample = make_sample(roles=roles, targets=["speech"], snr_db=3.1)
+    sample.members["a.txt"] = b"hello"
+    names = [name for name, _ in members_of(to_tar([sample]))]
+    fields = ["mix.wav", "ref.noise.wav", "ref.speech.wav", "enroll.wav", "est.speech.wav", "a.txt"]
+    assert names == [f"000000.{name}" for name in ["json", *fields]] + ["__end__"]
+    record = json.loads(members_of(to_tar([sample]))[0][1])
+    assert list(record) == ["key", "sample_rate", "fields", "targets", "snr_db"]
+    assert record["fields"] == fields
+    assert record["snr_db"] == 3.1
+
+
+def test_members_are_plain_ustar_without_owner_or_time():
+    data = to_tar([make_sample()])
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        for member in archive:
+            assert (member.mtime, member.uid, member.gid, member.mode) == (0, 0, 0, 0o644)
+            assert (member.uname, member.gname, member.type) == ("", "", tarfile.REGTYPE)
+    assert data[257:265] == b"ustar\x0000"
+    assert len(data) % 512 == 0
+    assert data.endswith(bytes(1024))
+
+
+def test_the_closing_member_counts_the_samples():
+    assert members_of(to_tar(map(make_sample, range(3))))[-1] == ("__end__", b'{"count": 3}\n')
+    assert members_of(to_tar([])) == [("__end__", b'{"count": 0}\n')]
+
+
+def test_what_was_written_is_read():
+    written = [make_sample(i, targets=["speech"], seed=i) for i in range(3)]
+    read = from_tar(to_tar(written))
+    assert [sample.key for sample in read] == ["000000", "000001", "000002"]
+    assert [sample.meta["seed"] for sample in read] == [0, 1, 2]
+    assert all(sample.sample_rate == 16000 for sample in read)
+    np.testing.assert_array_equal(read[1].audio("ref.speech"), tone(11))
+    assert to_tar(read) == to_tar(written)
+
+
+def test_an_empty_stream_of_samples_is_complete():
+    assert from_tar(to_tar([])) == []
+
+
+def test_keys_with_dots_and_slashes_come_back():
+    keys = ["M.E.R.C. Music - Knockout", "train/Dr. A", "train/Dr. B", "../x", "ä.ö", "a.b", "a_b"]
+    data = to_tar([make_sample(key=key) for key in keys])
+    assert [sample.key for sample in from_tar(data)] == keys
+    assert not any(".." in name for name, _ in members_of(data))
+
+
+def test_a_key_in_the_json_that_is_not_the_members_key_is_not_believed():
+    data = tar_of([("a.json", b'{"key": "../b", "fields": []}'), ("__end__", b'{"count": 1}')])
+    assert from_tar(data)[0].key == "a"
+
+
+def test_long_keys_use_the_prefix_of_ustar():
+    key = f"{'d' * 120}/{'k' * 60}"
+    data = to_tar([make_sample(key=key)])
+    assert from_tar(data)[0].key == key
+    assert members_of(data)[0][0] == f"{key}.json"
+
+
+@pytest.mark.parametrize("key", ["k" * 101, "d/" + "k" * 101, "ü" * 60])
+def test_a_key_that_is_too_long_is_an_error_before_anything_is_written(key):
+    stream = io.BytesIO()
+    with open_sample_writer("-", stdout=stream) as writer:
+        with pytest.raises(SepcliError, match=r"does not fit into a tar stream .*-o DIR"):
+            writer.write(make_sample(key=key))
+        writer.write(make_sample(7))
+    assert [sample.key for sample in from_tar(stream.getvalue())] == ["000007"]
+
+
+@pytest.mark.parametrize("key", ["", "a/", "/"])
+def test_a_key_that_would_not_come_back_is_an_error(key):
+    with pytest.raises(SepcliError, match="cannot be a name in a tar"):
+        to_tar([Sample(key, {}, {"a.txt": b""})])
+
+
+def test_a_member_whose_file_is_missing_leaves_the_stream_whole(tmp_path):
+    stream = io.BytesIO()
+    with open_sample_writer("-", stdout=stream) as writer:
+        broken = make_sample(0)
+        broken.members["note.txt"] = tmp_path / "gone.txt"
+        with pytest.raises(SepcliError, match=r"gone\.txt: No such file"):
+            writer.write(broken)
+        writer.write(make_sample(1))
+    assert [sample.key for sample in from_tar(stream.getvalue())] == ["000001"]
+
+
+def test_an_unbuffered_pipe_that_takes_a_few_bytes_at_a_time_loses_none():
+    class Narrow(io.BytesIO):
+        def write(self, data):
+            return super().write(data[:1000])
+
+    stream = Narrow()
+    with open_sample_writer("-", stdout=stream) as writer:
+        writer.write(make_sample())
+    assert stream.getvalue() == to_tar([make_sample()])
+
+
+# Other programs
+
+
+def test_gnu_tar_lists_and_unpacks_the_stream(tmp_path):
+    data = to_tar([make_sample(0), make_sample(1)])
+    listed = subprocess.run(["tar", "tf", "-"], input=data, capture_output=True, check=True)
+    assert listed.stdout.split() == [name.encode() for name, _ in members_of(data)]
+    assert listed.stderr == b""
+    subprocess.run(["tar", "xf", "-"], input=data, cwd=tmp_path, check=True)
+    for name, content in members_of(data):
+        assert (tmp_path / name).read_bytes() == content
+
+
+@pytest.mark.parametrize("variant", ["ustar", "gnu", "pax", "v7"])
+@pytest.mark.parametrize("sorted_by", ["tar", "shell"])  # the shell puts __end__ first
+def test_what_gnu_tar_packs_again_is_read(tmp_path, variant, sorted_by):
+    samples = [make_sample(i, key=f"take-{i}", roles=("est.speech", "mix")) for i in range(3)]
+    subprocess.run(["tar", "xf", "-"], input=to_tar(samples), cwd=tmp_path, check=True)
+    names = ["--sort=name", "."] if sorted_by == "tar" else sorted(os.listdir(tmp_path))
+    command = ["tar", "cf", "-", f"--format={variant}", *names]
+    packed = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout
+    again = from_tar(packed, input_type="tar")
+    assert contents(again) == contents(from_tar(to_tar(samples)))
+
+
+def test_webdataset_groups_the_members_as_they_were_written(tmp_path):
+    samples = [make_sample(i, roles=("mix", "ref.speech", "enroll")) for i in range(4)]
+    samples += [make_sample(9, key="train/a.b")]
+    path = tmp_path / "run.tar"
+    path.write_bytes(to_tar(samples))
+    groups = webdataset_groups(path)
+    assert [group["__key__"] for group in groups] == [*(f"00000{i}" for i in range(4)), "train/a_b"]
+    for group, sample in zip(groups, from_tar(path.read_bytes()), strict=True):
+        assert json.loads(group["json"])["key"] == sample.key
+        assert {name: group[name] for name in sample.members} == sample.members
+        assert set(group) == {"__key__", "__url__", "__local_path__", "json", *sample.members}
+
+
+def webdataset_groups(path):
+    import webdataset
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves the file to the collector
+        groups = list(webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False))
+        gc.collect()
+    return groups
+
+
+def test_tars_of_webdataset_are_read_when_not_strict(tmp_path):
+    import webdataset
+
+    path = tmp_path / "shard.tar"
+    with webdataset.TarWriter(str(path), encoder=False) as writer:
+        for i in range(3):
+            sample = make_sample(i)
+            writer.write({"__key__": f"shard/{i:03d}", "cls": b"7", **sample.members})
+    read = list(read_samples(path, strict=False))
+    assert [sample.key for sample in read] == ["shard/000", "shard/001", "shard/002"]
+    assert read[2].members["cls"] == b"7"
+    np.testing.assert_array_equal(read[2].audio("mix"), tone(20))
+    with pytest.raises(
+        SepcliError, match=r"shard\.tar: no closing __end__ after 3 samples.*--no-st"
+    ):
+        list(read_samples(path))
+
+
+@given(st.lists(st.from_regex(r"([ab]/|__a__/)?[ab_]+(\.[ab.]+)?", fullmatch=True), max_size=8))
+@settings(max_examples=100, deadline=None)
+def test_foreign_members_are_grouped_as_webdataset_does(names):
+    from webdataset.tariterators import group_by_keys
+
+    files = [{"fname": n, "data": b"", "__url__": ""} for n in names if not n.startswith("__a__/")]
+    data = tar_of([(name, b"") for name in names])
+    try:
+        expected = [
+            (group["__key__"], {name for name in group if not name.startswith("__")})
+            for group in group_by_keys(files, lcase=False)
+        ]
+    except ValueError:  # a duplicate
+        with pytest.raises(SepcliError, match="comes twice"):
+            from_tar(data, strict=False, input_type="tar")
+    else:
+        read = from_tar(data, strict=False, input_type="tar")
+        assert [(sample.key, set(sample.members)) for sample in read] == expected
+
+
+def test_members_that_nobody_knows_pass_through_byte_for_byte():
+    noise = random.Random(0).randbytes(5000)
+    sample = make_sample()
+    sample.members |= {"note.txt": b"hello\r\n", "x.y.z.bin": noise, "empty": b"", "mix.npy": noise}
+    once = to_tar([sample])
+    (read,) = from_tar(once)
+    assert read.members == sample.members
+    assert to_tar([read]) == once
+
+
+def test_upper_case_and_other_formats_are_found():
+    (read,) = from_tar(tar_of([("a.mix.WAV", make_sample().members["mix.wav"])]), strict=False)
+    np.testing.assert_array_equal(read.audio("mix"), tone(0))
+    assert read.sample_rate == 16000
+
+
+def test_a_tar_of_plain_audio_files_is_a_stream_of_mixtures():
+    wav = make_sample().members["mix.wav"]
+    read = from_tar(tar_of([("a.wav", wav), ("b.wav", wav)]), strict=False)
+    assert [sample.key for sample in read] == ["a", "b"]
+    np.testing.assert_array_equal(read[1].audio("mix"), tone(0))
+
+
+@pytest.mark.parametrize("variant", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_names_of_gnu_and_pax_are_read(variant):
+    name = f"{'ü' * 150}/{'k' * 150}"
+    data = tar_of([(f"{name}.mix.wav", b"1"), ("b.mix.wav", b"2")], format=variant)
+    read = from_tar(data, strict=False)
+    assert [(s.key, s.members) for s in read] == [
+        (name, {"mix.wav": b"1"}),
+        ("b", {"mix.wav": b"2"}),
+    ]
+
+
+# Several archives in one stream
+
+
+def test_concatenated_archives_are_read_as_one(tmp_path):
+    parts = [to_tar([make_sample(0), make_sample(1)]), to_tar([]), to_tar([make_sample(2)])]
+    assert [sample.key for sample in from_tar(b"".join(parts))] == ["000000", "000001", "000002"]
+    padded = b"".join(part + bytes(-len(part) % 10240) for part in parts)
+    assert len(from_tar(padded)) == 3
+
+
+def test_the_same_key_at_the_end_of_one_archive_and_the_start_of_the_next_is_two_samples():
+    assert [s.key for s in from_tar(2 * to_tar([make_sample()]))] == ["000000", "000000"]
+    foreign = tar_of([("a.txt", b"1")])
+    assert [s.members for s in from_tar(2 * foreign, strict=False)] == [{"txt": b"1"}] * 2
+
+
+def test_archives_that_gnu_tar_joins_are_read(tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number}.tar").write_bytes(to_tar([make_sample(number)]))
+    subprocess.run(["tar", "Af", "0.tar", "1.tar"], cwd=tmp_path, check=True)
+    assert [sample.key for sample in read_samples(tmp_path / "0.tar")] == ["000000", "000001"]
+
+
+def test_the_second_of_two_archives_may_not_be_cut_off():
+    one, other = to_tar([make_sample(0)]), to_tar([make_sample(1), make_sample(2)])
+    with pytest.raises(SepcliError, match="cut off inside"):
+        from_tar(one + other[:3000])
+
+
+# Streams that are not what they should be
+
+
+def test_every_cut_between_blocks_is_noticed():
+    data = to_tar([make_sample(i, frames=40) for i in range(3)])
+    for end in range(512, len(data), 512):
+        with pytest.raises(SepcliError, match=r"standard input: cut off .* after [0-3] samples?;"):
+            from_tar(data[:end])
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_every_cut_anywhere_is_noticed_and_what_was_complete_is_read_when_asked(draw):
+    samples = [make_sample(i, frames=40) for i in range(3)]
+    data = to_tar(samples)
+    cut = data[: draw.draw(st.integers(1, len(data) - 1))]
+    with pytest.raises(SepcliError, match="command upstream stopped"):
+        from_tar(cut, input_type="tar")
+    read = from_tar(cut, input_type="tar", strict=False)
+    assert contents(read) == contents(from_tar(data))[: len(read)]
+
+
+def test_complete_samples_come_before_the_error():
+    data = to_tar([make_sample(0), make_sample(1)])
+    stream = read_samples("-", stdin=io.BytesIO(data[:7500]))
+    assert next(stream).key == "000000"
+    expected = (
+        r"cut off inside 000001\.ref\.speech\.wav after 1 sample; the command upstream stopped"
+    )
+    with pytest.raises(SepcliError, match=expected):
+        next(stream)
+
+
+def test_a_crash_between_two_samples_is_noticed():
+    data = to_tar([make_sample(0), make_sample(1)], close=False)
+    with pytest.raises(
+        SepcliError, match=r"cut off behind 000001\.ref\.speech\.wav after 2 samples"
+    ):
+        from_tar(data)
+    with pytest.raises(SepcliError, match="no closing __end__ after 2 samples"):
+        from_tar(data + bytes(1024))
+    assert len(from_tar(data, strict=False)) == 2
+
+
+@pytest.mark.parametrize(
+    "closing", [b'{"count": 1}', b'{"count": "2"}', b"[]", b"{", b"", b"[" * 10**5]
+)
+def test_a_closing_count_that_is_wrong_is_noticed(closing):
+    data = to_tar([make_sample(0), make_sample(1)], close=False)
+    data += tar_of([("__end__", closing)])
+    with pytest.raises(SepcliError, match=r"closing (count says 1|__end__ holds .* instead)"):
+        from_tar(data)
+    assert len(from_tar(data, strict=False)) == 2
+
+
+def test_a_sample_without_a_field_it_names_is_noticed():
+    members = [
+        m for m in members_of(to_tar([make_sample(0), make_sample(1)])) if "0.ref" not in m[0]
+    ]
+    with pytest.raises(
+        SepcliError, match=r"sample 000000 lacks ref\.speech\.wav, which its JSON names"
+    ):
+        from_tar(tar_of(members))
+    assert [list(s.members) for s in from_tar(tar_of(members), strict=False)] == [
+        ["mix.wav"],
+        ["mix.wav", "ref.speech.wav"],
+    ]
+
+
+def test_a_member_added_behind_a_complete_sample_is_noticed():
+    members = members_of(to_tar([make_sample(0)]))
+    members.insert(3, ("000000.note.txt", b"late"))
+    with pytest.raises(
+        SepcliError, match=r"000000\.note\.txt follows its complete sample; name it in"
+    ):
+        from_tar(tar_of(members))
+
+
+@pytest.mark.parametrize(
+    ("json_bytes", "complaint"),
+    [
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[1, 2]", "not a JSON object"),
+        (b"[" * 10**5, "not JSON"),
+        (b'{"sample_rate": "16k"}', "sample_rate is '16k'; write whole hertz"),
+        (b'{"sample_rate": -1}', "sample_rate is -1"),
+        (b'{"sample_rate": true}', "sample_rate is True"),
+        (b'{"fields": "mix.wav"}', "fields is 'mix.wav'; write a list"),
+        (b'{"fields": [1]}', "fields is"),
+        (b'{"targets": {"a": 1}}', "targets is"),
+    ],
+)
+@pytest.mark.parametrize("strict", [True, False])
+def test_broken_json_is_one_line_that_names_the_member(json_bytes, complaint, strict):
+    with pytest.raises(SepcliError, match=complaint) as raised:
+        from_tar(tar_of([("000003.json", json_bytes)]), strict=strict)
+    assert str(raised.value).startswith("standard input: 000003.json: ")
+    assert "\n" not in str(raised.value)
+    assert len(str(raised.value)) < 300
+
+
+def test_names_cannot_break_the_line_nor_steer_the_terminal():
+    with pytest.raises(SepcliError) as raised:
+        from_tar(tar_of([("a\n\x1b[31m\udcff.json", b"{")]), strict=False)
+    assert str(raised.value).startswith(r"standard input: a\n\x1b[31m\udcff.json: not JSON")
+    str(raised.value).encode()
+
+
+def test_a_member_that_comes_twice_is_an_error():
+    with pytest.raises(SepcliError, match=r"000000\.mix\.wav comes twice in one sample"):
+        from_tar(tar_of([("000000.mix.wav", b"1"), ("000000.mix.wav", b"2")]), strict=False)
+
+
+def test_a_size_that_no_machine_has_takes_no_memory():
+    for size in (b"77777777777\0", b"\x80" + bytes(3) + b"\x7f" + bytes(7)):  # 8 GiB; 2**62
+        data = to_tar([make_sample()])
+        data = with_header(data, 124, size)
+        tracemalloc.start()
+        with pytest.raises(SepcliError, match=r"cut off inside 000000\.json"):
+            from_tar(data)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 5_000_000
+
+
+def with_header(data, position, field):
+    """The archive with a field of its first header replaced and the checksum put right."""
+    head = bytearray(data[:512])
+    head[position : position + len(field)] = field
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head) + data[512:]
+
+
+@pytest.mark.parametrize(
+    ("position", "field"),
+    [(0, b"\xff"), (124, b"\xff" * 12), (124, b"zzzzzzzzzzz\0"), (148, b"x")],
+    ids=["name", "negative size", "no number", "checksum"],
+)
+def test_a_damaged_header_is_one_line(position, field):
+    data = to_tar([make_sample(0), make_sample(1)])
+    at = data.index(b"000001.json")
+    fix = with_header if position not in (0, 148) else lambda d, p, f: d[:p] + f + d[p + len(f) :]
+    damaged = data[:at] + fix(data[at:], position, field)
+    for strict in (True, False):
+        with pytest.raises(SepcliError, match=r"damaged behind 000000\.ref\.speech\.wav"):
+            from_tar(damaged, strict=strict)
+
+
+def test_links_devices_and_folders_are_passed_over():
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as archive:
+        kinds = (
+            tarfile.SYMTYPE,
+            tarfile.LNKTYPE,
+            tarfile.CHRTYPE,
+            tarfile.DIRTYPE,
+            tarfile.FIFOTYPE,
+        )
+        for number, kind in enumerate(kinds):
+            member = tarfile.TarInfo(f"{number}.mix.wav")
+            member.type, member.linkname = kind, "/etc/passwd"
+            archive.addfile(member)
+    data = stream.getvalue()[: len(kinds) * 512] + to_tar([make_sample()])
+    assert [sample.key for sample in from_tar(data)] == ["000000"]
+
+
+def test_sparse_members_are_refused():
+    data = with_header(to_tar([make_sample()]), 156, b"S")
+    with pytest.raises(
+        SepcliError, match=r"000000\.json is a sparse member; write the tar without"
+    ):
+        from_tar(data)
+
+
+def test_a_compressed_tar_says_how_to_unpack_it(tmp_path):
+    import gzip
+
+    path = tmp_path / "run.tar"
+    path.write_bytes(gzip.compress(to_tar([make_sample()])))
+    with pytest.raises(SepcliError, match=r"run\.tar: not a tar archive; .*zcat"):
+        list(read_samples(path, input_type="tar"))
+
+
+@given(st.integers(0, 2**32), st.integers(1, 12))
+@settings(max_examples=150, deadline=None)
+def test_random_damage_gives_samples_or_one_line(seed, count):
+    generator = random.Random(seed)
+    data = bytearray(to_tar([make_sample(i, frames=20) for i in range(2)]))
+    for _ in range(count):
+        data[generator.randrange(len(data))] = generator.randrange(256)
+    for strict in (True, False):
+        with contextlib.suppress(SepcliError):
+            assert len(from_tar(bytes(data), strict=strict, input_type="tar")) <= 2
+
+
+# Time and memory
+
+
+class Slow(io.RawIOBase):
+    """A pipe whose writer has written `data` and no more: reading on is an error."""
+
+    def __init__(self, data):
+        self.data = io.BytesIO(data)
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        count = self.data.readinto(buffer)
+        if not count:
+            raise AssertionError("waits for what comes after the sample")
+        return count
+
+
+def test_a_sample_is_handed_on_before_anything_follows_it():
+    data = to_tar([make_sample(0)], close=False)
+    sample = next(read_samples("-", stdin=io.BufferedReader(Slow(data))))
+    np.testing.assert_array_equal(sample.audio("mix"), tone(0))
+
+
+def test_through_a_pipe_the_first_sample_arrives_before_the_second_is_written():
+    program = """if True:
+        import sys
+        from sepcli.data.samples import open_sample_writer
+        from tests.samples import make_sample
+        with open_sample_writer("-") as writer:
+            for index in range(2):
+                writer.write(make_sample(index))
+                sys.stdin.readline()  # until the reader says that it has it
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        stream = read_samples("-", stdin=process.stdout)
+        for index in range(2):
+            assert next(stream).key == f"00000{index}"
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+        assert list(stream) == []
+    assert process.returncode == 0
+
+
+def test_memory_does_not_grow_with_the_number_of_samples():
+    sample = make_sample(frames=16000, roles=("mix", "ref.speech", "ref.noise"))
+    size = len(to_tar([sample]))
+    reading, writing = os.pipe()
+
+    def write():
+        with open(writing, "wb") as pipe, open_sample_writer("-", stdout=pipe) as writer:
+            for _ in range(300):
+                writer.write(sample)
+
+    thread = threading.Thread(target=write)
+    with open(reading, "rb") as pipe:
+        tracemalloc.start()
+        thread.start()
+        count = sum(1 for _ in read_samples("-", stdin=pipe))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        thread.join()
+    assert count == 300
+    assert peak < 5 * size
+
+
+def test_a_reader_that_leaves_breaks_the_pipe_and_nothing_else_happens():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb", buffering=0) as pipe, pytest.raises(BrokenPipeError):
+        write_one_sample(pipe)
+
+
+def test_a_full_disk_is_one_line():
+    expected = "standard output: No space left on device"
+    with open("/dev/full", "wb", buffering=0) as full, pytest.raises(SepcliError, match=expected):
+        write_one_sample(full)
+
+
+def write_one_sample(stream):
+    with open_sample_writer("-", stdout=stream) as writer:
+        writer.write(make_sample())
+
+
+def test_an_exception_leaves_the_stream_without_its_closing_count():
+    data = to_tar([make_sample()], close=False)
+    assert b"__end__" not in data
+    assert members_of(data + bytes(1024))[-1][0] == "000000.ref.speech.wav"
