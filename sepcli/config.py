@@ -170,7 +170,7 @@ def _fit_tuple(value, default, name):
         value = _fit_range(value)
         valid = len(value) == 2 and all(_is_number(item) for item in value)
         return _expect(valid, value, name, "LO:HI, [LO, HI] or one number")
-    return tuple(value) if isinstance(value, list) else (value,)
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
 def _fit_range(value):

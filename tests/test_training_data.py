@@ -1,0 +1,173 @@
+"""Training data: the toy task, and the order of items."""
+
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from sepcli.data import training
+from sepcli.data.mixtures import Mixer, MixtureSpec
+from sepcli.data.toy import Toy, ToyMixture, ToySpec
+from sepcli.errors import SepcliError
+
+
+class Numbers:
+    """A source whose item i has the constant value i; item 13 cannot be made."""
+
+    def draw(self, seed, index):
+        if index == 13:
+            raise SepcliError("item 13: no such file; look for it")
+        x = np.full((1, 4), index, np.float32)
+        return ToyMixture(x, {"a": x, "b": -x})
+
+
+def items(count=0, sources=("a", "b")):
+    return training.Items(Numbers(), sources, items=count, seed=0)
+
+
+def dataset(settings, sources, section="data"):
+    resolved = training.resolve(settings, section=section, items=0, seed=4)
+    return training.build(resolved, section=section, sample_rate=8000, sources=sources)
+
+
+def order(loader, batches):
+    return [mix[:, 0, 0].int().tolist() for mix, _ in islice(loader, batches)]
+
+
+def test_toy_snippets_are_functions_of_seed_and_index():
+    first, again, other = (Toy().draw(*key) for key in ((3, 7), (3, 7), (4, 7)))
+    assert np.array_equal(first.mix, again.mix)
+    assert not np.array_equal(first.mix, other.mix)
+    assert first.mix.shape == (1, 16000)
+    assert first.mix.dtype == np.float32
+
+
+def test_a_toy_mix_is_the_sum_of_a_modulated_tone_in_noise_and_a_few_sines():
+    toy = Toy()
+    counts = set()
+    for index in range(20):
+        drawn = toy.draw(0, index)
+        np.testing.assert_array_equal(drawn.mix, drawn.refs["modulated"] + drawn.refs["sines"])
+        assert np.abs(drawn.mix).max() <= 1
+        levels = [20 * np.log10(np.sqrt(np.mean(ref**2))) for ref in drawn.refs.values()]
+        assert all(-26.01 < level_db < -19.99 for level_db in levels)
+        # Nearly all energy of the sines is in two or three narrow lines of the spectrum.
+        power = np.abs(np.fft.rfft(drawn.refs["sines"][0] * np.hanning(16000))) ** 2
+        lines, everything = 0, power.sum()
+        while power.sum() > 1e-3 * everything:
+            peak = int(power.argmax())
+            power[max(0, peak - 4) : peak + 5] = 0
+            lines += 1
+        counts.add(lines)
+    assert counts == {2, 3}
+
+
+def test_the_noise_of_a_modulated_tone_has_the_level_asked_for():
+    quiet, loud = (
+        Toy(ToySpec(noise_db=db, level_db=(-20, -20))).draw(0, 0).refs["modulated"][0]
+        for db in (-200.0, -10.0)
+    )
+    gain = np.dot(quiet, loud) / np.dot(quiet, quiet)
+    rest = loud - gain * quiet
+    assert 10 * np.log10(np.mean(rest**2) / np.mean((gain * quiet) ** 2)) == pytest.approx(
+        -10, abs=0.1
+    )
+
+
+def test_refs_are_stacked_in_the_order_of_the_sources():
+    mix, refs = items(sources=("b", "a"))[5]
+    assert mix.shape == (1, 4)
+    assert refs.shape == (2, 1, 4)
+    assert refs[0, 0, 0] == -5
+    assert refs.dtype == torch.float32
+
+
+def test_endless_data_is_read_in_order_and_can_start_anywhere():
+    assert order(training.batches(items(), 4, seed=0), 3) == [
+        [0, 1, 2, 3],
+        [4, 5, 6, 7],
+        [8, 9, 10, 11],
+    ]
+    assert order(training.batches(items(), 4, seed=0, start=1), 1) == [[4, 5, 6, 7]]
+
+
+def test_every_epoch_is_another_permutation_and_can_be_entered_in_the_middle():
+    whole = order(training.batches(items(10), 4, seed=0), 10)
+    flat = [number for batch in whole for number in batch]
+    epochs = [flat[k : k + 10] for k in (0, 10, 20)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    for start in (1, 2, 3, 7):
+        assert order(training.batches(items(10), 4, seed=0, start=start), 3) == whole[start:][:3]
+    assert order(training.batches(items(10), 4, seed=1), 10) != whole
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 with threads about
+def test_workers_change_nothing():
+    alone = order(training.batches(items(12), 4, seed=0, start=1), 5)
+    assert order(training.batches(items(12), 4, seed=0, start=1, workers=2), 5) == alone
+
+
+def test_one_pass_takes_every_item_once():
+    assert order(training.in_order(items(5), 2), 9) == [[0, 1], [2, 3], [4]]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_item_that_cannot_be_made_is_one_line_from_a_worker_too(workers):
+    with pytest.raises(SepcliError) as caught:
+        order(training.batches(items(), 4, seed=0, start=3, workers=workers), 2)
+    assert str(caught.value) == "item 13: no such file; look for it"
+
+
+def test_a_source_that_the_data_lacks_is_named():
+    message = "source 'vocals' is not in the data, which has a, b; set model.sources"
+    with pytest.raises(SepcliError, match=message):
+        order(training.in_order(items(2, sources=("vocals",)), 2), 1)
+
+
+def test_items_of_different_length_do_not_make_a_batch():
+    data = dataset({"kind": "mixtures", "duration_s": "0.7:0.9"}, ("speech",))
+    with pytest.raises(SepcliError, match="differ in length; give duration_s as one number"):
+        order(training.batches(data, 2, seed=0), 1)
+
+
+def test_mixtures_are_those_of_the_mixer():
+    settings = {"kind": "mixtures", "duration_s": 1, "snr_db": "0:5"}
+    mix, refs = dataset(settings, ("noise", "speech"))[9]
+    drawn = Mixer(MixtureSpec(sample_rate=8000, duration_s=(1, 1), snr_db=(0, 5))).draw(4, 9)
+    assert np.array_equal(mix, drawn.mix)
+    assert np.array_equal(refs[0], drawn.refs["noise"])
+    assert np.array_equal(refs[1], drawn.refs["speech"])
+
+
+def test_a_resolved_section_is_complete_and_resolves_to_itself():
+    resolved = training.resolve({"kind": "mixtures", "snr_db": 3}, section="", items=7, seed=1)
+    assert resolved["items"] == 7
+    assert resolved["snr_db"] == (3, 3)
+    assert resolved["noise"] == ()
+    assert "sample_rate" not in resolved
+    assert training.resolve(resolved, section="", items=0, seed=0) == resolved
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, r"data\.train\.kind is missing; choose from mixtures, toy"),
+        (None, r"data\.train\.kind is missing"),
+        ({"kind": "tio"}, r"unknown data\.train\.kind 'tio'; choose from mixtures, toy"),
+        ({"kind": "toy", "item": 3}, r"unknown setting data\.train\.item; .*known: duration_s"),
+        ({"kind": "toy", "items": -1}, r"data\.train\.items must be a whole number, 0 or more"),
+        ({"kind": "toy", "seed": "x"}, r"data\.train\.seed must be a whole number"),
+        ({"kind": "toy", "duration_s": 0}, r"data\.train: duration_s must be above 0"),
+        ({"kind": "toy", "sample_rate": 8000}, r"unknown setting data\.train\.sample_rate"),
+        ({"kind": "mixtures", "rir_prob": "x"}, r"data\.train: .*"),
+        ({"kind": "mixtures", "speech": "absent/"}, r"data\.train: .*absent"),
+    ],
+)
+def test_a_wrong_data_section_is_one_line(settings, message, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SepcliError, match=message) as caught:
+        dataset(settings, ("speech",), section="data.train")
+    assert "\n" not in str(caught.value)
