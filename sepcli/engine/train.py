@@ -18,6 +18,8 @@ from sepcli.engine import losses, validation
 from sepcli.errors import SepcliError
 
 EMA_RAMP = 10  # the average starts fast, decay (1 + n) / (10 + n), so that early steps fade
+AT_LEAST_1 = ("steps", "batch", "accumulate", "max_bad_steps", "log_every", "validate_every")
+AT_LEAST_0 = ("warmup", "final_lr", "weight_decay", "clip", "seed", "workers", "save_minutes")
 
 
 @dataclass(frozen=True)
@@ -56,24 +58,9 @@ class Settings:
     workers: int = 0
 
     def __post_init__(self):
-        for name in (
-            "steps",
-            "batch",
-            "accumulate",
-            "max_bad_steps",
-            "log_every",
-            "validate_every",
-        ):
+        for name in AT_LEAST_1:
             self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name in (
-            "warmup",
-            "final_lr",
-            "weight_decay",
-            "clip",
-            "seed",
-            "workers",
-            "save_minutes",
-        ):
+        for name in AT_LEAST_0:
             self._check(name, getattr(self, name) >= 0, "0 or more")
         self._check("lr", self.lr > 0, "above 0")
         self._check("ema", 0 <= self.ema < 1, "at least 0 and below 1")
@@ -94,16 +81,8 @@ class State:
     """
 
     COUNTERS = (
-        "step",
-        "validated",
-        "first",
-        "best",
-        "last",
-        "skipped",
-        "bad_in_a_row",
-        "sums",
-        "seconds",
-    )
+        "step", "validated", "first", "best", "last", "skipped", "bad_in_a_row", "sums", "seconds",
+    )  # fmt: skip
 
     def __init__(self, model, settings):
         self.model = model
