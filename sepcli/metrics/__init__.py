@@ -74,11 +74,16 @@ METRICS = {
 }
 
 
-def load(name):
-    """The function of the metric called `name`, e.g. "si-sdr"."""
+def find(name):
+    """The `Metric` called `name`, e.g. "si-sdr"; SepcliError when there is none."""
     if name not in METRICS:
         raise SepcliError(f"unknown metric {name!r}; choose from {', '.join(METRICS)}")
-    module, function = METRICS[name].function.split(":")
+    return METRICS[name]
+
+
+def load(name):
+    """The function of the metric called `name`; SepcliError when its package cannot be imported."""
+    module, function = find(name).function.split(":")
     try:
         return getattr(import_module(module), function)
     except ImportError as error:

@@ -1,0 +1,231 @@
+"""`sepcli eval`: how good estimates are."""
+
+import sys
+
+import click
+
+from sepcli import metrics, options
+from sepcli.errors import SepcliError
+
+FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown"}
+MOST_FAILURES = 20  # named one by one
+
+
+class MetricNames(click.ParamType):
+    """Names of metrics with commas between them, as a tuple."""
+
+    name = "A,B,..."
+
+    def convert(self, value, param, ctx):
+        names = [name.strip() for name in value.split(",")]
+        return tuple(dict.fromkeys(check_metric(name, param, ctx) for name in names))
+
+
+class Limit(click.ParamType):
+    """`METRIC=NUMBER`, as a pair."""
+
+    name = "METRIC=X"
+
+    def convert(self, value, param, ctx):
+        name, _, number = value.partition("=")
+        try:
+            return check_metric(name.strip(), param, ctx), float(number)
+        except ValueError:
+            self.fail(f"{value!r} is not METRIC=NUMBER, such as si-sdri=5", param, ctx)
+
+
+def check_metric(name, param, ctx):
+    """Return `name`, or fail with the names there are and the most similar of them."""
+    if name in metrics.METRICS:
+        return name
+    from difflib import get_close_matches
+
+    close = get_close_matches(name.lower().replace("_", "-"), metrics.METRICS, 1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    message = f"No such metric {name!r}.{hint} There are {', '.join(metrics.METRICS)}."
+    raise click.BadParameter(message, ctx, param)
+
+
+@click.command()
+@click.argument("estimates", required=False, metavar="[SAMPLES|EST")
+@click.argument("references", required=False, metavar="REF]")
+@click.option("--mix", "mixtures", metavar="MIX", help="The mixtures of EST and REF.")
+@click.option(
+    "--metrics",
+    "names",
+    type=MetricNames(),
+    help=f"Out of {', '.join(metrics.METRICS)}.  [default: si-sdri (where there is a mixture), "
+    "si-sdr and, unless the target's name is not speech, pesq, stoi]",
+)
+@click.option(
+    "--aggregate",
+    type=click.Choice(["mean", "median"]),
+    help="Show only one of these.  [default: both]",
+)
+@click.option(
+    "--fail-under",
+    "limits",
+    type=Limit(),
+    multiple=True,
+    help="Exit with 1 when the mean (or what --aggregate says) of a metric is below X; repeatable.",
+)
+@click.option(
+    "--compare",
+    "old",
+    type=click.Path(exists=True, dir_okay=False),
+    metavar="OLD.json",
+    help="Compare item by item with an earlier report.",
+)
+@click.option("--json", "form", flag_value="json", help="Every score and the aggregates as JSON.")
+@click.option("--csv", "form", flag_value="csv", help="Every score as CSV, a line per item.")
+@click.option("--markdown", "form", flag_value="markdown", help="The table in Markdown.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="Write there instead of standard output; .json, .csv and .md choose the format, too.",
+)
+@options.jobs
+@options.strict
+@options.input_type
+@options.progress
+@options.quiet
+def command(
+    estimates,
+    references,
+    mixtures,
+    names,
+    aggregate,
+    limits,
+    old,
+    form,
+    output,
+    jobs,
+    strict,
+    input_type,
+    progress,
+    quiet,
+):
+    """Score estimates against their references.
+
+    \b
+        $ sepcli mix --snr -5:15 | sepcli separate - | sepcli eval -
+        $ sepcli eval enhanced/ clean/ --mix noisy/ --metrics si-sdri,pesq,stoi
+        $ sepcli eval - --json -o new.json --compare old.json --fail-under si-sdri=5
+
+    SAMPLES is a stream (-, the default in a pipe), a tar or a folder with est.* and ref.* in every
+    sample. EST and REF are two files, or folders in which the same name means the same thing:
+    KEY.wav, KEY/est.speech.wav and KEY/ref.speech.wav, or TRACK/vocals.wav.
+
+    A silent reference has no score; such scores are counted as undefined and left out of mean and
+    median, as infinite ones are. Signals of different lengths are an error: nothing is cut.
+    """
+    from pathlib import Path
+
+    from sepcli.engine import report
+
+    form = form or FORMATS.get(Path(output or "").suffix.lower())
+    check_usage(estimates, references, mixtures, names, limits, old, form)
+    before = report.load(old) if old else None
+    rows = score(estimates, references, mixtures, names, jobs, strict, input_type)
+    rows = list(watch(rows, progress, quiet, piped=estimates in (None, "-")))
+    if all(row.error for row in rows):
+        raise SepcliError(f"none of {len(rows)} could be scored, see above")
+    scores = report.build(rows, [aggregate] if aggregate else None)
+    if before:
+        scores["compared"] = report.compare(scores, before, old)
+    show(scores, form, output)
+    complaints = report.shortfalls(scores, limits, aggregate or "mean")
+    if scores["failed"]:
+        complaints.append(f"{len(scores['failed'])} of {len(rows)} could not be scored")
+    for line in complaints:
+        click.echo(f"Error: {line}", err=True)
+    if complaints:
+        sys.exit(1)
+
+
+def check_usage(estimates, references, mixtures, names, limits, old, form):
+    """Fail before any work on what cannot go together."""
+    from sepcli.engine.evaluate import DEFAULT
+
+    if estimates is None and sys.stdin is not None and sys.stdin.isatty():
+        raise click.UsageError("Nothing to score: pipe samples in, or name EST and REF.")
+    if mixtures and not references:
+        raise click.UsageError("--mix goes with EST and REF; samples bring their own mixtures.")
+    if old and form == "csv":
+        raise click.UsageError(
+            "--csv has no room for --compare; use the table, --json or --markdown."
+        )
+    for name, _ in limits:
+        if name not in (names or DEFAULT):
+            raise click.UsageError(f"--fail-under {name}: add it to --metrics.")
+
+
+def score(estimates, references, mixtures, names, jobs, strict, input_type):
+    """An iterator over the rows of whatever the arguments name."""
+    from sepcli.data.samples import read_samples
+    from sepcli.engine.evaluate import evaluate
+    from sepcli.engine.pairs import pair
+
+    if references:
+        samples = pair(estimates, references, mixtures)
+    else:
+        samples = read_samples(estimates or "-", strict=strict, input_type=input_type)
+    return evaluate(samples, names, jobs=jobs)
+
+
+def watch(rows, progress, quiet, piped):
+    """Pass rows on, naming those that failed on standard error, where a bar may count them.
+
+    There is no bar when the input is a pipe: the commands upstream draw theirs there.
+    """
+    import json
+
+    failed = 0
+    draw = progress == "auto" and not quiet and not piped and sys.stderr.isatty()
+    if draw:
+        from rich.console import Console
+        from rich.progress import track
+
+        rows = track(rows, "Scoring", console=Console(stderr=True), transient=True)
+    for row in rows:
+        if progress == "json" and not quiet:
+            click.echo(json.dumps({"key": row.key, "target": row.target}), err=True)
+        if row.error:
+            failed += 1
+            if failed <= MOST_FAILURES:
+                click.echo(f"Failed: {row.error}", err=True)
+        yield row
+
+
+def show(scores, form, output):
+    """Print the report, or write it to a file; a terminal gets a table with lines."""
+    from sepcli.engine import tables
+
+    if output is None and form is None and sys.stdout.isatty():
+        show_on_terminal(scores)
+        return
+    text = tables.FORMS[form or "text"](scores)
+    if output in (None, "-"):
+        click.echo(text, nl=False)
+    else:
+        tables.save(output, text)
+
+
+def show_on_terminal(scores):
+    """Draw the report's tables with rich."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from sepcli.engine import tables
+
+    console = Console()
+    for header, rows in tables.tables(scores):
+        table = Table(*header[:2])
+        for title in header[2:]:
+            table.add_column(title, justify="right")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    for line in tables.remarks(scores):
+        console.print(line, markup=False, highlight=False)

@@ -1,0 +1,143 @@
+"""What a list of scores says, as plain data that fits into JSON."""
+
+import json
+import math
+from pathlib import Path
+
+import sepcli
+from sepcli import metrics
+from sepcli.errors import SepcliError
+from sepcli.metrics import aggregate
+
+
+def build(rows, statistics=None):
+    """Make a report of `evaluate.Row`s, with the given statistics or all there are.
+
+    {"sepcli": version, "metrics": {key: {"name", "unit", "definition"}}, "summary": {target: {key:
+    `aggregate.summarise`}}, "items": [{"key", "target", key: score, ...}], "failed": [{"key",
+    "target", "error"}]}, where key is the name of a metric with its unit, such as "si_sdr_db".
+    Scores may be NaN or infinite; "reasons" of an item says why.
+    """
+    scored = [row for row in rows if not row.error]
+    return {
+        "sepcli": sepcli.__version__,
+        "metrics": {
+            metrics.key(name): {
+                "name": name,
+                "unit": metrics.METRICS[name].unit,
+                "definition": metrics.METRICS[name].definition,
+            }
+            for name in _names(scored)
+        },
+        "summary": {
+            target: _summary([row for row in scored if row.target == target], statistics)
+            for target in dict.fromkeys(row.target for row in scored)
+        },
+        "items": [_item(row) for row in scored],
+        "failed": [
+            {"key": row.key, "target": row.target, "error": row.error} for row in rows if row.error
+        ],
+    }
+
+
+def _names(rows):
+    """All metrics in `rows`, in the order in which they first appear."""
+    return dict.fromkeys(name for row in rows for name in row.scores)
+
+
+def _summary(rows, statistics):
+    return {
+        metrics.key(name): aggregate.summarise(
+            [row.scores[name] for row in rows if name in row.scores], statistics
+        )
+        for name in _names(rows)
+    }
+
+
+def _item(row):
+    scores = {metrics.key(name): score for name, score in row.scores.items()}
+    item = {"key": row.key, "target": row.target}
+    item |= {key: float(score) for key, score in scores.items()}
+    reasons = {
+        key: score.note or str(score) for key, score in scores.items() if not math.isfinite(score)
+    }
+    return item | ({"reasons": reasons} if reasons else {})
+
+
+def load(path):
+    """Read a report that `sepcli eval --json` wrote; SepcliError for anything else."""
+    try:
+        old = json.loads(Path(path).read_bytes())
+        items = {(item["key"], item["target"]): item for item in old["items"]}
+    except OSError as error:
+        raise SepcliError(f"{path}: {error.strerror}; check the path") from None
+    except (ValueError, TypeError, KeyError):
+        raise SepcliError(
+            f"{path}: not a report; write one with `sepcli eval --json -o {path}`"
+        ) from None
+    return {**old, "items": list(items.values())}
+
+
+def compare(report, old, name):
+    """Compare a report with an older one item by item, by key and target.
+
+    Returns {"file": name, "items": how many are in both, "only_old", "only_new": how many are not,
+    "summary": {target: {key: `aggregate.compare`}}}. Raises SepcliError when no item is in both.
+    """
+    before = {(item["key"], item["target"]): item for item in old["items"]}
+    after = {(item["key"], item["target"]): item for item in report["items"]}
+    both = [entry for entry in after if entry in before]
+    if not both:
+        raise SepcliError(f"{name}: has none of these items; compare scores of the same samples")
+    summary = {}
+    for target, keys in report["summary"].items():
+        common = [entry for entry in both if entry[1] == target]
+        compared = {
+            key: aggregate.compare(
+                [_number(before[entry].get(key)) for entry in common],
+                [_number(after[entry].get(key)) for entry in common],
+            )
+            for key in keys
+        }
+        summary[target] = {key: result for key, result in compared.items() if result["count"]}
+    return {
+        "file": name,
+        "items": len(both),
+        "only_old": len(before.keys() - after.keys()),
+        "only_new": len(after.keys() - before.keys()),
+        "summary": summary,
+    }
+
+
+def _number(value):
+    return value if isinstance(value, int | float) else math.nan
+
+
+def shortfalls(report, limits, statistic="mean"):
+    """Lines that say which `limits`, (metric name, number) pairs, a report stays under.
+
+    A limit holds for every target that has the metric. It fails, too, where an estimate is silent
+    or scores -inf, which the statistic of the finite scores does not show.
+    """
+    return [line for limit in limits for line in _shortfalls(report, *limit, statistic)]
+
+
+def _shortfalls(report, name, limit, statistic):
+    key, unit = metrics.key(name), metrics.METRICS[name].unit
+    found = {t: scores[key] for t, scores in report["summary"].items() if key in scores}
+    if not found:
+        yield f"nothing has a score of {name}, so it is not at least {limit:g}"
+    for target, summary in found.items():
+        what = f"{statistic} {name} of {target} is {summary[statistic]:.3f} {unit}".rstrip()
+        hopeless = _count(report, target, key, ("silent estimate", "-inf"))
+        if not summary[statistic] >= limit:  # also where it is NaN
+            yield f"{what}, under the limit of {limit:g}"
+        elif hopeless:
+            yield f"{what}, but that leaves out silent or unrelated estimates ({hopeless})"
+
+
+def _count(report, target, key, reasons):
+    return sum(
+        item["target"] == target and item.get("reasons", {}).get(key) in reasons
+        for item in report["items"]
+    )
