@@ -15,7 +15,6 @@ from sepcli.errors import SepcliError
 LIST_EXTENSIONS = (".txt", ".jsonl")
 TRIES = 100  # stretches that may be too quiet, one after the other, before that is an error
 SHORTEST_S = 0.5  # what the level of a stretch is judged by, where its file is that long
-MOST_ROOMS = 64  # whole files kept in memory
 
 
 class Pool:
@@ -38,7 +37,6 @@ class Pool:
             weights.append(weight)
         self._edges = np.cumsum(weights) / sum(weights)  # source k is drawn below edge k
         self._headers = {}  # path -> (frames, sample rate)
-        self._rooms = {}  # (path, sample rate) -> first channel
 
     def crop(self, samples, sample_rate, rng, *, min_rms_db):
         """Draw (T,) float32 of `samples` at `sample_rate`, mono by mean over the channels.
@@ -49,7 +47,7 @@ class Pool:
         """
         parts, pieces, missing, rejected = [], [], samples, 0
         while missing:
-            path = self._draw(rng)
+            path = self.draw(rng)
             wanted = max(missing, round(SHORTEST_S * sample_rate))
             part, piece = self._stretch(path, wanted, sample_rate, rng)
             if not (part.size and level.rms_db(part) > min_rms_db):
@@ -65,21 +63,10 @@ class Pool:
             parts.append(part)
             pieces.append(piece)
             rejected = 0
-        return np.concatenate(parts), pieces
+        return parts[0] if len(parts) == 1 else np.concatenate(parts), pieces
 
-    def whole(self, sample_rate, rng):
-        """Draw a whole file: (its first channel (T,) float32 at `sample_rate`, path)."""
-        path = self._draw(rng)
-        if (path, sample_rate) not in self._rooms:
-            if len(self._rooms) == MOST_ROOMS:
-                del self._rooms[next(iter(self._rooms))]
-            signal = audio.read(path, sample_rate=sample_rate)[0][0]
-            if not signal.any():
-                raise SepcliError(f"{path}: silent, so no {self.what}; remove it")
-            self._rooms[path, sample_rate] = signal
-        return self._rooms[path, sample_rate], path
-
-    def _draw(self, rng):
+    def draw(self, rng):
+        """The path of a file: a source by weight, then one of its files."""
         files = self._files[np.searchsorted(self._edges[:-1], rng.random(), side="right")]
         return files[int(rng.random() * len(files))]
 

@@ -3,24 +3,52 @@
 import numpy as np
 from scipy import fft
 
+BLOCKS = (
+    4  # float32 transforms that one SSE register does at once: 2x faster than a single long one
+)
 MIXING_S = 0.04  # when reflections are too many to be told apart, in a room of everyday size
 STRONGEST = 0.7  # amplitude of an early reflection re the direct sound
 
 
-def convolve(signal, rirs, *, full=False):
-    """`signal` heard through `rirs`: (..., T) and (..., R) -> (..., T), or T + R - 1 when `full`.
+class Response:
+    """RIRs (..., R) made ready for any number of signals (..., T) of one length `samples` = T.
 
-    Leading axes broadcast and the signal is transformed once, so (C, T) with (K, 1, R) gives the
-    same sound in K rooms, (K, C, T), for little more than the price of one. float32 in gives
-    float32 out (128 dB and better against float64), float64 stays float64.
+    Calling it gives the signal as heard through the RIRs, (..., T), from sample `start` on, or all
+    T + R - 1 samples when `full`. Leading axes broadcast and the signal is transformed once, so
+    (C, T) with (K, 1, R) gives the same sound in K rooms, (K, C, T), for little more than the
+    price of one. float32 gives float32 (115 dB and better against float64), float64 stays float64.
     """
-    samples = signal.shape[-1]
-    if not full:
-        rirs = rirs[..., :samples]  # what comes later falls behind the cropped end
-    length = samples + rirs.shape[-1] - 1
-    n = fft.next_fast_len(length, real=True)
-    wet = fft.irfft(fft.rfft(signal, n) * fft.rfft(rirs, n), n)
-    return wet[..., : length if full else samples]
+
+    def __init__(self, rirs, samples, *, start=0, full=False):
+        self.start, self.taps = start, rirs.shape[-1]
+        self.samples, self.length = samples, samples + self.taps - 1 if full else samples
+        # Overlap-save: a block reads n samples and yields the last n - taps + 1.
+        self.n = fft.next_fast_len(-(-self.length // BLOCKS) + self.taps - 1, real=True)
+        self.step = self.n - self.taps + 1
+        self.spectra = fft.rfft(rirs, self.n)[..., None, :]  # (..., 1, n/2 + 1)
+
+    def __call__(self, signal):
+        if signal.shape[-1] != self.samples:
+            raise ValueError(f"made for {self.samples} samples, got {signal.shape[-1]}")
+        before = self.taps - 1 - self.start
+        padded = _padded(signal, before, self.taps - 1 + BLOCKS * self.step)
+        blocks = np.lib.stride_tricks.sliding_window_view(padded, self.n, axis=-1)
+        spectra = fft.rfft(blocks[..., :: self.step, :])  # (..., BLOCKS, n/2 + 1)
+        wet = fft.irfft(spectra * self.spectra, self.n)[..., self.taps - 1 :]
+        return wet.reshape(*wet.shape[:-2], -1)[..., : self.length]
+
+
+def convolve(signal, rirs, *, start=0, full=False):
+    """`signal` (..., T) heard through `rirs` (..., R), cropped to (..., T); see `Response`."""
+    return Response(rirs, signal.shape[-1], start=start, full=full)(signal)
+
+
+def _padded(signal, before, length):
+    """`signal` behind `before` zeros, or without its first -`before` samples, in `length`."""
+    out = np.zeros((*signal.shape[:-1], length), signal.dtype)
+    part = signal[..., max(0, -before) :][..., : length - max(0, before)]
+    out[..., max(0, before) : max(0, before) + part.shape[-1]] = part
+    return out
 
 
 def main_tap(rir):

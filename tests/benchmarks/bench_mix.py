@@ -1,0 +1,142 @@
+"""How fast `mix` makes items, and how much memory a long stream of them takes.
+
+First: CPU time per item of 5 s at 16 kHz, of `Mixer.draw` and of the plain recipe: soundfile reads
+into float64 and `scipy.signal.convolve`. Both make the same items: `Mixer.draw` decides
+everything, and the plain recipe repeats what its record says (same files, stretches, rooms, SNR),
+without having to draw anything. Speech and noise are each convolved with a 1 s RIR half of the
+time; both keep the RIRs in memory; all files are 16-bit WAV made on the spot.
+
+Second: the peak memory of `sepcli mix` while 10,000 items go through a pipe.
+
+    $ python tests/benchmarks/bench_mix.py
+"""
+
+import argparse
+import multiprocessing
+import subprocess
+import sys
+import tempfile
+import time
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import scipy.signal
+import soundfile
+
+RATE = 16000
+read_rir = lru_cache(lambda path: soundfile.read(path)[0])
+
+
+def write_recordings(folder):
+    """50 files each of speech (12 s), noise (30 s) and RIRs (1 s)."""
+    from sepcli import audio
+    from sepcli.data import synthetic
+    from sepcli.dsp import room
+
+    for k in range(50):
+        rng = np.random.default_rng([1, k])
+        rir = room.synthetic_rir(0.85, RATE, rng)[:RATE]
+        sounds = {
+            "speech": synthetic.speech(12 * RATE, RATE, rng, k),
+            "noise": synthetic.noise(30 * RATE, RATE, rng, "pink"),
+            "rir": np.pad(0.9 * rir, (0, RATE - rir.size)),
+        }
+        for name, sound in sounds.items():
+            (folder / name).mkdir(exist_ok=True)
+            audio.write(folder / name / f"{k}.wav", sound[None], RATE, subtype="PCM_16")
+
+
+def plain_source(record, samples):
+    """The reads, the RMS floor and the room of one source, as most scripts do it."""
+    parts = []
+    for piece in record["files"]:
+        part, _ = soundfile.read(piece["path"], start=piece["start"], stop=piece["stop"])
+        assert 10 * np.log10(np.mean(part**2)) > -38
+        parts.append(part)
+    signal = np.concatenate(parts)[:samples]
+    if record["rir"]:
+        rir = read_rir(record["rir"]["path"])
+        tap = np.argmax(np.abs(rir))
+        signal = scipy.signal.convolve(signal, rir / rir[tap])[tap : tap + samples]
+    return signal
+
+
+def plain_recipe(record, samples):
+    """(mix, speech, noise) in float64, from the record of an item."""
+    speech = plain_source(record["sources"]["speech"], samples)
+    noise = plain_source(record["sources"]["noise"], samples)
+    speech = speech * 10 ** (record["level_db"] / 20) / np.sqrt(np.mean(speech**2))
+    ratio = np.mean(speech**2) / np.mean(noise**2) / 10 ** (record["snr_db"] / 10)
+    noise = noise * np.sqrt(ratio)
+    mix = speech + noise
+    scale = min(1, 0.99 / max(np.abs(mix).max(), np.abs(speech).max(), np.abs(noise).max()))
+    return scale * mix, scale * speech, scale * noise
+
+
+def serve_plain(connection):
+    """Make the items whose (record, samples) arrive; answer with (CPU seconds, mix)."""
+    while request := connection.recv():
+        start = time.process_time()
+        mix, _, _ = plain_recipe(*request)
+        connection.send((time.process_time() - start, mix))
+
+
+def compare(items):
+    """Print items per second of CPU time of both, in turns so that both see the same machine."""
+    from sepcli.data.mixtures import Mixer, MixtureSpec
+
+    seconds = {"Mixer.draw": 0.0, "plain recipe": 0.0}
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        write_recordings(folder)
+        sources = {name: folder / name for name in ("speech", "noise", "rir")}
+        mixer = Mixer(MixtureSpec(**sources, noise_rir_prob=0.5, duration_s=5.0))
+        # A process of its own, as a script would have: the mixer tunes the memory allocator.
+        ours, theirs = multiprocessing.Pipe()
+        plain = multiprocessing.get_context("spawn").Process(target=serve_plain, args=(theirs,))
+        plain.start()
+        for index in range(100 + items):  # the first 100 warm up the caches
+            start = time.process_time()
+            item = mixer.draw(0, index)
+            ours_s = time.process_time() - start
+            ours.send((item.record, item.mix.shape[1]))
+            plain_s, mix = ours.recv()
+            np.testing.assert_allclose(item.mix[0], mix, atol=1e-5)
+            if index >= 100:
+                seconds["Mixer.draw"] += ours_s
+                seconds["plain recipe"] += plain_s
+        ours.send(None)
+        plain.join()
+    for name, total in seconds.items():
+        print(f"{name:<13} {items / total:6.0f} items/core-second  {1000 * total / items:.2f} ms")
+    print(f"ratio         {seconds['plain recipe'] / seconds['Mixer.draw']:6.2f}")
+
+
+def stream(items):
+    """Print the peak memory of `sepcli mix` while its items run through a pipe."""
+    command = f"mix --count {items} --duration 1"
+    code = (
+        "import resource, sys; from sepcli.cli import main\n"
+        "try: main(sys.argv[1:], standalone_mode=False)\n"
+        "finally:\n"
+        "    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "    print(peak // (1024 if sys.platform == 'linux' else 1 << 20), file=sys.stderr)"
+    )
+    mix = subprocess.Popen(
+        [sys.executable, "-c", code, *command.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    size = sum(len(piece) for piece in iter(lambda: mix.stdout.read(1 << 16), b""))
+    peak = mix.stderr.read().decode().strip()
+    print(f"{command}: {size / 1e6:.0f} MB through the pipe, peak memory {peak} MB")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--items", type=int, default=300, help="items whose time is taken")
+    parser.add_argument("--stream", type=int, default=10_000, help="items through the pipe")
+    args = parser.parse_args()
+    compare(args.items)
+    args.stream and stream(args.stream)
