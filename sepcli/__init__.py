@@ -1,10 +1,17 @@
-"""Composable audio tools for source separation, speech enhancement and target-speaker extraction."""
+"""Composable audio tools: source separation, speech enhancement, target-speaker extraction."""
 
 from importlib import import_module
 
 __version__ = "0.1.0"
 
 _API = {  # public name -> the module that has it, imported on first use
+    "Separator": "sepcli.engine.separate",
+    "build": "sepcli.models",
+    "describe": "sepcli.engine.describe",
+    "load": "sepcli.engine.separate",
+    "read": "sepcli.audio",
+    "read_samples": "sepcli.data.samples",
+    "write": "sepcli.audio",
 }
 __all__ = sorted(_API)
 

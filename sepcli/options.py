@@ -1,5 +1,8 @@
 """Options that mean the same in two or more commands, each defined once."""
 
+import json
+import sys
+
 import click
 
 
@@ -17,13 +20,13 @@ class Range(click.ParamType):
         try:
             low, high = self.number(low), self.number(high if colon else low)
         except ValueError:
-            self.fail(f"{value!r} is not a range; write LO:HI or one number, e.g. -5:15", param, ctx)
+            self.fail(f"{value!r} is not a range; write LO:HI or a number, as -5:15", param, ctx)
         if not low <= high:  # also catches NaN
             self.fail(f"{value!r} starts above its end; write the smaller number first", param, ctx)
         if self.minimum is not None and low < self.minimum:
-            self.fail(f"{value!r} goes below {self.minimum}, the least that makes sense", param, ctx)
+            self.fail(f"{value!r} goes below {self.minimum}, the least allowed", param, ctx)
         if self.maximum is not None and high > self.maximum:
-            self.fail(f"{value!r} goes above {self.maximum}, the most that makes sense", param, ctx)
+            self.fail(f"{value!r} goes above {self.maximum}, the most allowed", param, ctx)
         return low, high
 
 
@@ -57,6 +60,9 @@ config = click.option(
 settings = click.option(
     "--set", "overrides", multiple=True, metavar="A.B=C", help="Override one setting; repeatable."
 )
+model = click.option(
+    "-m", "--model", metavar="NAME|FILE|DIR", help="A shipped model, a model file or a run folder."
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="Only errors on standard error.")
 verbose = click.option("-v", "--verbose", count=True, help="Say more on standard error.")
@@ -85,3 +91,20 @@ input_type = click.option(
     show_default=True,
     help="What standard input is, where guessing fails.",
 )
+
+
+def watch(records, label, progress, quiet):
+    """Pass on records (with a "key"), counting them on standard error as `--progress` says.
+
+    A bar is drawn only on a terminal, and not when standard input is a pipe: the commands
+    upstream draw theirs there.
+    """
+    if progress == "auto" and not quiet and sys.stderr.isatty() and sys.stdin.isatty():
+        from rich.console import Console
+        from rich.progress import track
+
+        records = track(records, label, console=Console(stderr=True), transient=True)
+    for record in records:
+        if progress == "json":
+            click.echo(json.dumps(record), err=True)
+        yield record

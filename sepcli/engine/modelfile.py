@@ -68,14 +68,14 @@ def locate(name):
 
 def save(path, model, settings, weights, card):
     """Write the model file `path`: `weights` is a state dict, `card` what to say of it (JSON)."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save as encode
 
     path = Path(path)
     about = {"format": FORMAT, "model": model, "settings": settings, "card": card}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(weights, part, metadata={"sepcli": json.dumps(about, sort_keys=True)})
+        part.write_bytes(encode(weights, metadata={"sepcli": json.dumps(about, sort_keys=True)}))
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -1,0 +1,48 @@
+"""`sepcli info`: what a model is, and what it was trained on."""
+
+import json
+
+import click
+
+from sepcli import options
+
+
+@click.command("info")
+@click.argument("names", nargs=-1, metavar="[NAME|FILE|DIR|CONFIG.yaml]...")
+@options.as_json
+def command(names, as_json):
+    """Show the card of models: size, cost, latency, training data, scores, licence.
+
+    \b
+        $ sepcli info                       # the models that come with sepcli
+        $ sepcli info denoise runs/toy recipes/tasnet-toy/config.yaml
+        $ sepcli info denoise --json | jq .parameters
+    """
+    from sepcli.engine.describe import describe
+    from sepcli.engine.modelfile import shipped
+
+    for name in names or shipped():
+        about = describe(name)
+        click.echo(json.dumps(about) if as_json else table(about))
+
+
+def table(about):
+    """The description as aligned lines; nested parts are indented."""
+    return "\n".join([*lines(about), ""])
+
+
+def lines(about, indent=""):
+    """Yield a line per entry: numbers grouped by thousands, lists joined by commas."""
+    width = max(map(len, about), default=0) + 2
+    for key, value in about.items():
+        if isinstance(value, dict):
+            yield f"{indent}{key}"
+            yield from lines(value, indent + "  ")
+            continue
+        if isinstance(value, list):
+            value = ", ".join(map(str, value))
+        elif isinstance(value, int) and not isinstance(value, bool) and key != "sample_rate":
+            value = f"{value:,}"
+        elif isinstance(value, float):
+            value = f"{value:g}"
+        yield f"{indent}{key:{width}}{value}"

@@ -1,0 +1,141 @@
+"""Run a model over audio of any length, sample rate and number of channels, block by block."""
+
+import numpy as np
+import torch
+
+from sepcli.audio import Resampler
+from sepcli.engine.modelfile import load_model
+from sepcli.errors import SepcliError
+
+BLOCK_SECONDS = 8.0  # fed to the model at a time: enough to be fast, little enough for RAM
+
+
+def pick_device(name):
+    """The torch device called `name`; `auto` takes a GPU when there is one.
+
+    Raises SepcliError when the device does not exist here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):  # what torch raises depends on how it was built
+        raise SepcliError(f"device {name!r} is not available here; use --device cpu") from None
+    return device
+
+
+class Separator:
+    """A model ready to separate audio: `load("denoise").separate(audio, 44100)["speech"]`."""
+
+    def __init__(self, model, card=None):
+        self.model, self.card = model, card
+        self.sources, self.sample_rate = model.sources, model.sample_rate
+
+    def separate(self, audio, sample_rate):
+        """Separate audio (C, T) float32 at any rate; return {source: (C, T)} at the same rate."""
+        audio = np.asarray(audio, np.float32)
+        if audio.ndim != 2:
+            raise ValueError(f"expected (channels, samples), got shape {audio.shape}")
+        step = block_frames(sample_rate)
+        blocks = (audio[:, at : at + step] for at in range(0, audio.shape[1], step))
+        nothing = np.zeros((len(self.sources), *audio[:, :0].shape), np.float32)
+        parts = [nothing, *self.blocks(blocks, sample_rate, audio.shape[0])]
+        return dict(zip(self.sources, np.concatenate(parts, -1), strict=True))
+
+    def blocks(self, blocks, sample_rate, channels):
+        """Separate an iterable of blocks (C, n) into blocks (S, C, m); in all, as many samples out.
+
+        Memory does not grow with the length for a causal model; one that is not causal needs the
+        whole signal and yields once. Raises SepcliError when the model takes other channels.
+        """
+        if self.model.channels not in (1, channels):
+            raise SepcliError(
+                f"the model takes {self.model.channels} channels but the audio has {channels}; "
+                "convert it first"
+            )
+        run = self._causal if getattr(self.model, "causal", True) else self._whole
+        if sample_rate == self.sample_rate:
+            yield from run(blocks, channels)
+        else:
+            yield from self._resampled(run, blocks, sample_rate, channels)
+
+    def _resampled(self, run, blocks, sample_rate, channels):
+        """As `blocks`, with the model's rate inside."""
+        S, fed, given = len(self.sources), 0, 0  # samples that came in, and that went out
+
+        def inward():
+            nonlocal fed
+            resampler = Resampler(sample_rate, self.sample_rate, channels)
+            for block in blocks:
+                fed += block.shape[1]
+                yield resampler.process(block)
+            yield resampler.process(np.zeros((channels, 0), np.float32), last=True)
+
+        outward = Resampler(self.sample_rate, sample_rate, S * channels)
+        for block in run(inward(), channels):
+            block = outward.process(block.reshape(S * channels, -1))  # (S*C, m)
+            given += block.shape[1]
+            yield block.reshape(S, channels, -1)  # (S, C, m)
+        rest = outward.process(np.zeros((S * channels, 0), np.float32), last=True)
+        missing = fed - given  # both resamplers round: pad or cut the end by a sample or two
+        rest = np.pad(rest, ((0, 0), (0, max(0, missing - rest.shape[1]))))[:, :missing]
+        yield rest.reshape(S, channels, -1)
+
+    @torch.inference_mode()
+    def _causal(self, blocks, channels):
+        """Stream blocks (C, n) at the model's rate through `step`, and take out the lag."""
+        model = self.model
+        state = model.initial_state(channels if model.channels == 1 else 1)
+        pending = np.zeros((channels, 0), np.float32)
+        drop, owed = model.delay, 0  # samples to take out at the start, and still to give
+        for block, real in self._flushed(blocks, channels):
+            owed += real
+            pending = np.concatenate([pending, block], 1)
+            ready = pending.shape[1] // model.hop * model.hop
+            if ready:
+                y, state = model.step(self._batch(pending[:, :ready]), state)
+                pending = pending[:, ready:]
+                y = self._unbatch(y)[..., drop:][..., :owed]
+                drop = max(0, drop - ready)
+                owed -= y.shape[-1]
+                yield y
+
+    def _flushed(self, blocks, channels):
+        """Pair every block with its length; then zeros, of length 0, that flush the model."""
+        total = 0
+        for block in blocks:
+            total += block.shape[1]
+            yield block, block.shape[1]
+        tail = self.model.delay + -(total + self.model.delay) % self.model.hop
+        yield np.zeros((channels, tail), np.float32), 0
+
+    @torch.inference_mode()
+    def _whole(self, blocks, channels):
+        whole = np.concatenate([np.zeros((channels, 0), np.float32), *blocks], 1)
+        if whole.shape[1]:
+            yield self._unbatch(self.model(self._batch(whole)))
+
+    def _batch(self, audio):
+        """Audio (C, T) as the model's batch: a mono model takes every channel as an item."""
+        x = torch.from_numpy(np.ascontiguousarray(audio))
+        device = next(self.model.parameters()).device
+        return x.reshape(-1, self.model.channels, x.shape[1]).to(device)  # (C, 1, T) or (1, C, T)
+
+    def _unbatch(self, y):
+        """The model's output (B, S, C', T) as (S, C, T)."""
+        B, S, C, T = y.shape
+        return y.transpose(0, 1).reshape(S, B * C, T).cpu().numpy()  # (S, C, T)
+
+
+def block_frames(sample_rate):
+    """Frames of audio to read at a time."""
+    return max(1, int(BLOCK_SECONDS * sample_rate))
+
+
+def load(name, device="cpu"):
+    """Load the model `name` (shipped, a model file, or a run folder), ready to separate audio."""
+    model, card = load_model(name, pick_device(device))
+    return Separator(model, card)
