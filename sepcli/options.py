@@ -34,7 +34,11 @@ output = click.option(
     "-o", "--output", metavar="PATH|DIR|-", help="Where to write; - is standard output."
 )
 seed = click.option(
-    "--seed", type=int, default=0, show_default=True, help="Seed of every random choice."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Seed of every random choice.",
 )
 jobs = click.option(
     "-j",
@@ -93,7 +97,7 @@ input_type = click.option(
 )
 
 
-def watch(records, label, progress, quiet):
+def watch(records, label, progress, quiet, *, total=None):
     """Pass on records (with a "key"), counting them on standard error as `--progress` says.
 
     A bar is drawn only on a terminal, and not when standard input is a pipe: the commands
@@ -103,7 +107,8 @@ def watch(records, label, progress, quiet):
         from rich.console import Console
         from rich.progress import track
 
-        records = track(records, label, console=Console(stderr=True), transient=True)
+        console = Console(stderr=True)
+        records = track(records, label, total=total, console=console, transient=True)
     for record in records:
         if progress == "json":
             click.echo(json.dumps(record), err=True)

@@ -218,9 +218,15 @@ def _scaled(signal, factor):
     return np.multiply(signal, factor, dtype=np.float64, out=out, casting="same_kind")
 
 
-def to_sample(mixture):
-    """The `Mixture` as a sample of the stream: mix, references, and its record as JSON."""
-    sample = Sample(f"{mixture.record['index']:06d}", dict(mixture.record))
+def sample_key(index):
+    """What item `index` is called in a stream of samples."""
+    return f"{index:06d}"
+
+
+def draw_sample(mixer, seed, index):
+    """Item `index` as a `Sample`: mix, references, and its record as JSON."""
+    mixture = mixer.draw(seed, index)
+    sample = Sample(sample_key(index), dict(mixture.record))
     sample.set_audio("mix", mixture.mix, mixture.sample_rate)
     for name, signal in mixture.refs.items():
         sample.set_audio(f"ref.{name}", signal)
