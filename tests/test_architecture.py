@@ -1,0 +1,117 @@
+"""Imports flow one way, and the command line starts light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sepcli
+from sepcli.cli import COMMANDS
+
+ROOT = Path(sepcli.__file__).parent
+ROOMS = (
+    {"audio"},
+    {"dsp"},
+    {"data", "metrics"},
+    {"nn"},
+    {"models"},
+    {"engine"},
+    {"options"},
+    {"commands"},
+    {"cli"},
+)
+LEAVES = {"errors", "config"}
+TOP = {"__init__", "__main__"}  # open the doors of all rooms, and belong to none
+HEAVY = {
+    "torch",
+    "torchaudio",
+    "numpy",
+    "scipy",
+    "soundfile",
+    "soxr",
+    "h5py",
+    "museval",
+    "onnxruntime",
+    "pesq",
+    "pystoi",
+    "rich",
+    "yaml",
+}
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def room_of(name):
+    return next((level for level, rooms in enumerate(ROOMS) if name in rooms), None)
+
+
+def imports(tree):
+    """Yield the modules that a file imports anywhere, as dotted names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "relative imports hide the room"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_to_rooms_on_the_left(path):
+    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    if own in TOP or own in LEAVES | {"pretrained"}:
+        return
+    assert room_of(own) is not None, f"{own} is no room: give the concept a place in ROOMS"
+    for name in imports(ast.parse(path.read_text())):
+        package, _, rest = name.partition(".")
+        if package != "sepcli" or not rest:
+            continue
+        other = rest.split(".")[0]
+        if other in LEAVES or other == own or other.startswith("__"):
+            continue
+        assert room_of(other) < room_of(own), f"{own} imports {name}"
+
+
+def test_the_leaves_import_only_leaves():
+    for leaf in LEAVES:
+        for name in imports(ast.parse((ROOT / f"{leaf}.py").read_text())):
+            if name.startswith("sepcli."):
+                assert name.split(".")[1] in LEAVES
+
+
+def modules_after(code):
+    """The top-level packages that are loaded after running `code` in a new Python."""
+    code += "\nimport sys; print(*{name.split('.')[0] for name in sys.modules})"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    return set(result.stdout.splitlines()[-1].split())
+
+
+def run(*args):
+    """Code that runs the command line with `args`."""
+    return f"from sepcli.cli import main\nmain({list(args)!r}, standalone_mode=False)"
+
+
+@pytest.mark.parametrize("args", [(), *((name,) for name in COMMANDS)])
+def test_help_imports_nothing_heavy(args):
+    assert not modules_after(run(*args, "--help")) & HEAVY
+
+
+def test_mix_imports_neither_torch_nor_scipy_signal(tmp_path):
+    out = str(tmp_path / "mix.tar")
+    code = run("mix", "-n", "1", "--duration", "0.5", "-o", out)
+    assert not modules_after(code) & {"torch", "torchaudio", "rich", "museval", "h5py"}
+    code += "\nimport sys; assert 'scipy.signal' not in sys.modules"
+    modules_after(code.replace(out, out.replace("mix.tar", "again.tar")))
+
+
+def test_the_package_itself_imports_nothing_heavy():
+    assert not modules_after("import sepcli; dir(sepcli)") & HEAVY
+
+
+def test_everything_the_package_offers_is_there():
+    for name in sepcli.__all__:
+        assert getattr(sepcli, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'lode'"):
+        _ = sepcli.lode
