@@ -1,0 +1,87 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from sepcli.cli import main
+from sepcli.engine import modelfile
+from sepcli.engine.describe import describe
+from sepcli.models import build
+
+
+def invoke(*args):
+    return CliRunner().invoke(main, ["info", *map(str, args)])
+
+
+@pytest.fixture
+def model_file(tmp_path):
+    path = tmp_path / "net.safetensors"
+    model = build("conv_tasnet")
+    card = {"licence": "MIT", "data": ["a", "b"], "scores": {"si_sdri_db": 5.25}}
+    modelfile.save(path, "conv_tasnet", {}, model.state_dict(), card)
+    return path
+
+
+def test_the_facts_of_the_tiny_network(model_file):
+    about = json.loads(invoke(model_file, "--json").stdout)
+    assert about["parameters"] == 250_469
+    assert about["latency_ms"] == 2.0  # one window of 32 samples at 16 kHz
+    assert about["receptive_field_ms"] == 380.0
+    assert about["sources"] == ["speech", "noise"]
+    assert about["card"]["scores"] == {"si_sdri_db": 5.25}
+    assert len(about["sha256"]) == 64
+
+
+def test_the_work_of_the_tiny_network():
+    """1,001 frames of 241,024 weights without the decoder's 2,048, which runs for both sources."""
+    macs = describe_config("name: conv_tasnet\n")["macs_per_second"]
+    frames = 16000 // 16 + 1
+    assert macs == frames * (241_024 - 2 * 2048) + frames * 2048 + 2 * frames * 2048
+
+
+def describe_config(model):
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text("model:\n" + "".join(f"  {line}\n" for line in model.splitlines()))
+        return describe(path)
+
+
+def test_the_table_has_units_and_grouped_numbers(model_file):
+    lines = invoke(model_file).stdout.splitlines()
+    assert any(line.split() == ["parameters", "250,469"] for line in lines)
+    assert any(line.split() == ["sample_rate", "16000"] for line in lines)
+    assert any(line.split() == ["data", "a,", "b"] for line in lines)
+    assert any(line.split() == ["si_sdri_db", "5.25"] for line in lines)
+
+
+def test_without_a_name_the_shipped_models_are_shown():
+    output = invoke("--json").stdout.splitlines()
+    files = {json.loads(line)["file"].rsplit("/", 1)[1] for line in output}
+    assert files == {f"{name}.safetensors" for name in modelfile.shipped()}
+    assert "denoise.safetensors" in files
+
+
+def test_a_missing_model_is_one_line():
+    result = invoke("nothing")
+    assert result.exit_code == 1
+    assert "Error: no model 'nothing': neither a file nor one of the models" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("model", "line"),
+    [
+        ("name: convtasnet", "unknown model 'convtasnet'; choose from conv_tasnet"),
+        ("name: conv_tasnet\nfilter: 3", "filter"),
+        ("norm: bn", "no model section with a name"),
+    ],
+)
+def test_a_configuration_that_describes_no_model_is_one_line(tmp_path, model, line):
+    path = tmp_path / "c.yaml"
+    path.write_text("model:\n" + "".join(f"  {part}\n" for part in model.splitlines()))
+    result = invoke(path)
+    assert result.exit_code == 1
+    assert line in result.stderr
+    assert len(result.stderr.splitlines()) == 1

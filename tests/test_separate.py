@@ -1,0 +1,353 @@
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sepcli import audio
+from sepcli.cli import main
+from sepcli.data.samples import Sample, open_sample_writer, read_samples
+from sepcli.engine import modelfile, separate
+from sepcli.engine.separate import Separator
+from sepcli.engine.stems import default_model
+from sepcli.errors import SepcliError
+from sepcli.models import build
+from tests.models import TINY, randomise
+
+NAME, SETTINGS = "spectral_tasnet", {"width": 8, "hidden": 8, "blocks": 2, "repeats": 1}
+
+
+def noise(channels, length, seed=0):
+    return 0.1 * np.random.default_rng(seed).standard_normal((channels, length), np.float32)
+
+
+class Halves(torch.nn.Module):
+    """A stereo separator that is not causal: half of the mixture, and the rest."""
+
+    sample_rate, sources, channels, causal = 16000, ("a", "b"), 2, False
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x):
+        return torch.stack([x * self.weight, x - x * self.weight], 1)
+
+
+@pytest.fixture(scope="module")
+def separator():
+    torch.manual_seed(0)
+    return Separator(randomise(build(NAME, **SETTINGS)))
+
+
+@pytest.fixture(scope="module")
+def model_file(separator, tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    modelfile.save(path, NAME, SETTINGS, separator.model.state_dict(), {})
+    return str(path)
+
+
+def invoke(*args, **kwargs):
+    return CliRunner().invoke(main, ["separate", *map(str, args)], **kwargs)
+
+
+# The library
+
+
+@pytest.mark.parametrize(("name", "model_settings"), TINY)
+def test_block_by_block_equals_the_model_at_once(name, model_settings):
+    torch.manual_seed(0)
+    model = randomise(build(name, **model_settings))
+    x = noise(2, 5000)
+    expected = model(torch.from_numpy(x)[:, None]).detach().numpy()  # (C, S, 1, T)
+    blocks = np.split(x, [1, 700, 701, 3333], axis=1)
+    got = np.concatenate(list(Separator(model).blocks(blocks, 16000, 2)), -1)  # (S, C, T)
+    np.testing.assert_allclose(got, expected[:, :, 0].swapaxes(0, 1), atol=1e-5)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    length=st.integers(0, 9000),
+    sample_rate=st.sampled_from([8000, 11025, 16000, 44100, 48000]),
+    channels=st.integers(1, 3),
+)
+def test_rate_length_and_channels_of_the_input_are_kept(length, sample_rate, channels):
+    model = randomise(build(NAME, **SETTINGS))
+    estimates = Separator(model).separate(noise(channels, length), sample_rate)
+    assert set(estimates) == {"speech", "noise"}
+    assert all(e.shape == (channels, length) for e in estimates.values())
+
+
+@pytest.mark.parametrize("sample_rate", [16000, 44100])
+def test_the_size_of_blocks_changes_nothing(separator, sample_rate, monkeypatch):
+    x = noise(1, 60000)
+    at_once = separator.separate(x, sample_rate)["speech"]
+    monkeypatch.setattr(separate, "BLOCK_SECONDS", 0.1)
+    np.testing.assert_allclose(separator.separate(x, sample_rate)["speech"], at_once, atol=1e-5)
+
+
+def test_resampling_inside_keeps_the_signal_in_place():
+    """The two sources add up to the mixture, so at 48 kHz they must add up to it below 7 kHz."""
+    model = randomise(build(NAME, **SETTINGS))
+    t = np.arange(48000) / 48000
+    tone = (0.3 * np.sin(2 * np.pi * 1000 * t))[None].astype(np.float32)
+    parts = Separator(model).separate(tone, 48000)
+    total = parts["speech"] + parts["noise"]
+    np.testing.assert_allclose(total[:, 2000:-2000], tone[:, 2000:-2000], atol=1e-4)
+
+
+def test_a_model_that_is_not_causal_gets_the_whole_signal():
+    x = noise(2, 3000)
+    estimates = Separator(Halves()).separate(x, 16000)
+    np.testing.assert_allclose(estimates["a"], x / 2, atol=1e-7)
+    np.testing.assert_allclose(estimates["a"] + estimates["b"], x, atol=1e-7)
+
+
+def test_a_stereo_model_refuses_other_channels():
+    with pytest.raises(SepcliError, match="takes 2 channels but the audio has 3"):
+        Separator(Halves()).separate(noise(3, 100), 16000)
+
+
+def test_audio_without_a_channel_axis_is_refused(separator):
+    with pytest.raises(ValueError, match=r"expected \(channels, samples\), got shape \(100,\)"):
+        separator.separate(np.zeros(100), 16000)
+
+
+def test_an_unknown_device_says_what_to_do():
+    with pytest.raises(SepcliError, match="device 'quantum' is not available here; use --device"):
+        separate.pick_device("quantum")
+
+
+def test_default_models():
+    assert default_model(["speech"]) == "denoise"
+    assert default_model([]) == "vocals"
+    with pytest.raises(SepcliError, match="no default model finds piano; choose one with -m"):
+        default_model(["piano"])
+
+
+# The command: audio files
+
+
+@pytest.fixture
+def track(tmp_path):
+    audio.write(tmp_path / "track.wav", noise(2, 5000), 44100)
+    return tmp_path / "track.wav"
+
+
+def test_stems_of_files_go_into_a_folder_per_track(track, model_file, tmp_path):
+    other = tmp_path / "other.flac"
+    audio.write(other, noise(1, 3000, seed=1), 8000)
+    result = invoke("-m", model_file, track, other, "-o", tmp_path / "out")
+    assert (result.exit_code, result.output) == (0, "")
+    names = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.wav")}
+    assert names == {f"{t}/{s}.wav" for t in ("track", "other") for s in ("speech", "noise")}
+    about = audio.info(tmp_path / "out/track/speech.wav")
+    assert (about.sample_rate, about.channels, about.frames) == (44100, 2, 5000)
+    about = audio.info(tmp_path / "out/other/noise.wav")
+    assert (about.sample_rate, about.channels, about.frames) == (8000, 1, 3000)
+
+
+def test_the_default_folder_is_separated(track, model_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert invoke("-m", model_file, track).exit_code == 0
+    assert Path("separated/tiny/track/speech.wav").exists()
+
+
+def test_the_files_hold_what_the_library_returns(track, model_file, separator, tmp_path):
+    assert invoke("-m", model_file, track, "-o", tmp_path / "out").exit_code == 0
+    got, _ = audio.read(tmp_path / "out/track/speech.wav")
+    expected = separator.separate(audio.read(track)[0], 44100)["speech"]
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_one_target_fits_into_one_file_of_any_format(track, model_file, tmp_path):
+    out = tmp_path / "speech.flac"
+    args = ("-m", model_file, track, "--target", "speech", "--subtype", "PCM_16", "-o", out)
+    assert invoke(*args).exit_code == 0
+    assert (audio.info(out).format, audio.info(out).subtype) == ("FLAC", "PCM_16")
+
+
+def test_names_follow_the_template(track, model_file, tmp_path):
+    args = ("--filename", "{model}/{stem}-of-{track}.flac", "-o", tmp_path / "out")
+    assert invoke("-m", model_file, track, *args).exit_code == 0
+    assert (tmp_path / "out/tiny/speech-of-track.flac").exists()
+
+
+def test_samples_that_clip_are_reported(model_file, tmp_path):
+    audio.write(tmp_path / "loud.wav", 30 * noise(1, 4000), 16000)
+    args = ("-m", model_file, tmp_path / "loud.wav", "--subtype", "PCM_16", "-o", tmp_path / "out")
+    assert "samples clipped; --subtype FLOAT keeps them" in invoke(*args).stderr
+
+
+def test_wav_in_one_signal_out_stays_wav(track, model_file):
+    result = invoke("-m", model_file, "--target", "speech", "-", input=track.read_bytes())
+    assert result.exit_code == 0
+    with audio.open_blocks(io.BytesIO(result.stdout_bytes)) as reader:
+        assert (reader.sample_rate, reader.channels) == (44100, 2)
+        assert reader.rest().shape == (2, 5000)
+
+
+ERRORS = [  # arguments after the model, the line
+    (["missing.wav"], "missing.wav: no such file or folder; check the spelling"),
+    (["track.wav", "--target", "drums"], "the model finds speech, noise, not drums; choose"),
+    (["track.wav", "-o", "x.wav"], "x.wav: one file, but the model finds speech, noise; choose"),
+    (["track.wav", "-o", "x.txt"], "x.txt: .txt is no audio format; use .wav or .flac, say"),
+    (["track.wav", "-o", "-"], "one signal fits on standard output, not speech, noise; choose"),
+    (["track.wav", "--filename", "{stem}{x}"], "unknown x; known are {track}, {stem}"),
+    (["track.wav", "--filename", "{track}.wav"], "add {stem}, or stems would collide"),
+    (["track.wav", "--filename", "{stem"], "file name template '{stem': expected '}'"),
+    (["track.wav", "--subtype", "PCM_99"], "PCM_99"),
+    (["broken.wav"], "broken.wav: "),
+    (["track.wav", "--device", "quantum"], "device 'quantum' is not available here"),
+    (["track.wav", "track.wav", "--overwrite"], "two inputs would be written there; name a"),
+]
+
+
+@pytest.mark.parametrize(("args", "line"), ERRORS)
+def test_an_error_is_one_line_that_says_what_to_do(
+    track, model_file, tmp_path, monkeypatch, args, line
+):
+    monkeypatch.chdir(tmp_path)
+    Path("broken.wav").write_bytes(b"RIFF\x00")
+    before = set(Path().iterdir())
+    result = invoke("-m", model_file, *args)
+    assert result.exit_code == 1
+    assert line in result.stderr
+    assert "Traceback" not in result.stderr
+    if "--overwrite" not in args:
+        assert set(Path().iterdir()) - before <= {Path("separated")}
+        assert not list(Path("separated").rglob("*.wav"))
+
+
+def test_without_a_model_for_songs_the_error_names_the_models_there_are(track):
+    result = invoke(track)
+    assert result.exit_code == 1
+    assert "no model 'vocals': neither a file nor one of the models" in result.stderr
+
+
+def test_existing_files_are_neither_lost_nor_made_anew(track, model_file, tmp_path):
+    args = ("-m", model_file, track, "-o", tmp_path / "out")
+    assert invoke(*args).exit_code == 0
+    target = tmp_path / "out/track/speech.wav"
+    target.write_bytes(b"mine")
+    result = invoke(*args)
+    assert result.exit_code == 1
+    assert "exists; use --overwrite or --skip-existing" in result.stderr
+    assert invoke(*args, "--skip-existing").exit_code == 0
+    assert target.read_bytes() == b"mine"
+    assert invoke(*args, "--overwrite").exit_code == 0
+    assert audio.info(target).frames == 5000
+
+
+def test_the_other_files_are_done_when_one_is_broken(track, model_file, tmp_path):
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"RIFF\x00")
+    result = invoke("-m", model_file, broken, track, "-o", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "Failed: " in result.stderr
+    assert "Error: 1 of 2 could not be separated, see above" in result.stderr
+    assert (tmp_path / "out/track/speech.wav").exists()
+
+
+# The command: samples
+
+
+def sample(index, length=2000, rate=16000):
+    made = Sample(f"{index:06d}", {"sample_rate": rate, "targets": ["speech"]})
+    made.set_audio("mix", noise(1, length, seed=index))
+    made.set_audio("ref.speech", noise(1, length, seed=index + 100))
+    made.members["note.txt"] = b"kept"
+    return made
+
+
+@pytest.fixture
+def stream(tmp_path):
+    path = tmp_path / "samples.tar"
+    with open_sample_writer(path) as writer:
+        for index in range(3):
+            writer.write(sample(index))
+    return path.read_bytes()
+
+
+def test_a_sample_stream_gets_estimates_and_keeps_all_else(stream, model_file, separator):
+    result = invoke("-m", model_file, "-", input=stream)
+    assert result.exit_code == 0
+    before = list(read_samples("-", stdin=io.BytesIO(stream)))
+    after = list(read_samples("-", stdin=io.BytesIO(result.stdout_bytes)))
+    assert [s.key for s in after] == [s.key for s in before]
+    for old, new in zip(before, after, strict=True):
+        assert {name: new.members[name] for name in old.members} == old.members
+        assert set(new.members) - set(old.members) == {"est.speech.wav"}
+        expected = separator.separate(old.audio("mix"), 16000)["speech"]
+        np.testing.assert_allclose(new.audio("est.speech"), expected, atol=1e-6)
+
+
+def test_targets_choose_the_estimates(stream, model_file):
+    args = ("-m", model_file, "--target", "noise", "--target", "speech", "-")
+    result = invoke(*args, input=stream)
+    for new in read_samples("-", stdin=io.BytesIO(result.stdout_bytes)):
+        assert new.names("est") == ["est.noise.wav", "est.speech.wav"]
+
+
+def test_a_folder_of_samples_goes_into_a_folder_of_samples(model_file, tmp_path):
+    with open_sample_writer(tmp_path / "in") as writer:
+        writer.write(sample(0))
+    assert invoke("-m", model_file, tmp_path / "in", "-o", tmp_path / "out").exit_code == 0
+    assert (tmp_path / "out/000000/est.speech.wav").exists()
+
+
+def test_a_stream_that_was_cut_off_is_an_error(stream, model_file):
+    result = invoke("-m", model_file, "-", input=stream[:12000])
+    assert result.exit_code == 1
+    assert "Error: " in result.stderr
+    whole = read_samples("-", stdin=io.BytesIO(result.stdout_bytes))
+    with pytest.raises(SepcliError):  # and what we wrote tells the next command
+        list(whole)
+
+
+def test_a_sample_that_cannot_be_separated_goes_on_as_it_came(model_file, tmp_path):
+    broken = sample(1)
+    del broken.members["mix.wav"]
+    with open_sample_writer(tmp_path / "in.tar") as writer:
+        for item in (sample(0), broken, sample(2)):
+            writer.write(item)
+    data = (tmp_path / "in.tar").read_bytes()
+    result = invoke("-m", model_file, "-", input=data)
+    assert result.exit_code == 1
+    assert "000001 has no mix; it holds note.txt, ref.speech.wav" in result.stderr.replace(
+        "ref.speech.wav, note.txt", "note.txt, ref.speech.wav"
+    )
+    after = list(read_samples("-", stdin=io.BytesIO(result.stdout_bytes)))
+    assert [s.has("est.speech") for s in after] == [True, False, True]
+
+
+def test_empty_standard_input_says_so(model_file):
+    result = invoke("-m", model_file, "-", input=b"")
+    assert result.exit_code == 1
+    assert "standard input is empty" in result.stderr
+
+
+def test_a_sample_is_handed_on_before_the_next_one_arrives(stream, model_file):
+    """A live pipe: the first sample comes out while the second has not been written yet."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sepcli", "separate", "-m", model_file, "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    second = stream.index(b"000001.json")
+    process.stdin.write(stream[:second])
+    process.stdin.flush()
+    head = b""
+    while b"000000.est.speech.wav" not in head:
+        head += process.stdout.read1(4096)
+    rest, _ = process.communicate(stream[second:], timeout=60)
+    assert process.returncode == 0
+    assert len(list(read_samples("-", stdin=io.BytesIO(head + rest)))) == 3
