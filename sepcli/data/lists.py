@@ -17,7 +17,7 @@ def read_list(stream, *, origin="standard input", folder="."):
     from `folder`, and may give a `key`; the rest is the sample's JSON. No audio is opened.
     """
     taken = Counter()
-    for number, line in enumerate(_lines(stream, origin), start=1):
+    for number, line in _lines(stream, origin):
         where = f"{origin}, line {number}"
         if not line.strip():
             continue
@@ -35,13 +35,17 @@ def read_list(stream, *, origin="standard input", folder="."):
 
 def _listed_files(record, folder, where):
     """Yield (member name, Path) for the files that `record` names, and take them out of it."""
-    named = {}
-    for role in ("path", "mix", "ref", "enroll", "est"):
-        value = record.pop(role, None)
-        if isinstance(value, dict):
-            named |= {f"{role}.{target}": path for target, path in value.items()}
-        elif value is not None:
-            named["mix" if role == "path" else role] = value
+    named = {"mix": record.pop("path", None)}
+    named |= {role: record.pop(role) for role in ("mix", "enroll") if role in record}
+    for role in ("ref", "est"):
+        targets = record.pop(role, {})
+        if not isinstance(targets, dict):
+            raise SepcliError(
+                f'{where}: {role} is {targets!r:.80}; write {{"{role}": {{"speech": "a.wav"}}}}'
+            )
+        named |= {f"{role}.{target}": path for target, path in targets.items()}
+    if named["mix"] is None:
+        del named["mix"]
     if not named:
         raise SepcliError(f'{where}: names no file; write {{"mix": "a.wav"}}')
     for name, path in named.items():
@@ -52,13 +56,16 @@ def _listed_files(record, folder, where):
 
 
 def _lines(stream, origin):
-    """Yield lines of bytes as they arrive."""
-    rest = b""
+    """Yield (number, line) as the lines, bytes, arrive."""
+    number, rest = 0, b""
     while piece := read_some(stream, 1 << 16):
         *lines, rest = (rest + piece).split(b"\n")
-        yield from lines
+        for line in lines:
+            number += 1
+            yield number, line
         if len(rest) > _LONGEST_LINE:
             raise SepcliError(
-                f"{origin}: a line of more than {_LONGEST_LINE} bytes; write one sample a line"
+                f"{origin}, line {number + 1}: longer than {_LONGEST_LINE} bytes; "
+                "write one sample a line"
             )
-    yield rest
+    yield number + 1, rest
