@@ -122,10 +122,10 @@ class State:
 def fit(state, train_data, valid_data, settings, *, device="cpu"):
     """Train `state` up to `settings.steps` steps; a generator of records (dicts).
 
-    Records are told apart by "event": "step" after every step; "train" every `log_every` steps,
-    with means over these; "validating" during a validation and "valid" after it, with the scores,
-    "best" (whether none was better) and "audio" (examples, {name: (C, T)}). Validation happens
-    before the first step, every `validate_every` steps, and after the last.
+    Records are told apart by "event": "step" after every step; before it, every `log_every` steps,
+    "train" with means over these; "validating" during a validation, and "valid" after it with the
+    scores, "best" (whether none was better) and "audio" (examples, {name: (C, T)}). Validation
+    happens before the first step, every `validate_every` steps, and after the last.
 
     Raises SepcliError when `max_bad_steps` steps in a row had no finite loss and gradient.
     """
@@ -171,13 +171,13 @@ def fit(state, train_data, valid_data, settings, *, device="cpu"):
 
         if state.bad_in_a_row >= settings.max_bad_steps:
             raise SepcliError(
-                f"training diverged: steps {state.step - state.bad_in_a_row} to {state.step} had "
-                "no finite loss and gradient; lower train.lr or train.clip, or check the data"
+                f"training diverged: steps {state.step - state.bad_in_a_row + 1} to {state.step} "
+                "had no finite loss and gradient; lower train.lr or train.clip, or check the data"
             )
-        yield {"event": "step", "step": state.step, "loss": values["loss"]}
         if state.step % settings.log_every == 0:
-            yield summary(state, settings)
-            state.sums = {}
+            sums, state.sums = state.sums, {}  # before the yield, where a run may be saved
+            yield summary(sums, state, settings)
+        yield {"event": "step", "step": state.step, "loss": values["loss"]}
 
 
 def validate(state, data, settings, device):
@@ -193,9 +193,8 @@ def validate(state, data, settings, device):
     yield {"event": "valid", **state.last, "best": best, "audio": audio}
 
 
-def summary(state, settings):
-    """The record of the steps since the last one: means, learning rate and speed."""
-    sums = dict(state.sums)
+def summary(sums, state, settings):
+    """The record of the steps that were added up in `sums`: means, learning rate and speed."""
     steps, seconds = sums.pop("steps", 0), sums.pop("seconds")
     items = settings.batch * settings.accumulate * settings.log_every
     return {

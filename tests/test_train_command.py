@@ -1,0 +1,372 @@
+"""`sepcli train` and its run folder: what is written, how it stops, and how it goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from sepcli import config
+from sepcli.cli import main
+from sepcli.engine import modelfile, runlog, runs
+
+TINY = """
+model: {name: conv_tasnet, sources: [modulated, sines], filters: 8, kernel: 20, bottleneck: 4,
+        hidden: 4, skip: 4, blocks: 2, repeats: 1}
+data:
+  train: {kind: toy, items: 10, duration_s: 0.05}
+  valid: {kind: toy, items: 3, duration_s: 0.05}
+train: {steps: 12, batch: 2, warmup: 2, log_every: 1, validate_every: 5, ema: 0.9}
+"""
+FILES = {"best.safetensors", "config.yaml", "last.ckpt", "last.safetensors", "metrics.jsonl"}
+TIMES = ("minutes", "items_per_s")
+
+# Kills its own process, which no handler sees, right after step 8 was logged.
+DIE_AT_STEP_8 = """
+import os, signal
+from sepcli.engine import runlog
+write = runlog.RunLog.write
+def write_and_die(self, record):
+    write(self, record)
+    if record["event"] == "train" and record["step"] == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+runlog.RunLog.write = write_and_die
+from sepcli.cli import main
+main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty folder with tiny.yaml in it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    return tmp_path
+
+
+def sepcli(*arguments):
+    return CliRunner().invoke(main, ["train", "--threads", "1", *map(str, arguments)])
+
+
+def trained(*arguments, output="run"):
+    result = sepcli("tiny.yaml", "-o", output, "--device", "cpu", *arguments)
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def records(output="run"):
+    """The lines of metrics.jsonl without what depends on the clock."""
+    lines = map(json.loads, Path(output, "metrics.jsonl").read_text().splitlines())
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+def weights(output="run"):
+    """Every tensor of the checkpoint, as one list."""
+    state = torch.load(f"{output}/last.ckpt", weights_only=True)
+    moments = [x for s in state["optimizer"]["state"].values() for x in s.values()]
+    return [*state["model"].values(), *state["average"].values(), *moments]
+
+
+def assert_same_run(one, other):
+    assert records(one) == records(other)
+    pairs = list(zip(weights(one), weights(other), strict=True))
+    assert len(pairs) > 50
+    assert all(torch.equal(a, b) for a, b in pairs)
+    for name in ("best", "last"):
+        models = [modelfile.load_model(f"{run}/{name}.safetensors")[0] for run in (one, other)]
+        states = [list(model.state_dict().values()) for model in models]
+        assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+
+
+def stop_at_step_8(monkeypatch, number):
+    """Send this process the signal `number` while step 8 is logged, once."""
+    write = runlog.RunLog.write
+
+    def write_and_signal(self, record):
+        write(self, record)
+        if record["event"] == "train" and record["step"] == 8:
+            monkeypatch.setattr(runlog.RunLog, "write", write)
+            os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(runlog.RunLog, "write", write_and_signal)
+
+
+def test_a_run_leaves_models_logs_and_scores(folder):
+    result = trained()
+    assert result.stdout == "run/best.safetensors\n"
+    made = {path.name for path in (folder / "run").iterdir()}
+    events = {name for name in made if name.startswith("events.out.tfevents.")}
+    assert made - events == FILES | {"scores.json"}
+    assert len(events) == 1
+
+    valid = [record for record in records() if record["event"] == "valid"]
+    assert [record["step"] for record in valid] == [0, 5, 10, 12]
+    assert [r["step"] for r in records() if r["event"] == "train"] == list(range(1, 13))
+
+    scores = json.loads((folder / "run/scores.json").read_text())
+    best = max(valid, key=lambda record: record["si_sdr_db"])
+    assert scores["si_sdr_db"] == best["si_sdr_db"]
+    assert scores["untrained_si_sdr_db"] == valid[0]["si_sdr_db"]
+    assert scores["improvement_db"] == pytest.approx(best["si_sdr_db"] - valid[0]["si_sdr_db"])
+    assert scores["loss_drop"] == pytest.approx(valid[0]["loss"] - best["loss"])
+    assert (scores["steps"], scores["items_seen"]) == (12, 24)
+
+
+def test_the_model_files_know_what_they_are(folder):
+    trained()
+    model, card = modelfile.load_model("run")
+    assert model.sources == ("modulated", "sines")
+    assert card.card["data"]["train"]["kind"] == "toy"
+    assert card.card["train"]["steps"] == 12
+    scores = json.loads((folder / "run/scores.json").read_text())
+    assert card.card["scores"]["si_sdr_db"] == scores["si_sdr_db"]
+    assert not model.training
+
+
+def test_tensorboard_finds_the_curves_and_examples_to_hear(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trained()
+    board = EventAccumulator(str(folder / "run")).Reload()
+    scalars = board.Scalars("valid/si_sdr_db")
+    assert [scalar.step for scalar in scalars] == [0, 5, 10, 12]
+    assert "train/grad_norm" in board.Tags()["scalars"]
+    assert {"0/mix", "0/ref.sines", "0/est.modulated"} <= set(board.Tags()["audio"])
+
+
+def test_the_configuration_in_the_run_folder_is_complete_and_gives_the_same_run(folder):
+    trained("--set", "train.lr=3e-3")
+    complete = config.load("run/config.yaml")
+    assert complete["train"]["lr"] == 0.003
+    assert complete["train"]["clip"] == 5.0  # a default
+    assert not config.differences(complete, runs.resolve(complete))
+    assert sepcli("run/config.yaml", "-o", "again").exit_code == 0
+    assert_same_run("run", "again")
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(folder):
+    trained(output="whole")
+    killed = subprocess.run(
+        [sys.executable, "-c", DIE_AT_STEP_8, "train", "tiny.yaml", "--threads", "1", "-o", "run"],
+        capture_output=True,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    saved = torch.load("run/last.ckpt", weights_only=True)["step"]
+    assert saved == 5  # between two checkpoints: steps 6 to 8 are lost and done again
+    assert records()[-1]["step"] == 8
+    trained("--resume")
+    assert_same_run("whole", "run")
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "name"), [(signal.SIGTERM, 143, "SIGTERM"), (signal.SIGINT, 130, "SIGINT")]
+)
+def test_a_signal_saves_and_the_run_goes_on_to_the_same_weights(monkeypatch, number, code, name):
+    trained(output="whole")
+    stop_at_step_8(monkeypatch, number)
+    handler = signal.getsignal(number)
+    result = sepcli("tiny.yaml", "-o", "run")
+    assert result.exit_code == code
+    assert result.stderr.endswith(
+        f"Stopped by {name} and saved at step 8 of 12; go on with --resume\n"
+    )
+    assert result.stdout == ""
+    assert signal.getsignal(number) == handler
+    assert torch.load("run/last.ckpt", weights_only=True)["step"] == 8
+    trained("--resume")
+    assert_same_run("whole", "run")
+
+
+def test_a_line_cut_short_by_a_kill_is_dropped(folder):
+    trained("--set", "train.steps=10")
+    before = records()
+    with open("run/metrics.jsonl", "a") as file:
+        file.write('{"event": "train", "st')
+    trained("--set", "train.steps=10", "--resume")
+    assert records() == before
+
+
+def test_a_finished_run_has_nothing_left_to_do(folder):
+    trained()
+    saved = (folder / "run/last.ckpt").stat().st_mtime_ns
+    assert trained("--resume").stdout == "run/best.safetensors\n"
+    assert (folder / "run/last.ckpt").stat().st_mtime_ns == saved
+
+
+def test_speed_may_be_changed_on_resume_but_nothing_that_changes_the_weights(monkeypatch):
+    stop_at_step_8(monkeypatch, signal.SIGTERM)
+    sepcli("tiny.yaml", "-o", "run")
+    result = sepcli("tiny.yaml", "-o", "run", "--resume", "--set", "train.lr=0.5")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: run: was started with another configuration (train.lr: 0.001 -> 0.5); put that "
+        "back, or start a new run with -o\n"
+    )
+    trained("--resume", "--set", "train.save_minutes=1", "--set", "train.log_every=4")
+
+
+def test_the_seed_decides_the_weights():
+    trained(output="zero")
+    trained("--seed", "1", output="one")
+    trained("--set", "train.seed=1", output="same")
+    assert config.load("one/config.yaml")["train"]["seed"] == 1
+    assert config.load("one/config.yaml")["data"]["train"]["seed"] == 1
+    assert_same_run("one", "same")
+    assert records("zero") != records("one")
+
+
+def test_a_dry_run_reports_and_writes_nothing(folder):
+    result = sepcli("tiny.yaml", "--dry-run")
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout)
+    assert report["mixture"] == [2, 1, 800]
+    assert report["references"] == [2, 2, 1, 800]
+    assert report["epochs"] == pytest.approx(2.4)
+    assert report["parameters"] == sum(
+        p.numel() for p in runs.Run("", runs.resolve(config.load("tiny.yaml"))).model.parameters()
+    )
+    assert report["loss"] is not None
+    assert [path.name for path in folder.iterdir()] == ["tiny.yaml"]
+
+
+def test_overfitting_scores_the_items_it_learns():
+    trained("--overfit", "2", "--set", "train.steps=60", "--set", "train.lr=0.02")
+    data = config.load("run/config.yaml")["data"]
+    assert data["train"] == data["valid"]
+    assert data["train"]["items"] == 2
+    scores = json.loads(Path("run/scores.json").read_text())
+    assert scores["items"] == 2
+    assert scores["loss_drop"] > 1
+
+
+def test_progress_as_json_is_the_log_and_quiet_is_silence():
+    result = trained("--progress", "json")
+    lines = [json.loads(line) for line in result.stderr.splitlines()]
+    assert [{k: v for k, v in x.items() if k not in TIMES} for x in lines] == records()
+    assert trained("--quiet", "--overwrite").stderr == ""
+    plain = trained("--overwrite").stderr.splitlines()
+    assert len(plain) == 4
+    assert plain[0].startswith("step 0: validation SI-SDR ")
+
+
+def test_a_run_is_not_replaced_by_accident(folder):
+    trained()
+    (folder / "run/notes.txt").write_text("keep me")
+    before = records()
+    result = sepcli("tiny.yaml", "-o", "run")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: run: holds a training run; go on with --resume, or replace it with --overwrite\n"
+    )
+    result = trained("--skip-existing", "--set", "train.steps=1")
+    assert result.stderr == "run: holds a training run; left as it is\n"
+    assert result.stdout == "run/best.safetensors\n"
+    assert records() == before
+    trained("--overwrite", "--set", "train.steps=1")
+    assert len(records()) == 3
+    assert len(list((folder / "run").glob("events*"))) == 1
+    assert (folder / "run/notes.txt").read_text() == "keep me"
+
+
+def test_a_run_that_cannot_start_leaves_the_old_one_alone(folder):
+    trained()
+    before = records()
+    result = sepcli("tiny.yaml", "-o", "run", "--overwrite", "--set", "model.kernel=7")
+    assert result.exit_code == 1
+    assert records() == before
+
+
+def test_the_default_folder_is_named_after_the_configuration(folder):
+    (folder / "toy").mkdir()
+    (folder / "toy/config.yaml").write_text(TINY)
+    for name, output in (("tiny.yaml", "runs/tiny"), ("toy/config.yaml", "runs/toy")):
+        result = sepcli(name, "--set", "train.steps=1")
+        assert result.stdout == f"{output}/best.safetensors\n"
+
+
+def test_a_score_below_its_limit_fails():
+    result = sepcli("tiny.yaml", "-o", "run", "--fail-under", "si_sdr_db=90")
+    assert result.exit_code == 1
+    assert "Error: below the limit: si_sdr_db " in result.stderr
+    trained("--overwrite", "--fail-under", "si_sdr_db=-90", "--fail-under", "loss_drop=0")
+    for wrong, message in (("sdr=1", "There is no score 'sdr'"), ("loss_drop", "not NAME=NUMBER")):
+        result = sepcli("tiny.yaml", "--fail-under", wrong)
+        assert result.exit_code == 2
+        assert message in result.stderr
+
+
+def test_a_diverging_run_keeps_its_last_good_checkpoint(folder):
+    result = sepcli(
+        *("tiny.yaml", "-o", "run", "--set", "train.steps=400"),
+        *("--set", "train.lr=1e30", "--set", "train.max_bad_steps=3"),
+    )
+    assert result.exit_code == 1
+    assert "Error: training diverged: steps " in result.stderr
+    state = torch.load("run/last.ckpt", weights_only=True)
+    assert all(x.isfinite().all() for x in state["model"].values())
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ("model.name=convtasnet", "unknown model 'convtasnet'; choose from conv_tasnet"),
+        ("model.filtres=8", "unknown setting model.filtres; did you mean filters?"),
+        ("model.name=", "unknown model None; choose from"),
+        ("model=", "model.name is missing; choose from"),
+        ("model.kernel=7", "model: kernel 7"),
+        ("model.hidden=-1", "model: "),
+        ("train.stesp=8", "unknown setting train.stesp; did you mean steps?"),
+        ("trian.steps=8", "unknown setting trian; did you mean train?"),
+        ("train.steps=few", "train.steps must be a whole number, not 'few'"),
+        ("train.loss={sdr: 1}", "unknown loss 'sdr'; choose from"),
+        ("data.valid=", "data.valid.kind is missing; choose from mixtures, toy"),
+        ("data.test.kind=toy", "unknown setting data.test; known: train, valid"),
+        ("data.valid.items=0", "data.valid.items must be at least 1, not 0"),
+        ("data.train={kind: mixtures, speech: nowhere/}", "data.train: nowhere"),
+        ("model.sources=[speech, noise]", "the model's source 'speech' is not in the data"),
+        ("train", "--set train: expected A.B=VALUE"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_one_line(folder, change, line):
+    result = sepcli("tiny.yaml", "-o", "run", "--set", change)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {line}")
+    assert result.stderr.count("\n") == 1
+    assert not (folder / "run").exists()
+
+
+def test_mixture_consistency_of_one_source_is_one_line():
+    changes = ("--set", "model.sources=sines", "--set", "train.mixture_consistency=true")
+    result = sepcli("tiny.yaml", *changes)
+    assert result.exit_code == 1
+    assert "but model.sources is only sines; name all sources" in result.stderr
+
+
+def test_a_missing_configuration_is_asked_wrongly():
+    result = sepcli("absent.yaml")
+    assert result.exit_code == 2
+    assert "File 'absent.yaml' does not exist" in result.stderr
+
+
+def test_resuming_where_there_is_nothing_is_one_line(folder):
+    result = sepcli("tiny.yaml", "-o", "run", "--resume")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: run: no training run to resume; start it without --resume\n"
+    trained()
+    (folder / "run/last.ckpt").unlink()
+    result = sepcli("tiny.yaml", "-o", "run", "--resume")
+    assert result.stderr == (
+        "Error: run/last.ckpt: no such checkpoint; start again with --overwrite\n"
+    )
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(folder):
+    (folder / "file").write_text("in the way")
+    result = sepcli("tiny.yaml", "-o", "file/run")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: file/run: cannot be written (")
