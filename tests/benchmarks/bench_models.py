@@ -1,0 +1,42 @@
+"""Time of the models: the forward pass of (2, 1, 16000), and one 10 ms hop on one thread."""
+
+import time
+
+import torch
+
+from sepcli.models import MODELS, build
+
+RUNS = 30
+
+
+def milliseconds(act):
+    """The least and the median time of `act`, in ms."""
+    times = []
+    for _ in range(RUNS):
+        start = time.perf_counter()
+        act()
+        times.append(1000 * (time.perf_counter() - start))
+    return min(times), sorted(times)[RUNS // 2]
+
+
+@torch.inference_mode()
+def main():
+    for name in sorted(MODELS):
+        model = build(name).eval()
+        x = torch.randn(2, 1, 16000)
+        least, median = milliseconds(lambda model=model, x=x: model(x))
+        print(f"{name:16} forward (2, 1, 16000): min {least:.1f} ms, median {median:.1f} ms")
+        hops = max(1, round(0.01 * model.sample_rate / model.hop))
+        chunk, state = torch.randn(1, 1, hops * model.hop), model.initial_state(1)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        least, median = milliseconds(lambda m=model, c=chunk, s=state: m.step(c, s))
+        torch.set_num_threads(threads)
+        length = 1000 * chunk.shape[-1] / model.sample_rate
+        print(
+            f"{name:16} step of {length:.0f} ms, 1 thread: min {least:.2f} ms, median {median:.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()
