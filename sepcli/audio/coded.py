@@ -4,6 +4,8 @@ libsndfile shortens a cut-off AIFF, AU, CAF, W64, Ogg or MP3 without a word, so 
 formats' own headers promise is compared with what is there first.
 """
 
+import contextlib
+import io
 import os
 import shlex
 import struct
@@ -28,6 +30,19 @@ class SoundFile(soundfile.SoundFile):
 
     def seekable(self):
         return False
+
+
+class Bytes(io.BytesIO):
+    """Bytes as a file for libsndfile, which seeks to before the start of some damaged ones.
+
+    An exception in its callbacks would be printed on stderr; it notices by itself that the
+    position did not change.
+    """
+
+    def seek(self, offset, whence=os.SEEK_SET):
+        with contextlib.suppress(ValueError, OverflowError):
+            super().seek(offset, whence)
+        return self.tell()
 
 
 def open_coded(file, size, name):

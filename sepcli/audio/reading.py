@@ -1,7 +1,6 @@
 """Reading sound: files of every format libsndfile knows, and pipes of WAV or raw PCM."""
 
 import contextlib
-import io
 import os
 import shutil
 import stat
@@ -58,7 +57,8 @@ class Reader:
         if self.frames is not None:
             frames = min(frames, self.frames - self._position)
         if frames <= 0:
-            self._check_end()
+            if self._position == self.frames:
+                self._check_end()
             return np.empty((self.channels, 0), np.float32)
         block = self._read(frames, exact)
         check_finite(self.name, block, self.sample_rate, start=self._position)
@@ -316,7 +316,7 @@ def decode(data, name):
     """
     decoded = wav.decode_wav(data, name) if _is_wav(data[:4], name) else None
     if decoded is None:
-        with _CodedReader(name, io.BytesIO(data), len(data)) as reader:
+        with _CodedReader(name, coded.Bytes(data), len(data)) as reader:
             decoded = reader.rest(), reader.sample_rate
     if decoded[0].shape[1] == 0:
         raise _without_samples(name)

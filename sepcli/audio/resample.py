@@ -5,7 +5,8 @@ import math
 import numpy as np
 import soxr
 
-QUALITY = "HQ"  # 135 dB on tones in the passband, aliases below -148 dB, 37 ms when streamed
+# 130 dB on tones (44.1 ⇄ 16 kHz: 0.01 dB off at 0.9 of the band), 37 ms of delay when streamed.
+QUALITY = "HQ"
 
 
 def _output_length(frames, from_rate, to_rate):

@@ -1,0 +1,344 @@
+"""Broken, absurd and foreign files: each gives one clear line, and costs no memory."""
+
+import io
+import os
+import struct
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+import soundfile
+
+from sepcli import audio
+from sepcli.errors import SepcliError
+
+RATE = 16000
+
+
+def sound(frames=RATE, channels=1):
+    t = np.arange(frames) / RATE
+    tone = 0.5 * np.sin(2 * np.pi * 440 * t)
+    hiss = np.random.default_rng(0).uniform(-0.01, 0.01, (channels, frames))
+    return (tone + hiss).astype(np.float32)
+
+
+def encoded(extension, frames=RATE, subtype=None):
+    """The bytes of a healthy file."""
+    stream = io.BytesIO()
+    subtype = subtype or audio.FORMATS[extension][1][0]
+    with soundfile.SoundFile(
+        stream, "w", RATE, 1, subtype, format=audio.FORMATS[extension][0]
+    ) as file:
+        file.write(sound(frames)[0])
+    return stream.getvalue()
+
+
+def wav(*chunks, kind=b"WAVE"):
+    """A RIFF file of (tag, body) or (tag, body, claimed size)."""
+    body = b"".join(
+        tag + struct.pack("<I", size[0] if size else len(data)) + data + b"\0" * (len(data) % 2)
+        for tag, data, *size in chunks
+    )
+    return b"RIFF" + struct.pack("<I", 4 + len(body)) + kind + body
+
+
+def fmt(tag=1, channels=1, rate=RATE, block=2, bits=16):
+    return b"fmt ", struct.pack("<HHIIHH", tag, channels, rate, 0, block, bits)
+
+
+DATA = (b"data", bytes(200))
+DAMAGED = "; copy or record it again$"
+
+HOSTILE = {
+    "zero bytes": (b"", r"empty \(0 bytes\); check what wrote it$"),
+    "one byte": (b"R", rf"cut off \(1 bytes are there\){DAMAGED}"),
+    "only a magic": (b"RIFF", rf"cut off \(the WAV header ends before any audio\){DAMAGED}"),
+    "no chunks": (wav(), rf"cut off \(the WAV header ends before any audio\){DAMAGED}"),
+    "no data": (wav(fmt()), rf"cut off \(the WAV header ends before any audio\){DAMAGED}"),
+    "no fmt": (wav(DATA), rf"damaged \(a WAV header without a fmt chunk\){DAMAGED}"),
+    "no samples": (wav(fmt(), (b"data", b"")), r"no sound in it \(0 samples\); check what wrote"),
+    "tiny fmt": (wav((b"fmt ", b"\1\0\1\0"), DATA), rf"\(a WAV fmt chunk of 4 bytes\){DAMAGED}"),
+    "huge fmt": (
+        wav((*fmt(), 0xFFFFFFF0), DATA),
+        rf"damaged \(a WAV header chunk of 4294967280 bytes\){DAMAGED}",
+    ),
+    "huge chunk before the samples": (
+        wav(fmt(), (b"LIST", b"abcd", 0xF0000000), DATA),
+        rf"cut off \(the WAV header ends before any audio\){DAMAGED}",
+    ),
+    "a picture": (
+        wav(fmt(), DATA, kind=b"WEBP"),
+        r"a RIFF file of 'WEBP', not of WAVE audio; convert it to WAV first$",
+    ),
+    "0 Hz": (
+        wav(fmt(rate=0), DATA),
+        r"a sample rate of 0 Hz, not 1 to 768000; its header is damaged, make it again$",
+    ),
+    "4 GHz": (wav(fmt(rate=4_000_000_000), DATA), r"a sample rate of 4000000000 Hz, not 1 to"),
+    "no channels": (wav(fmt(channels=0), DATA), r"0 channels, not 1 to 64; its header is damaged"),
+    "1,000 channels": (
+        wav(fmt(channels=1000, block=2000), DATA),
+        r"1000 channels, not 1 to 64; its header is damaged, make it again$",
+    ),
+    "0 bits": (
+        wav(fmt(bits=0), DATA),
+        rf"damaged \(a WAV header of 0 bits, 1 channels and 2 bytes per frame\){DAMAGED}",
+    ),
+    "frames of no size": (
+        wav(fmt(block=0), DATA),
+        rf"damaged \(a WAV header of 16 bits, 1 channels and 0 bytes per frame\){DAMAGED}",
+    ),
+    "a codec nobody knows": (
+        wav(fmt(tag=0x1234), DATA),
+        r"unknown data, not sound in a format that is read here; convert it to WAV, or check that "
+        r"it is the file you meant$",
+    ),
+    "2 GB promised": (
+        wav(fmt(), (*DATA, 0x7FFF0000)),
+        rf"cut off \(100 of 1073709056 samples are there\){DAMAGED}",
+    ),
+    "an exabyte promised": (
+        b"RF64\xff\xff\xff\xffWAVE"
+        + wav((b"ds64", struct.pack("<QQQI", 2**60, 2**60, 2**59, 0)), fmt(), (*DATA, 2**32 - 1))[
+            12:
+        ],
+        rf"cut off \(100 of 576460752303423488 samples are there\){DAMAGED}",
+    ),
+    "text": (b"Dear diary,\ntoday was quiet.\n", r"text, not sound in a format that is read here;"),
+    "a page from the web": (b"<!DOCTYPE html><html>404</html>", r"text, not sound in a format"),
+    "zeros": (bytes(5000), r"unknown data, not sound in a format that is read here;"),
+    "random bytes": (np.random.default_rng(3).bytes(5000), r"unknown data, not sound in a format"),
+    "a Git LFS pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n",
+        r"only a Git LFS pointer; fetch the file itself: git lfs pull$",
+    ),
+    "a FLAC header only": (encoded("flac")[:30], rf"damaged \(in its header: .*\){DAMAGED}"),
+    "an AIFF without samples": (
+        encoded("aiff", frames=0),
+        r"no sound in it \(0 samples\); check what wrote it$",
+    ),
+    "an AU of 1,000 channels": (
+        b".snd" + struct.pack(">5I", 24, 200, 3, RATE, 1000) + bytes(200),
+        r"1000 channels, not 1 to 64|damaged \(in its header",
+    ),
+    "an AU of 0 Hz": (
+        b".snd" + struct.pack(">5I", 24, 200, 3, 0, 1) + bytes(200),
+        r"a sample rate of 0 Hz, not 1 to 768000|damaged \(in its header",
+    ),
+    "a CAF of nothing": (b"caff\0\1\0\0" + bytes(100), r"damaged \(in its header"),
+    "an MP3 of one broken frame": (
+        b"\xff\xfb\x90\x64" + bytes(50),
+        rf"cut off \(54 bytes are there\){DAMAGED}",
+    ),
+}
+FOREIGN = {
+    "MP4 or M4A": b"\0\0\0\x20ftypM4A \0\0\0\0",
+    "Matroska or WebM": b"\x1aE\xdf\xa3\x01\0\0\0\0\0\0\x1f",
+    "WMA or WMV": b"0&\xb2u\x8ef\xcf\x11\xa6\xd9\0\xaa",
+    "AAC": b"\xff\xf1\x50\x80\x03\x9f\xfc\0\0\0\0\0",
+    "AMR": b"#!AMR-WB\n\0\0\0\0",
+}
+
+
+def both_ways(tmp_path, data, pattern):
+    """The file and its bytes are refused with the same line, which starts with their name."""
+    path = tmp_path / "x.wav"
+    path.write_bytes(data)
+    for attempt in (audio.read, audio.info):
+        with pytest.raises(SepcliError, match=pattern) as caught:
+            attempt(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(SepcliError, match=pattern) as caught:
+        audio.decode(data, "000000.mix.wav")
+    assert str(caught.value).startswith("000000.mix.wav: ")
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_file_gives_one_line_and_takes_no_memory(tmp_path, capfd, case):
+    data, pattern = HOSTILE[case]
+    tracemalloc.start()
+    both_ways(tmp_path, data, pattern)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("what", FOREIGN)
+def test_what_needs_another_decoder_is_told_how_to_come_in(tmp_path, what):
+    path = tmp_path / "my song.m4a"
+    path.write_bytes(FOREIGN[what] + bytes(100))
+    with pytest.raises(SepcliError) as caught:
+        audio.read(path)
+    assert str(caught.value) == (
+        f"{path}: {what}, which is not read here; convert it: ffmpeg -i '{path}' out.wav, "
+        f"or pipe it in: ffmpeg -i '{path}' -f wav - | sepcli ... -"
+    )
+
+
+CUT = ["wav", "rf64", "w64", "flac", "ogg", "opus", "mp3", "aiff", "au", "caf"]
+
+
+@pytest.mark.parametrize("part", [0.01, 0.3, 0.6, 0.95])
+@pytest.mark.parametrize("extension", CUT)
+def test_a_file_cut_off_anywhere_is_never_just_shorter(tmp_path, capfd, extension, part):
+    data = encoded(extension, frames=3 * RATE)
+    data = data[: int(part * len(data))]
+    (tmp_path / "x").write_bytes(data)
+    pattern = rf"(cut off \(|damaged \(or cut off: |damaged \(in its header: ).*\){DAMAGED}"
+    with pytest.raises(SepcliError, match=pattern):
+        audio.read(tmp_path / "x")
+    with pytest.raises(SepcliError, match=pattern):
+        audio.decode(data, "x")
+    with (
+        pytest.raises(SepcliError, match=pattern),
+        audio.open_blocks(io.BytesIO(data)) as reader,
+    ):
+        list(reader.blocks(1000))
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("extension", ["wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "w64"])
+def test_random_damage_never_gives_more_than_a_line(extension):
+    healthy = encoded(extension, frames=2000)
+    rng, lines = np.random.default_rng(1), []
+    for _ in range(40):
+        data = bytearray(healthy)
+        for position in rng.integers(0, min(len(data), 200), 3):
+            data[position] = rng.integers(0, 256)
+        try:
+            decoded, rate = audio.decode(bytes(data), "x")
+        except SepcliError as error:
+            lines.append(str(error))
+        else:
+            assert np.isfinite(decoded).all()
+            assert 1 <= rate <= 768_000
+            assert 1 <= len(decoded) <= 64
+    assert lines
+    assert all(line.startswith("x: ") and "\n" not in line for line in lines)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("extension", ["wav", "aiff", "au", "caf"])
+def test_nan_and_infinity_are_refused_with_their_place(tmp_path, extension, value):
+    samples = sound(channels=2)
+    samples[1, 8000] = value
+    samples[0, 8001:] = np.nan
+    path = tmp_path / f"x.{extension}"
+    with soundfile.SoundFile(
+        path, "w", RATE, 2, "FLOAT", format=audio.FORMATS[extension][0]
+    ) as file:
+        file.write(samples.T)
+    what = "NaN" if np.isnan(value) else "infinity"
+    line = rf"x.{extension}: {what} at 0.500 s \(sample 8000\); repair or remove what made it$"
+    with pytest.raises(SepcliError, match=line):
+        audio.read(path)
+    with pytest.raises(SepcliError, match=line):
+        audio.read(path, start=7000, stop=9000)
+    with pytest.raises(SepcliError, match=line), audio.open_blocks(path) as reader:
+        list(reader.blocks(999))
+    with pytest.raises(SepcliError, match=line):
+        audio.decode(path.read_bytes(), f"x.{extension}")
+
+
+def test_a_double_beyond_float32_counts_as_infinity(tmp_path):
+    soundfile.write(tmp_path / "x.wav", np.array([0.0, 1e300]), RATE, subtype="DOUBLE")
+    with pytest.raises(SepcliError, match=r"infinity at 0.000 s \(sample 1\)"):
+        audio.read(tmp_path / "x.wav")
+
+
+def test_a_flac_that_promises_the_moon_takes_no_memory(tmp_path):
+    audio.write(tmp_path / "x.flac", sound(), RATE)
+    data = bytearray((tmp_path / "x.flac").read_bytes())
+    field = int.from_bytes(data[18:26], "big") | (2**36 - 1)  # the largest length there is
+    data[18:26] = field.to_bytes(8, "big")
+    (tmp_path / "x.flac").write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(SepcliError, match=r"cut off \(16000 of 68719476735 samples are there\)"):
+        audio.read(tmp_path / "x.flac")
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_an_mp3_of_varying_bit_rate_must_tell_its_length(tmp_path):
+    """Without its first frame, which holds the length, libmpg123 would lose most of this one."""
+    path = tmp_path / "x.mp3"
+    samples = np.concatenate([sound(5 * RATE)[0], np.zeros(5 * RATE, np.float32)])
+    with soundfile.SoundFile(
+        path, "w", RATE, 1, format="MP3", compression_level=0.5, bitrate_mode="VARIABLE"
+    ) as file:
+        file.write(samples)
+    assert audio.read(path)[0].shape[1] == len(samples)
+    data = path.read_bytes()
+    path.write_bytes(data[data.index(data[:2], 4) :])
+    with pytest.raises(
+        SepcliError,
+        match="an MP3 of varying bit rate that does not tell its length; add that: "
+        r"ffmpeg -i IN\.mp3 -c copy OUT\.mp3$",
+    ):
+        audio.read(path)
+
+
+def test_an_id3_tag_before_an_mp3_is_passed_over(tmp_path):
+    data = encoded("mp3")
+    tag = b"ID3\x04\0\0\0\0\x02\x01" + bytes(257)
+    decoded, _ = audio.decode(tag + data, "x")
+    np.testing.assert_allclose(decoded, audio.decode(data, "x")[0], rtol=0, atol=1e-6)
+    with pytest.raises(SepcliError, match=r"cut off \(\d+ of \d+ bytes are there\)"):
+        audio.decode((tag + data)[:1500], "x")
+
+
+@pytest.mark.parametrize("attempt", [audio.read, audio.info, audio.open_blocks])
+def test_a_path_that_leads_nowhere_gives_one_line(tmp_path, attempt):
+    with pytest.raises(SepcliError) as caught:
+        attempt(tmp_path / "gone.wav")
+    assert str(caught.value) == f"{tmp_path}/gone.wav: no such file; check its spelling"
+    with pytest.raises(SepcliError) as caught:
+        attempt(tmp_path)
+    assert str(caught.value) == f"{tmp_path}: a folder; name a file in it"
+    (tmp_path / "x").write_bytes(b"")
+    with pytest.raises(SepcliError, match=r"x/y\.wav: Not a directory; check that it can be read$"):
+        attempt(tmp_path / "x" / "y.wav")
+
+
+def test_a_file_that_may_not_be_read_gives_one_line(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("builtins.open", refuse)  # file modes do not stop every user
+    with pytest.raises(SepcliError, match=r"^x\.wav: may not be read; change its permissions$"):
+        audio.read("x.wav")
+
+
+def test_files_are_closed_whether_or_not_they_are_sound(tmp_path):
+    (tmp_path / "bad.wav").write_bytes(b"no sound at all")
+    (tmp_path / "cut.flac").write_bytes(encoded("flac")[:5000])
+    audio.write(tmp_path / "good.wav", sound(), RATE)
+    before = len(os.listdir("/dev/fd"))
+    for name in ("bad.wav", "cut.flac", "good.wav"):
+        for _ in range(5):
+            try:
+                audio.read(tmp_path / name)
+                audio.open_blocks(io.BytesIO((tmp_path / name).read_bytes())).close()
+            except SepcliError:
+                pass
+    assert len(os.listdir("/dev/fd")) == before
+
+
+def test_files_are_read_by_many_threads_at_once(tmp_path):
+    audio.write(tmp_path / "x.flac", sound(), RATE)
+    expected, _ = audio.read(tmp_path / "x.flac")
+    results = []
+    threads = [
+        threading.Thread(target=lambda: results.append(audio.read(tmp_path / "x.flac")[0]))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 8
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
