@@ -349,6 +349,7 @@ def test_a_missing_file_in_a_list_fails_when_it_is_read(tmp_path):
         ("[]", "not a JSON object"),
         ("{}", "names no file; write"),
         ('{"mix": "notes.txt"}', "mix is 'notes.txt'; write the path of an audio file"),
+        (r'{"mix": "a\u0000.wav"}', "mix is "),
         ('{"mix": 3}', "mix is 3; write"),
         ('{"mix": {"a": {"b": 1}}}', "mix is {'a': {'b': 1}}; write"),
         ('{"ref": "a.wav"}', 'ref is \'a.wav\'; write {"ref": {"speech": "a.wav"}}'),

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sepcli.data.samples import Sample, open_sample_writer, read_samples
+from sepcli.data.tarstream import TarWriter
 from sepcli.errors import SepcliError
 from tests.samples import from_tar, make_sample, to_tar, tone
 
@@ -140,6 +141,22 @@ def test_a_member_whose_file_is_missing_leaves_the_stream_whole(tmp_path):
             writer.write(broken)
         writer.write(make_sample(1))
     assert [sample.key for sample in from_tar(stream.getvalue())] == ["000001"]
+
+
+def test_a_stream_that_broke_within_a_sample_is_not_continued():
+    class Full(io.BytesIO):
+        def write(self, data):
+            if self.tell() > 2000:
+                raise OSError(28, "No space left on device")
+            return super().write(data)
+
+    writer = TarWriter(Full())
+    with pytest.raises(SepcliError, match="standard output: No space left on device"):
+        writer.write(make_sample())
+    with pytest.raises(SepcliError, match="ends within a sample that could not be written"):
+        writer.write(make_sample())
+    with pytest.raises(SepcliError, match="ends within a sample that could not be written"):
+        writer.close()
 
 
 def test_an_unbuffered_pipe_that_takes_a_few_bytes_at_a_time_loses_none():
@@ -387,9 +404,10 @@ def test_a_member_added_behind_a_complete_sample_is_noticed():
         (b"\xff\xfe", "not JSON"),
         (b"[1, 2]", "not a JSON object"),
         (b"[" * 10**5, "not JSON"),
-        (b'{"sample_rate": "16k"}', "sample_rate is '16k'; write whole hertz"),
+        (b'{"sample_rate": "16k"}', "sample_rate is '16k'; write hertz, such as 16000"),
         (b'{"sample_rate": -1}', "sample_rate is -1"),
         (b'{"sample_rate": true}', "sample_rate is True"),
+        (b'{"sample_rate": 1' + b"0" * 4000 + b"}", "sample_rate is 10000"),
         (b'{"fields": "mix.wav"}', "fields is 'mix.wav'; write a list"),
         (b'{"fields": [1]}', "fields is"),
         (b'{"targets": {"a": 1}}', "targets is"),

@@ -114,6 +114,19 @@ def test_the_json_is_strict_and_takes_numbers_of_numpy():
     }
 
 
+def test_json_that_is_nested_too_deeply_is_one_line():
+    value = []
+    for _ in range(100_000):
+        value = [value]
+    with pytest.raises(SepcliError, match="a: its JSON is nested too deeply; flatten it"):
+        Sample("a", {"deep": value}).json()
+
+
+def test_a_signal_that_is_not_finite_is_an_error_that_names_it():
+    with pytest.raises(SepcliError, match=r"000000\.est\.speech\.wav: NaN"):
+        make_sample().set_audio("est.speech", np.full((1, 8), np.nan))
+
+
 def test_the_json_of_a_caller_is_left_alone():
     meta = {"seed": 1}
     Sample("a", meta).set_audio("mix", tone(), 16000)

@@ -50,7 +50,7 @@ def _listed_files(record, folder, where):
         raise SepcliError(f'{where}: names no file; write {{"mix": "a.wav"}}')
     for name, path in named.items():
         extension = split_audio_name(path)[1] if isinstance(path, str) else ""
-        if not extension:
+        if not extension or "\0" in path:
             raise SepcliError(f"{where}: {name} is {path!r:.80}; write the path of an audio file")
         yield f"{name}{extension}", folder / path
 

@@ -2,12 +2,12 @@
 
 import io
 import json
-import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sepcli.audio import AUDIO_EXTENSIONS, decode, encode_wav, open_blocks, read
+from sepcli.audio.checks import HIGHEST_RATE
 from sepcli.errors import SepcliError
 
 ROLES = ("mix", "ref", "enroll", "est")  # the order in which members are written
@@ -134,7 +134,7 @@ class Sample:
         rate = self.sample_rate if sample_rate is None else sample_rate
         if rate != self.meta.setdefault("sample_rate", rate):
             raise ValueError(f"{self.label()} is {self.meta['sample_rate']} Hz, not {rate} Hz")
-        encoded = encode_wav(signal, rate)
+        encoded = encode_wav(signal, rate, name=self.label(f"{name}.wav"))
         while (old := self.find(name)) is not None:
             del self.members[old]
         self.members[f"{name}.wav"] = encoded
@@ -170,23 +170,15 @@ class Sample:
 
 def json_line(record):
     """Bytes of one line of strict JSON; NaN and infinities, which JSON lacks, become null."""
+    settings = {"default": lambda value: value.tolist()}  # numbers and arrays of NumPy
     try:
-        text = json.dumps(record, allow_nan=False, default=_from_numpy)
+        text = json.dumps(record, allow_nan=False, **settings)
     except ValueError:
-        text = json.dumps(_finite(record), default=_from_numpy)
+        lenient = json.loads(json.dumps(record, **settings), parse_constant=lambda name: None)
+        text = json.dumps(lenient)
+    except RecursionError:
+        raise SepcliError(f"{record['key']}: its JSON is nested too deeply; flatten it") from None
     return text.encode() + b"\n"
-
-
-def _from_numpy(value):
-    return _finite(value.tolist())
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {name: _finite(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def parse_meta(data, name):
@@ -198,8 +190,8 @@ def parse_meta(data, name):
     if not isinstance(meta, dict):
         raise SepcliError(f"{name}: not a JSON object but {data[:20]!r}; write it as {{…}}")
     rate = meta.get("sample_rate")
-    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int) or rate < 1):
-        raise SepcliError(f"{name}: sample_rate is {rate!r}; write whole hertz, such as 16000")
+    if rate is not None and (type(rate) is not int or not 1 <= rate <= HIGHEST_RATE):
+        raise SepcliError(f"{name}: sample_rate is {rate!r:.40}; write hertz, such as 16000")
     for entry in ("fields", "targets"):
         value = meta.get(entry)
         if value is not None and not _is_names(value):

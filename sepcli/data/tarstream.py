@@ -32,6 +32,7 @@ class TarWriter:
         """stream: binary, need not seek; errors call it `name`."""
         self.count = 0
         self._stream, self._name = stream, name
+        self._whole = True  # ends behind a sample
 
     def skips(self, key):
         """Whether `write` would leave out the sample `key`: never."""
@@ -40,9 +41,10 @@ class TarWriter:
     def write(self, sample):
         """Write one sample, json first, and flush; returns True. Same sample, same bytes.
 
-        Raises SepcliError, mostly before anything of the sample is written, so that others can
-        follow, for a name that does not fit into a tar and a file that cannot be read.
+        Raises SepcliError before anything is written, so that other samples can follow, for a
+        name that does not fit into a tar and a file that cannot be read.
         """
+        self._check_whole()
         prefix = prefix_of(sample.key)
         if not (match := _NAME.fullmatch(f"{prefix}.json")) or match[1] != prefix:
             raise SepcliError(f"{sample.key!r} cannot be a name in a tar; give the sample another")
@@ -51,19 +53,26 @@ class TarWriter:
         with explained(self._name):
             sizes = [_size(content) for content in contents.values()]
             headers = [header(f"{prefix}.{n}", s) for n, s in zip(contents, sizes, strict=True)]
+            self._whole = False
             for head, size, content in zip(headers, sizes, contents.values(), strict=True):
                 self._member(head, size, content)
             self._stream.flush()
+        self._whole = True
         self.count += 1
         return True
 
     def close(self):
         """Write the closing count and the two zero blocks that end a tar archive."""
+        self._check_whole()
         count = json_line({"count": self.count})
         with explained(self._name):
             self._member(header(END, len(count)), len(count), count)
             self._put(END_OF_ARCHIVE)
             self._stream.flush()
+
+    def _check_whole(self):
+        if not self._whole:
+            raise SepcliError(f"{self._name}: ends within a sample that could not be written")
 
     def _member(self, head, size, content):
         self._put(head)
