@@ -14,6 +14,7 @@ from scipy import fft
 from sepcli.dsp import level, room
 
 SILENT = -99  # dB
+FRAME = 3  # hops: two of sound and one for what the filter adds
 
 # Formants F1-F4 in Hz of an adult male. F1-F3 of the vowels: Peterson & Barney, "Control methods
 # used in a study of the vowels", JASA 24, 1952, table II.
@@ -85,9 +86,9 @@ class Voice:
     f0: float  # Hz, the middle of the intonation
     tract: float  # all formants are multiplied by it: 1.0 a man's vocal tract, 1.18 a woman's
     rate: float  # syllables per second
-    liveliness: float  # semitones of a pitch accent
+    liveliness: float  # semitones that accents move the pitch by
     tilt: float  # Hz from where the voice falls another 6 dB per octave
-    breath: float  # amplitude of the aspiration noise re the glottal pulses
+    breath_db: float  # power of the aspiration noise re the glottal pulses
 
 
 def voice(number):
@@ -98,14 +99,19 @@ def voice(number):
         f0=rng.uniform(165, 235) if high else rng.uniform(85, 145),
         tract=rng.uniform(1.1, 1.24) if high else rng.uniform(0.92, 1.06),
         rate=rng.uniform(3.8, 5.4),
-        liveliness=rng.uniform(1.0, 4.0),
+        liveliness=rng.uniform(1.5, 5.0),
         tilt=rng.uniform(900, 3000),
-        breath=10 ** rng.uniform(-2.0, -1.0),
+        breath_db=rng.uniform(-18, -8),
     )
 
 
 def speech(samples, sample_rate, rng, voice_number=0):
     """Made-up speech (T,) float32 of one voice, RMS -25 dB re full scale; never silent."""
+    if samples < sample_rate:  # it might fall into a pause: cut it out where someone speaks
+        longer = speech(2 * sample_rate, sample_rate, rng, voice_number)
+        loudest = int(np.argmax(np.abs(longer)))
+        start = min(max(0, loudest - samples // 2), longer.size - samples)
+        return longer[start : start + samples]
     who = voice(voice_number)
     segments, pitch = _utterance(who, samples / sample_rate, rng)
     out = _voiced(who, segments, pitch, samples, sample_rate, rng)
@@ -117,7 +123,7 @@ def _utterance(who, seconds, rng):
     """Phrases of syllables for at least `seconds`.
 
     Returns (segments, pitch): one row per segment (start s, end s, F1-F4 Hz, voice dB, noise dB,
-    noise centre Hz, noise width Hz), and one per syllable (time s, F0 Hz).
+    noise centre Hz, noise width Hz), and two per syllable (time s, F0 Hz).
     """
     rows, pitch = [], []
     rest = (300, 1500, 2500, 3500)
@@ -131,7 +137,7 @@ def _utterance(who, seconds, rng):
     say(0.02 + 0.25 * rng.random(), rest, SILENT, SILENT, 0, 1)
     while now < seconds:
         count = int(rng.integers(3, 10))
-        for i, draw in enumerate(rng.random((count, 10)).tolist()):
+        for i, draw in enumerate(rng.random((count, 11)).tolist()):
             last = i == count - 1
             stress_db = 3 * draw[0] - 4 * i / count - 3 * last
             if draw[1] < 0.85:
@@ -144,8 +150,9 @@ def _utterance(who, seconds, rng):
             if draw[5] < 0.25:
                 second = VOWELS[int(draw[6] * len(VOWELS))]
                 say(0.5 * length, second, stress_db - 2, SILENT, 0, 1)
-            accent = who.liveliness * (draw[7] - 0.3 + 2 * (0.4 - i / count))
-            pitch.append(((begin + now) / 2, who.f0 * 2 ** (accent / 12)))
+            accent = draw[7] - 0.3 + 1.5 * (0.4 - i / count)
+            for time, bend in ((begin, 0.0), (now, draw[10] - 0.6)):
+                pitch.append((time, who.f0 * 2 ** (who.liveliness * (accent + bend) / 12)))
             if draw[8] < 0.4:
                 for segment in CODAS[int(draw[9] * len(CODAS))]:
                     say(*segment)
@@ -169,29 +176,34 @@ def _voiced(who, segments, pitch, samples, sample_rate, rng):
     frames = np.flatnonzero(voice_db > -45)
     formants = [who.tract * _track(segments, 2 + k, times[frames], 0.03) for k in range(4)]
 
-    excitation = np.zeros((times.size + 1) * hop + 1, np.float32)  # sample 0 is at index hop
+    pulses = np.zeros((times.size + 1) * hop + 1, np.float32)  # time 0 is at index hop
     at = _pulse_times(who, pitch, times[-1], rng)
     size = level.multiplier(_track(segments, 6, at, 0.008) + 0.4 * rng.standard_normal(at.size))
     where, between = np.divmod(at * sample_rate + hop, 1)
-    excitation[where.astype(int)] = size * (1 - between)
-    excitation[where.astype(int) + 1] += size * between
+    pulses[where.astype(int)] = size * (1 - between)
+    pulses[where.astype(int) + 1] += size * between
 
-    breath = rng.standard_normal((frames.size, 2 * hop), np.float32)
-    breath *= (who.breath * level.multiplier(voice_db[frames]) / np.sqrt(who.f0 / 30))[:, None]
-    windows = _frames(excitation, frames, hop)
-    windows += breath * 0.1
+    breath = np.diff(rng.random(pulses.size + 1, np.float32))  # power 1/6, rising with frequency
+    power = 6 * level.from_db(voice_db[frames] + who.breath_db) * who.f0 / sample_rate
+    windows = _frames(breath, frames, hop)
+    windows *= np.sqrt(power, dtype=np.float32)[:, None]
+    windows += _frames(pulses, frames, hop)
     windows *= np.hanning(2 * hop + 1)[:-1].astype(np.float32)
-    spectra = fft.rfft(windows, 4 * hop)
-    spectra *= _source(who, sample_rate, 4 * hop)
-    spectra /= fft.rfft(_formant_polynomial(formants, sample_rate), 4 * hop)
+    spectra = fft.rfft(windows, FRAME * hop) * _source(who, sample_rate, FRAME * hop)
+    # In float64: at 48 kHz the low resonances cancel the coefficients to 1e-6 of their size.
+    below = fft.rfft(_formant_polynomial(formants, sample_rate), FRAME * hop).astype(np.complex64)
+    spectra *= below.conj()  # divides by it, twice as fast as a complex division
+    spectra /= np.square(below.real) + np.square(below.imag)
     out = _overlap_add(spectra, frames, times.size, hop)[hop : hop + samples]
     return out / max(1e-9, np.sqrt(np.mean(out**2) * times.size / max(1, frames.size)))
 
 
 def _pulse_times(who, pitch, seconds, rng):
-    """Instants in s of the glottal pulses up to `seconds`, with 0.5 % of jitter."""
+    """Instants in s of the glottal pulses up to `seconds`, with flutter and 0.5 % of jitter."""
     t = np.arange(0, seconds, 0.004)
     f0 = np.interp(t, pitch[:, 0], pitch[:, 1])
+    for rate in (12.7, 7.1, 4.7):  # Hz; Klatt & Klatt, JASA 87, 1990, equation 1
+        f0 *= 1 + 0.005 * np.sin(2 * np.pi * (rate * t + rng.random()))
     cycles = np.cumsum(f0) * 0.004
     at = np.interp(np.arange(cycles[0], cycles[-1]), cycles, t)
     at += 0.005 / who.f0 * rng.standard_normal(at.size)
@@ -204,10 +216,10 @@ def _frames(signal, frames, hop):
 
 
 def _overlap_add(spectra, frames, count, hop):
-    """Sum of the inverse transforms, each 4 hop long and starting at `frames` · hop."""
-    blocks = fft.irfft(spectra, 4 * hop).reshape(-1, 4, hop)  # (N, 4, hop)
-    out = np.zeros((count + 4, hop), np.float32)
-    for k in range(4):
+    """Sum of the inverse transforms, each FRAME hops long and starting at `frames` · hop."""
+    blocks = fft.irfft(spectra, FRAME * hop).reshape(-1, FRAME, hop)  # (N, FRAME, hop)
+    out = np.zeros((count + FRAME, hop), np.float32)
+    for k in range(FRAME):
         out[frames + k] += blocks[:, k]
     return out.ravel()
 
@@ -237,7 +249,7 @@ def _resonance(centre, bandwidth, sample_rate):
 
 def _formant_polynomial(formants, sample_rate):
     """Denominator (N, 9) of four resonators in cascade, each 1 at 0 Hz; formants: 4 × (N,) Hz."""
-    poly = np.zeros((formants[0].size, 9), np.float32)
+    poly = np.zeros((formants[0].size, 9))
     poly[:, 0] = 1
     for centre, bandwidth in zip(formants, BANDWIDTHS, strict=True):
         b1, b2 = _resonance(np.minimum(centre, 0.48 * sample_rate), bandwidth, sample_rate)
@@ -256,14 +268,17 @@ def _unvoiced(segments, samples, sample_rate, rng):
     frames = np.flatnonzero(noise_db > -50)
     row = np.searchsorted(segments[:, 1], times[frames]).clip(max=len(segments) - 1)
     centre, width = segments[row, 8:9], segments[row, 9:10]
-    frequencies = np.arange(2 * hop + 1) * sample_rate / (4 * hop)
+    n = FRAME * hop
+    frequencies = np.arange(n // 2 + 1) * sample_rate / n
     shape = np.exp(-0.5 * ((frequencies - centre) / width) ** 2)
-    # Of white noise a Gaussian band of this width keeps width·√π / Nyquist of the power.
-    size = level.multiplier(noise_db[frames]) / np.sqrt(width[:, 0] * 3.545 / sample_rate)
-    windows = rng.standard_normal((frames.size, 2 * hop), np.float32)
-    # Independent noise in each frame: sine windows, whose squares add up to one.
+    # A band of this shape keeps width · √π / Nyquist of the power of white noise.
+    power = level.from_db(noise_db[frames]) / (width[:, 0] * 2 * np.sqrt(np.pi) / sample_rate)
+    shape *= np.sqrt(12 * power)[:, None]
+    windows = rng.random((frames.size, 2 * hop), np.float32)
+    windows -= 0.5  # power 1/12
+    # The noise of each frame is its own: sine windows, whose squares add up to one.
     windows *= np.sin(np.pi * (np.arange(2 * hop) + 0.5) / (2 * hop)).astype(np.float32)
-    spectra = fft.rfft(windows, 4 * hop) * (shape * size[:, None]).astype(np.float32)
+    spectra = fft.rfft(windows, n) * shape.astype(np.float32)
     return _overlap_add(spectra, frames, times.size, hop)[hop : hop + samples]
 
 
