@@ -97,6 +97,9 @@ def test_the_rate_is_that_of_the_first_signal_unless_the_json_says_it():
     sample = Sample("a", {}, {"ref.x.wav": encode_wav(tone(), 8000)})
     assert sample.sample_rate == 8000
     assert Sample("a", {"sample_rate": 44100}).sample_rate == 44100
+    unsaid = Sample("a", {"sample_rate": None}, {"mix.wav": encode_wav(tone(), 8000)})
+    assert unsaid.audio("mix").shape == (1, 160)
+    assert unsaid.sample_rate == 8000
     with pytest.raises(SepcliError, match="sample a: no audio and no sample_rate"):
         _ = Sample("a", {}, {"note.txt": b""}).sample_rate
 

@@ -47,11 +47,13 @@ class Sample:
 
     def __post_init__(self):
         self.meta = {**self.meta, "key": self.key, "fields": self.ordered()}
+        if self.meta.get("sample_rate", 0) is None:
+            del self.meta["sample_rate"]
 
     @property
     def sample_rate(self):
         """In Hz, from `meta` or else the first signal's header; SepcliError when there is none."""
-        if self.meta.get("sample_rate") is None:
+        if "sample_rate" not in self.meta:
             names = [name for name in self.ordered() if split_audio_name(name)[1]]
             if not names:
                 raise SepcliError(
@@ -160,7 +162,7 @@ class Sample:
     def json(self):
         """`meta` as one line of JSON bytes: key, sample_rate, fields and targets first."""
         record = {"key": self.key}
-        if any(split_audio_name(name)[1] for name in self.members) or self.meta.get("sample_rate"):
+        if any(split_audio_name(name)[1] for name in self.members) or "sample_rate" in self.meta:
             record["sample_rate"] = self.sample_rate
         record["fields"] = self.ordered()
         record["targets"] = self.targets
