@@ -74,6 +74,17 @@ def test_a_silent_reference_has_no_score(metric):
     assert score.note == "silent reference"
 
 
+@pytest.mark.parametrize("gain", [1e-6, 1e-14, 1e-16, 1e-38, 1e-300])
+def test_very_quiet_signals_have_a_score_or_a_reason(metric, gain):
+    reference = voice()
+    estimate, mixture = reference + 0.3 * noise(reference), reference + noise(reference)
+    for quiet in (
+        metric(gain * estimate, reference, RATE, mixture),
+        metric(estimate, gain * reference, RATE, mixture),
+    ):
+        assert np.isfinite(quiet) or quiet.note in ("silent estimate", "silent reference")
+
+
 def test_scores_do_not_depend_on_what_was_scored_before(metric):
     reference = voice()
     arguments = reference + noise(reference), reference, RATE, reference + 2 * noise(reference)

@@ -128,7 +128,7 @@ def command(
     check_usage(estimates, references, mixtures, names, limits, old, form)
     before = report.load(old) if old else None
     rows = score(estimates, references, mixtures, names, jobs, strict, input_type)
-    rows = list(watch(rows, progress, quiet, piped=estimates in (None, "-")))
+    rows = collect(rows, progress, quiet)
     if all(row.error for row in rows):
         raise SepcliError(f"none of {len(rows)} could be scored, see above")
     scores = report.build(rows, [aggregate] if aggregate else None)
@@ -137,7 +137,7 @@ def command(
     show(scores, form, output)
     complaints = report.shortfalls(scores, limits, aggregate or "mean")
     if scores["failed"]:
-        complaints.append(f"{len(scores['failed'])} of {len(rows)} could not be scored")
+        complaints.append(f"{len(scores['failed'])} of {len(rows)} could not be scored, see above")
     for line in complaints:
         click.echo(f"Error: {line}", err=True)
     if complaints:
@@ -174,28 +174,22 @@ def score(estimates, references, mixtures, names, jobs, strict, input_type):
     return evaluate(samples, names, jobs=jobs)
 
 
-def watch(rows, progress, quiet, piped):
-    """Pass rows on, naming those that failed on standard error, where a bar may count them.
+def collect(rows, progress, quiet):
+    """The list of rows; on standard error appear the progress and the first failures."""
+    collected = []
 
-    There is no bar when the input is a pipe: the commands upstream draw theirs there.
-    """
-    import json
+    def records():
+        for row in rows:
+            collected.append(row)
+            yield {"key": row.key, "target": row.target, "error": row.error}
 
-    failed = 0
-    draw = progress == "auto" and not quiet and not piped and sys.stderr.isatty()
-    if draw:
-        from rich.console import Console
-        from rich.progress import track
-
-        rows = track(rows, "Scoring", console=Console(stderr=True), transient=True)
-    for row in rows:
-        if progress == "json" and not quiet:
-            click.echo(json.dumps({"key": row.key, "target": row.target}), err=True)
-        if row.error:
-            failed += 1
-            if failed <= MOST_FAILURES:
-                click.echo(f"Failed: {row.error}", err=True)
-        yield row
+    failures = 0
+    for record in options.watch(records(), "Scoring", progress, quiet):
+        if record["error"]:
+            failures += 1
+            if failures <= MOST_FAILURES:
+                click.echo(f"Failed: {record['error']}", err=True)
+    return collected
 
 
 def show(scores, form, output):

@@ -1,14 +1,11 @@
 """Score the estimates in samples against their references."""
 
 import itertools
-import multiprocessing
-import signal
-from collections import deque
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
 from sepcli import metrics
+from sepcli.data.workers import in_order
 from sepcli.errors import SepcliError
 
 DEFAULT = ("si-sdri", "si-sdr", "pesq", "stoi")
@@ -47,7 +44,7 @@ def evaluate(samples, names=None, *, jobs=1):
             "or name both: sepcli eval EST REF"
         )
     score = partial(score_sample, names=names)
-    for rows in _ordered_map(score, itertools.chain([first], samples), jobs):
+    for rows in in_order(score, itertools.chain([first], samples), jobs=jobs):
         yield from rows
 
 
@@ -125,28 +122,3 @@ def _without_reference(sample):
         f"{sample.label()}: no reference for {', '.join(sample.ests())}, "
         f"only {', '.join(sample.refs()) or 'nothing'}; give both the same name"
     )
-
-
-def _ordered_map(function, items, jobs):
-    """map(function, items) in `jobs` processes, with at most two items for each under way."""
-    if jobs == 1:
-        yield from map(function, items)
-        return
-    # Forking a process that has threads (BLAS, a progress bar) can deadlock: start afresh.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, context, initializer=_ignore_interrupts)
-    try:
-        pending = deque()
-        for item in items:
-            pending.append(pool.submit(function, item))
-            if len(pending) == 2 * jobs:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _ignore_interrupts():
-    """Leave Ctrl-C, which reaches every process, to the one that talks to the user."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

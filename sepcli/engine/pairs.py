@@ -45,6 +45,11 @@ def pair(estimates, references, mixtures=None):
                 _add(sample, f"ref.{target}", refs[there], reference)
                 if mixed := _mixture(there, est, refs, mixes, mixtures):
                     _add(sample, "mix", mixed, mixed.mix)
+    if not any(est.signals for est in ests.values()):
+        raise SepcliError(
+            f"{estimates}: no estimates, {_example(ests)} has {_members(ests)}; "
+            "name the folder that has est.* or files called like the references"
+        )
     if not matched:
         raise SepcliError(
             f"{estimates} and {references}: no names in common, here {_example(ests)}, "
@@ -132,3 +137,7 @@ def _mixture(key, est, refs, mixes, place):
 
 def _example(found):
     return next((each.sample.key for each in found.values()), "nothing")
+
+
+def _members(found):
+    return next((", ".join(each.sample.ordered()) for each in found.values()), "nothing")
