@@ -26,16 +26,16 @@ train: {steps: 12, batch: 2, warmup: 2, log_every: 1, validate_every: 5, ema: 0.
 FILES = {"best.safetensors", "config.yaml", "last.ckpt", "last.safetensors", "metrics.jsonl"}
 TIMES = ("minutes", "items_per_s")
 
-# Kills its own process, which no handler sees, right after step 8 was logged.
-DIE_AT_STEP_8 = """
+# Runs `sepcli` and does something to its own process right after step 8 was logged.
+AT_STEP_8 = """
 import os, signal
 from sepcli.engine import runlog
 write = runlog.RunLog.write
-def write_and_die(self, record):
+def write_and_act(self, record):
     write(self, record)
     if record["event"] == "train" and record["step"] == 8:
-        os.kill(os.getpid(), signal.SIGKILL)
-runlog.RunLog.write = write_and_die
+        {action}
+runlog.RunLog.write = write_and_act
 from sepcli.cli import main
 main()
 """
@@ -149,15 +149,22 @@ def test_the_configuration_in_the_run_folder_is_complete_and_gives_the_same_run(
     assert_same_run("run", "again")
 
 
-def test_a_killed_run_goes_on_to_the_same_weights(folder):
+@pytest.mark.parametrize(
+    ("action", "code", "step"),
+    [
+        # No handler sees this; steps 6 to 8 are lost and done again.
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, 5),
+        # Reaches the worker process too, as from a terminal or a batch system.
+        ("os.killpg(0, signal.SIGTERM)", 143, 8),
+    ],
+)
+def test_a_killed_run_goes_on_to_the_same_weights(action, code, step):
     trained(output="whole")
-    killed = subprocess.run(
-        [sys.executable, "-c", DIE_AT_STEP_8, "train", "tiny.yaml", "--threads", "1", "-o", "run"],
-        capture_output=True,
-    )
-    assert killed.returncode == -signal.SIGKILL
-    saved = torch.load("run/last.ckpt", weights_only=True)["step"]
-    assert saved == 5  # between two checkpoints: steps 6 to 8 are lost and done again
+    python = [sys.executable, "-c", AT_STEP_8.format(action=action)]
+    train = ["train", "tiny.yaml", "-o", "run", "--threads", "1", "--set", "train.workers=1"]
+    killed = subprocess.run([*python, *train], start_new_session=True, capture_output=True)
+    assert killed.returncode == code, killed.stderr.decode()
+    assert torch.load("run/last.ckpt", weights_only=True)["step"] == step
     assert records()[-1]["step"] == 8
     trained("--resume")
     assert_same_run("whole", "run")

@@ -133,7 +133,7 @@ def _loader(data, order, workers):
         batch_sampler=order,
         num_workers=workers,
         collate_fn=_collate,
-        worker_init_fn=_ignore_interrupt,
+        worker_init_fn=_leave_signals_to_the_parent,
         generator=torch.Generator(),
     )
 
@@ -155,9 +155,10 @@ def _raised(loader):
         yield batch
 
 
-def _ignore_interrupt(_worker):
-    """Ctrl-C reaches every process of the terminal; only the one that saves should act on it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_parent(_worker):
+    """Ctrl-C, and many a SIGTERM, reach every process; only the one that saves should act on it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _classes(kind, section):

@@ -25,13 +25,13 @@ def save(path, state):
         part.unlink(missing_ok=True)
 
 
-def load(path, device="cpu"):
-    """Read what `save` wrote, tensors on `device`; runs no code from the file.
+def load(path):
+    """Read what `save` wrote, tensors on the CPU; runs no code from the file.
 
     Raises SepcliError when there is none, or it is not one.
     """
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise SepcliError(f"{path}: no such checkpoint; start again with --overwrite") from None
     except Exception as error:  # a damaged pickle can fail in any way

@@ -205,7 +205,7 @@ def resume(config, folder, **options):
             "put that back, or start a new run with -o"
         )
     run = Run(folder, config, **options)
-    run.state.load_state_dict(checkpoint.load(folder / CHECKPOINT, options.get("device", "cpu")))
+    run.state.load_state_dict(checkpoint.load(folder / CHECKPOINT))
     _trim(folder / METRICS, run.state)
     return run
 

@@ -50,8 +50,8 @@ def separate(model, mix, settings):
 
 def measured(estimates, refs):
     """SI-SDR (B, S) in dB, mean over channels; NaN where the reference is silent."""
-    values = losses.si_sdr(estimates.double(), refs.double()).mean(-1)
-    return values.masked_fill(refs.abs().amax((-2, -1)) < SILENCE, float("nan"))
+    values = losses.si_sdr(estimates, refs).mean(-1)
+    return values.masked_fill(refs.abs().amax((-2, -1)) < SILENCE, float("nan")).cpu()
 
 
 def pick_examples(sources, mix, refs, estimates):
