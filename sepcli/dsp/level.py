@@ -71,9 +71,7 @@ def snr_db(estimate, reference):
     reference = np.asarray(reference, dtype=np.float64)
     estimate = np.asarray(estimate, dtype=np.float64)
     if estimate.shape != reference.shape:
-        raise ValueError(
-            f"estimate {estimate.shape} and reference {reference.shape} differ in shape"
-        )
+        raise ValueError(f"shapes differ: estimate {estimate.shape}, reference {reference.shape}")
     return -float(to_db(mean_square(estimate - reference) / _loud(reference, "the reference")))
 
 
