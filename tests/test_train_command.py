@@ -1,5 +1,6 @@
 """`sepcli train` and its run folder: what is written, how it stops, and how it goes on."""
 
+import errno
 import json
 import os
 import signal
@@ -377,3 +378,31 @@ def test_a_folder_that_cannot_be_made_is_one_line(folder):
     result = sepcli("tiny.yaml", "-o", "file/run")
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: file/run: cannot be written (")
+
+
+def test_a_configuration_that_is_no_run_is_never_replaced(folder):
+    (folder / "config.yaml").write_text(TINY)
+    result = sepcli("config.yaml", "-o", ".", "--overwrite")
+    assert result.exit_code == 1
+    assert "Error: .: holds a config.yaml that would be replaced; choose another" in result.stderr
+    assert (folder / "config.yaml").read_text() == TINY
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(monkeypatch):
+    trained(output="whole")
+    with monkeypatch.context() as patch:
+        write = runlog.RunLog.write
+
+        def write_or_fail(self, record):
+            if record["event"] == "train" and record["step"] == 8:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            write(self, record)
+
+        patch.setattr(runlog.RunLog, "write", write_or_fail)
+        result = sepcli("tiny.yaml", "-o", "run", "-q")
+    assert result.stderr == (
+        "Error: run: cannot be written ([Errno 28] No space left on device); make room and go on "
+        "with --resume\n"
+    )
+    trained("--resume")
+    assert_same_run("whole", "run")

@@ -39,7 +39,7 @@ class Limit(click.ParamType):
 @click.option("-o", "--output", metavar="DIR", help="Run folder. [default: runs/NAME-OF-CONFIG]")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run folder.")
 @options.overwrite
-@click.option("--dry-run", is_flag=True, help="One step and one validation; write nothing.")
+@click.option("--dry-run", is_flag=True, help="Two steps and a validation; write nothing.")
 @click.option("--overfit", type=click.IntRange(min=1), metavar="N", help="Learn N items by heart.")
 @click.option(
     "--fail-under",
@@ -67,7 +67,7 @@ def command(ctx, config, overrides, output, overfit, limits, seed, device, threa
     """
     import torch
 
-    from sepcli.engine import runs
+    from sepcli.engine import modelfile, runs
     from sepcli.engine.separate import pick_device
 
     if ctx.get_parameter_source("seed") is not ParameterSource.DEFAULT:
@@ -90,7 +90,7 @@ def command(ctx, config, overrides, output, overfit, limits, seed, device, threa
             run = runs.start(settings, folder, overwrite=bool(flags["overwrite"]), **chosen)
         train(ctx, run, flags["progress"], flags["quiet"])
         check_limits(run.scores(), limits)
-    click.echo(folder / runs.BEST)
+    click.echo(modelfile.locate(folder))
 
 
 def default_folder(config):
@@ -101,12 +101,19 @@ def default_folder(config):
 
 def train(ctx, run, progress, quiet):
     """Run to the end, or until a signal; shows what happens on standard error."""
-    with signals() as received, display(run, progress, quiet) as show:
-        for record in run.records():
-            show(record)
-            if received:
-                run.save()
-                break
+    try:
+        with signals() as received, display(run, progress, quiet) as show:
+            for record in run.records():
+                show(record)
+                if received:
+                    run.save()
+                    break
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SepcliError(
+            f"{run.folder}: cannot be written ({error}); make room and go on with --resume"
+        ) from None
     if received:
         name = signal.Signals(received[0]).name
         at = f"step {run.state.step} of {run.settings.steps}"

@@ -7,7 +7,6 @@ best.safetensors    the model with the best validation SI-SDR; last.safetensors 
 scores.json         scores on the validation set before and after training
 """
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -101,10 +100,6 @@ class Run:
         """How many numbers are trained."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
-    @property
-    def finished(self):
-        return self.state.step >= self.settings.steps
-
     def records(self):
         """Train; yields `fit`'s records after they are logged and what they ask for is saved.
 
@@ -169,10 +164,14 @@ class Run:
 def start(config, folder, *, overwrite=False, **options):
     """A new run of the resolved `config` in `folder`; `options` are Run's.
 
-    Raises SepcliError when the folder holds a run and `overwrite` is not set. Only the files of
-    that run are replaced.
+    Raises SepcliError when the folder holds a run and `overwrite` is not set, or a configuration
+    that is not a run's. Only the files of that run are replaced.
     """
     folder = Path(folder)
+    if (folder / CONFIG).exists() and not is_run(folder):
+        raise SepcliError(
+            f"{folder}: holds a {CONFIG} that would be replaced; choose another folder with -o"
+        )
     if is_run(folder) and not overwrite:
         raise SepcliError(
             f"{folder}: holds a training run; go on with --resume, or replace it with --overwrite"
@@ -182,6 +181,7 @@ def start(config, folder, *, overwrite=False, **options):
         folder.mkdir(parents=True, exist_ok=True)
         for path in (*(folder / name for name in FILES), *folder.glob(EVENTS)):
             path.unlink(missing_ok=True)
+        _write(folder / METRICS, "")  # first, because it is what marks a run
         _write(folder / CONFIG, configuration.dump(config))
     except OSError as error:
         raise SepcliError(
@@ -212,19 +212,20 @@ def resume(config, folder, **options):
 
 def is_run(folder):
     """Whether `folder` holds a training run."""
-    return (Path(folder) / CONFIG).exists()
+    return (Path(folder) / METRICS).exists()
 
 
 def dry_run(config, **options):
-    """One step and a batch of validation, nothing written; what would be trained, for JSON.
+    """Two steps and a batch of validation, nothing written; what would be trained, for JSON.
 
     config: resolved. options: Run's.
     """
     run = Run("", config, **options)
-    settings = dataclasses.replace(run.settings, steps=1, log_every=1)
+    settings = dataclasses.replace(run.settings, steps=2, log_every=1)
     run.valid_data.items = min(run.valid_data.items, settings.batch)
     records = list(fit(run.state, run.train_data, run.valid_data, settings, device=run.device))
-    train = next(record for record in records if record["event"] == "train")
+    # The first step is slower than the others: memory is new, and kernels are chosen.
+    train = [record for record in records if record["event"] == "train"][-1]
     item, refs = run.train_data[0]
     seen = run.settings.steps * settings.batch * settings.accumulate
     return {
@@ -275,9 +276,8 @@ def _check_fit(model, train_data, valid_data, settings):
 
 def _trim(path, state):
     """Drop the log lines after the checkpoint: they are about to be written again."""
-    with contextlib.suppress(FileNotFoundError):
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        _write(path, "".join(line for line in lines if _is_before(line, state)))
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    _write(path, "".join(line for line in lines if _is_before(line, state)))
 
 
 def _is_before(line, state):
