@@ -176,6 +176,8 @@ def test_what_needs_another_decoder_is_told_how_to_come_in(tmp_path, what):
         f"{path}: {what}, which is not read here; convert it: ffmpeg -i '{path}' out.wav, "
         f"or pipe it in: ffmpeg -i '{path}' -f wav - | sepcli ... -"
     )
+    with pytest.raises(SepcliError, match=f"^standard input: {what}, .*ffmpeg -i FILE out.wav"):
+        audio.open_blocks(io.BytesIO(path.read_bytes()))
 
 
 CUT = ["wav", "rf64", "w64", "flac", "ogg", "opus", "mp3", "aiff", "au", "caf"]
@@ -200,24 +202,39 @@ def test_a_file_cut_off_anywhere_is_never_just_shorter(tmp_path, capfd, extensio
     assert capfd.readouterr().err == ""
 
 
+def decoded_from_bytes(data, _):
+    return audio.decode(data, "x")
+
+
+def read_from_a_file(data, folder):
+    (folder / "x").write_bytes(data)
+    return audio.read(folder / "x", start=500)
+
+
+def read_from_a_stream(data, _):
+    with audio.open_blocks(io.BytesIO(data), name="x") as reader:
+        return reader.rest(), reader.sample_rate
+
+
 @pytest.mark.parametrize("extension", ["wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "w64"])
-def test_random_damage_never_gives_more_than_a_line(extension):
+def test_random_damage_never_gives_more_than_a_line(tmp_path, extension):
     healthy = encoded(extension, frames=2000)
     rng, lines = np.random.default_rng(1), []
     for _ in range(40):
         data = bytearray(healthy)
         for position in rng.integers(0, min(len(data), 200), 3):
             data[position] = rng.integers(0, 256)
-        try:
-            decoded, rate = audio.decode(bytes(data), "x")
-        except SepcliError as error:
-            lines.append(str(error))
-        else:
-            assert np.isfinite(decoded).all()
-            assert 1 <= rate <= 768_000
-            assert 1 <= len(decoded) <= 64
+        for attempt in (decoded_from_bytes, read_from_a_file, read_from_a_stream):
+            try:
+                samples, rate = attempt(bytes(data), tmp_path)
+            except SepcliError as error:
+                lines.append(str(error))
+            else:
+                assert np.isfinite(samples).all()
+                assert 1 <= rate <= 768_000
+                assert 1 <= len(samples) <= 64
     assert lines
-    assert all(line.startswith("x: ") and "\n" not in line for line in lines)
+    assert all("x: " in line and "\n" not in line for line in lines)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -279,6 +296,13 @@ def test_an_mp3_of_varying_bit_rate_must_tell_its_length(tmp_path):
         r"ffmpeg -i IN\.mp3 -c copy OUT\.mp3$",
     ):
         audio.read(path)
+
+
+def test_an_mp3_that_ends_within_its_xing_header_gives_one_line():
+    head = b"\xff\xf3\x18\xc4" + bytes(9) + b"Xing\0\0\0\3"  # a frame of 26 bytes
+    for size in range(12, 40):
+        with pytest.raises(SepcliError, match=r"^x: (cut off|damaged)"):
+            audio.decode(head.ljust(40, b"\0")[:size], "x")
 
 
 def test_an_id3_tag_before_an_mp3_is_passed_over(tmp_path):

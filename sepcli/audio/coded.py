@@ -136,7 +136,7 @@ def _not_opened(head, size, name, error):
         return damaged(name, f"in its header: {reason(error)}")
     for offset, magic, what in _FOREIGN:
         if head[offset : offset + len(magic)] == magic:
-            file = shlex.quote(name)
+            file = shlex.quote(name) if os.path.exists(name) else "FILE"  # not a pipe's name
             return SepcliError(
                 f"{name}: {what}, which is not read here; convert it: ffmpeg -i {file} out.wav, "
                 f"or pipe it in: ffmpeg -i {file} -f wav - | sepcli ... -"

@@ -43,12 +43,13 @@ def check(file, size, name):
     """Refuse an MP3 that is cut off, or that varies its bit rate without telling its length."""
     start = _after_id3(file)
     file.seek(start)
-    first = file.read(192)
-    if _parse_frame(first) is None:
+    first = file.read(192).ljust(192, b"\0")  # the shortest frames have 24 bytes
+    frame = _parse_frame(first)
+    if frame is None:
         return  # padding or another oddity: libmpg123 finds the first frame by itself
-    promised = _promised_bytes(first)
-    if start + _parse_frame(first)[0] > size:
+    if start + frame[0] > size:
         raise cut_off(name, f"{size} bytes are there")
+    promised = _promised_bytes(first)
     if promised is None:
         _check_constant(file, start, name)
     elif start + promised > size + promised // 100:  # counts are off by a little at times
@@ -83,7 +84,7 @@ def _promised_bytes(first):
 def _check_constant(file, position, name):
     """Walk over all frames: the guess of the length is right if their bit rates are equal."""
     bit_rates = set()
-    while (file.seek(position), frame := _parse_frame(file.read(4)))[1]:
+    while frame := _frame_at(file, position):
         position += frame[0]
         bit_rates.add(frame[1])
         if len(bit_rates) > 1:
@@ -91,3 +92,8 @@ def _check_constant(file, position, name):
                 f"{name}: an MP3 of varying bit rate that does not tell its length; "
                 "add that: ffmpeg -i IN.mp3 -c copy OUT.mp3"
             )
+
+
+def _frame_at(file, position):
+    file.seek(position)
+    return _parse_frame(file.read(4))

@@ -264,17 +264,20 @@ def _open_stream(stream, name):
 
 def _open_spooled(stream, name):
     """Copy a stream to a temporary file, because libsndfile has to seek."""
+    try:
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(stream, copy)
+            size = copy.tell()
+            copy.flush()
+            # Unbuffered, for libsndfile moves the descriptor behind any buffer's back.
+            spool = os.fdopen(os.dup(copy.fileno()), "rb", buffering=0)
+    except OSError as error:
+        raise SepcliError(
+            f"{name}: no temporary copy in {tempfile.gettempdir()} ({error.strerror}); "
+            "set TMPDIR to a folder with more room"
+        ) from None
     with contextlib.ExitStack() as opened:
-        spool = opened.enter_context(tempfile.TemporaryFile())
-        try:
-            shutil.copyfileobj(stream, spool)
-            size = spool.tell()
-            spool.flush()
-        except OSError as error:
-            raise SepcliError(
-                f"{name}: no temporary copy in {tempfile.gettempdir()} ({error.strerror}); "
-                "set TMPDIR to a folder with more room"
-            ) from None
+        opened.enter_context(spool)
         reader = _CodedReader(name, spool, size)
         reader._resources.push(opened.pop_all())
     return reader
