@@ -18,6 +18,7 @@ from sepcli.engine.train import (
     fit,
     learning_rate,
     move_average,
+    renew_statistics,
 )
 from sepcli.engine.validation import evaluate
 from sepcli.errors import SepcliError
@@ -159,13 +160,12 @@ def test_a_batch_that_is_not_finite_is_skipped_without_a_trace():
     state, settings = make(Everything, steps=2, ema=0.5)
     for record in fit(state, data(bad=(3,)), data(4, seed=1), settings):
         if record["event"] == "step" and record["step"] == 1:
-            before = (
-                copy.deepcopy(state.model.state_dict()),
-                copy.deepcopy(state.average.state_dict()),
-            )
-    after = state.model.state_dict(), state.average.state_dict()
-    for one, other in zip(before, after, strict=True):
-        assert all(torch.equal(one[name], other[name]) for name in one)
+            before = copy.deepcopy(state.model.state_dict())
+            average = [weights.clone() for weights in state.average.parameters()]
+    after = state.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(map(torch.equal, average, state.average.parameters()))
+    assert all(value.isfinite().all() for value in state.average.state_dict().values())
     assert state.skipped == 1
     assert record["event"] == "valid"
     assert math.isfinite(record["loss"])
@@ -243,6 +243,20 @@ def test_the_moving_average_follows_fast_at_first_and_then_with_its_decay():
     nn.init.zeros_(average.gain)
     move_average(average, model, 0.9, updates=10_000)
     assert average.gain[0].item() == pytest.approx(0.1)
+
+
+def test_the_average_gets_the_statistics_of_its_own_weights():
+    """After averaging, batch norm must know the mean and variance of what it is given now."""
+    torch.manual_seed(0)
+    model = Everything().eval()
+    nn.init.normal_(model.net[0].weight, std=3.0)  # the statistics it starts with do not fit
+    mixes = torch.randn(3, 2, 1, T)
+    renew_statistics(model, [(mix, None) for mix in mixes])
+    with torch.no_grad():
+        heard = torch.stack([model.net[0](mix) for mix in mixes])  # (3, B, 4, T)
+    torch.testing.assert_close(model.net[1].running_mean, heard.mean((0, 1, 3)))
+    torch.testing.assert_close(model.net[1].running_var, heard.var((1, 3)).mean(0))
+    assert not any(layer.training for layer in model.modules())
 
 
 def test_the_average_is_what_is_validated():
