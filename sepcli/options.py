@@ -1,6 +1,7 @@
 """Options that mean the same in two or more commands, each defined once."""
 
 import json
+import math
 import sys
 
 import click
@@ -19,9 +20,11 @@ class Range(click.ParamType):
         low, colon, high = str(value).partition(":")
         try:
             low, high = self.number(low), self.number(high if colon else low)
+            if not math.isfinite(high - low):
+                raise ValueError
         except ValueError:
             self.fail(f"{value!r} is not a range; write LO:HI or a number, as -5:15", param, ctx)
-        if not low <= high:  # also catches NaN
+        if low > high:
             self.fail(f"{value!r} starts above its end; write the smaller number first", param, ctx)
         if self.minimum is not None and low < self.minimum:
             self.fail(f"{value!r} goes below {self.minimum}, the least allowed", param, ctx)

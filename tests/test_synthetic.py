@@ -7,7 +7,7 @@ from scipy.signal import welch
 from sepcli.data import synthetic
 
 RATE = 16000
-RATES = (4000, 8000, 16000, 44100, 48000, 96000)
+RATES = (4000, 16000, 44100, 96000)
 
 
 def rng(seed=0):
@@ -43,7 +43,7 @@ def slope_db_per_octave(signal, rate, low, high):
 
 
 @pytest.mark.parametrize("rate", RATES)
-@pytest.mark.parametrize("seconds", [0.1, 0.3, 1, 2.5])
+@pytest.mark.parametrize("seconds", [0.1, 1, 1.7])
 def test_speech_has_the_length_and_level_it_should(rate, seconds):
     samples = round(seconds * rate)
     speech = synthetic.speech(samples, rate, rng(), 3)
@@ -118,7 +118,7 @@ def test_a_held_vowel_has_its_formants():
 @pytest.mark.parametrize("kind", synthetic.NOISES)
 @pytest.mark.parametrize("rate", RATES)
 def test_noise_has_the_length_and_level_it_should(kind, rate):
-    for seconds in (0.1, 1.37):
+    for seconds in (0.1, 0.5):
         samples = round(seconds * rate)
         noise = synthetic.noise(samples, rate, rng(1), kind)
         assert noise.shape == (samples,)
