@@ -110,6 +110,19 @@ def test_a_model_that_is_not_causal_gets_the_whole_signal():
     np.testing.assert_allclose(estimates["a"] + estimates["b"], x, atol=1e-7)
 
 
+def test_sources_add_up_to_the_mixture_when_the_model_was_trained_so(tmp_path):
+    path = tmp_path / "net.safetensors"
+    model = randomise(build(*TINY[0][:1], **TINY[0][1]))
+    x = noise(2, 5000)
+    for consistent in (False, True):
+        card = {"train": {"mixture_consistency": consistent}}
+        modelfile.save(path, TINY[0][0], TINY[0][1], model.state_dict(), card)
+        loaded = separate.load(path)
+        blocks = np.split(x, [1, 700, 701, 3333], axis=1)
+        total = np.concatenate(list(loaded.blocks(blocks, 16000, 2)), -1).sum(0)  # (C, T)
+        assert (np.abs(total - x).max() < 1e-6) == consistent
+
+
 def test_a_stereo_model_refuses_other_channels():
     with pytest.raises(SepcliError, match="takes 2 channels but the audio has 3"):
         Separator(Halves()).separate(noise(3, 100), 16000)

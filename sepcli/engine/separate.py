@@ -33,6 +33,8 @@ class Separator:
     def __init__(self, model, card=None):
         self.model, self.card = model, card
         self.sources, self.sample_rate = model.sources, model.sample_rate
+        trained = card.card.get("train", {}) if card else {}
+        self.consistent = bool(trained.get("mixture_consistency"))  # as it was trained
 
     def separate(self, audio, sample_rate):
         """Separate audio (C, T) float32 at any rate; return {source: (C, T)} at the same rate."""
@@ -89,11 +91,12 @@ class Separator:
         """Stream blocks (C, n) at the model's rate through `step`, and take out the lag."""
         model = self.model
         state = model.initial_state(channels if model.channels == 1 else 1)
-        pending = np.zeros((channels, 0), np.float32)
+        pending = heard = np.zeros((channels, 0), np.float32)  # not yet separated; not yet given
         drop, owed = model.delay, 0  # samples to take out at the start, and still to give
         for block, real in self._flushed(blocks, channels):
             owed += real
             pending = np.concatenate([pending, block], 1)
+            heard = np.concatenate([heard, block], 1)
             ready = pending.shape[1] // model.hop * model.hop
             if ready:
                 y, state = model.step(self._batch(pending[:, :ready]), state)
@@ -101,7 +104,8 @@ class Separator:
                 y = self._unbatch(y)[..., drop:][..., :owed]
                 drop = max(0, drop - ready)
                 owed -= y.shape[-1]
-                yield y
+                yield self._add_up(y, heard[:, : y.shape[-1]])
+                heard = heard[:, y.shape[-1] :]
 
     def _flushed(self, blocks, channels):
         """Pair every block with its length; then zeros, of length 0, that flush the model."""
@@ -116,7 +120,11 @@ class Separator:
     def _whole(self, blocks, channels):
         whole = np.concatenate([np.zeros((channels, 0), np.float32), *blocks], 1)
         if whole.shape[1]:
-            yield self._unbatch(self.model(self._batch(whole)))
+            yield self._add_up(self._unbatch(self.model(self._batch(whole))), whole)
+
+    def _add_up(self, y, mixture):
+        """Share what the estimates (S, C, T) lack of the mixture (C, T), if trained so."""
+        return y + (mixture - y.sum(0)) / len(y) if self.consistent else y
 
     def _batch(self, audio):
         """Audio (C, T) as the model's batch: a mono model takes every channel as an item."""
