@@ -67,6 +67,10 @@ HOSTILE = {
         wav(fmt(), (b"LIST", b"abcd", 0xF0000000), DATA),
         rf"cut off \(the WAV header ends before any audio\){DAMAGED}",
     ),
+    "a header of zeros": (
+        wav(fmt(), (b"", bytes(100_000))),
+        rf"damaged \(a WAV header of over 1000 chunks\){DAMAGED}",
+    ),
     "a picture": (
         wav(fmt(), DATA, kind=b"WEBP"),
         r"a RIFF file of 'WEBP', not of WAVE audio; convert it to WAV first$",

@@ -161,6 +161,12 @@ def test_chunks_before_and_after_the_samples_are_passed_over():
         np.testing.assert_array_equal(np.concatenate(list(reader.blocks(30)), axis=1), sound)
 
 
+def test_zeros_after_the_samples_are_padding():
+    data = audio.encode_wav(noise(1, 100), RATE) + bytes(999)
+    with audio.open_blocks(Trickle(data)) as reader:
+        assert reader.rest().shape == (1, 100)
+
+
 def test_an_odd_number_of_bytes_is_padded_both_ways():
     buffer = io.BytesIO()
     soundfile.write(buffer, np.zeros(5), RATE, format="WAV", subtype="PCM_U8")

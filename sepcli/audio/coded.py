@@ -97,10 +97,10 @@ def _known(length, before):
 
 def _end_of_caf(file, size):
     """Where the last chunk of a Core Audio file ends."""
-    position = 8
-    while position + 12 <= size:
+    position, kind = 8, None
+    while position + 12 <= size and kind != b"\0\0\0\0":
         file.seek(position)
-        length = int.from_bytes(file.read(12)[4:], "big", signed=True)
+        kind, length = struct.unpack(">4sq", file.read(12))
         if length < 0:  # -1: audio data until the end of the file
             return None
         position += 12 + length

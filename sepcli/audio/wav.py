@@ -29,6 +29,7 @@ _INTEGERS = {1: "u8", 2: "s16le", 3: "s24le", 4: "s32le"}  # by bytes per sample
 _FLOATS = {4: "f32le", 8: "f64le"}
 _GUID_TAIL = bytes.fromhex("000000001000800000aa00389b71")
 _LONGEST_HEADER_CHUNK = 4096  # bytes; real ones have 16 to 40, compressed ones some more
+_MOST_CHUNKS = 1000  # before the samples; gigabytes of zeros would be chunks of no length
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def read_header(read, name):
             "convert it to WAV first"
         )
     offset, chunks = 12, {}
-    while True:
+    for _ in range(_MOST_CHUNKS):
         tag, size = struct.unpack("<4sI", _exactly(read, 8, name))
         offset += 8
         if tag == b"data":
@@ -72,6 +73,8 @@ def read_header(read, name):
         else:
             skip_bytes(read, padded)
         offset += padded
+    else:
+        raise damaged(name, f"a WAV header of over {_MOST_CHUNKS} chunks")
     if b"fmt " not in chunks:
         raise damaged(name, "a WAV header without a fmt chunk")
     encoding, sample_rate, channels = _parse_format(chunks[b"fmt "], name)
@@ -135,7 +138,7 @@ def check_tail(read, name):
                 f"{name}: several WAV files one after the other, of which only the first would "
                 "be read; pass them one by one"
             )
-        skip_bytes(read, size + size % 2)
+        skip_bytes(read, size + size % 2 if tag.strip(b"\0") else float("inf"))  # inf: padding
 
 
 def header_bytes(encoding, sample_rate, channels, data_bytes=None, *, patchable=False, rf64=False):
