@@ -3,6 +3,7 @@
 import io
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,6 +247,21 @@ def test_an_incomplete_sample_is_written_again_when_others_are_kept(tmp_path):
         assert not writer.skips("000000")
         assert writer.write(make_sample())
         assert writer.count == 1
+
+
+def fail(*paths):
+    raise OSError(5, "I/O error")
+
+
+def test_replacing_that_stops_half_way_leaves_a_sample_that_is_known_to_be_incomplete(
+    tmp_path, monkeypatch
+):
+    write_folder(tmp_path, [make_sample()])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", fail)
+        with pytest.raises(SepcliError, match="000000: I/O error"):
+            write_folder(tmp_path, [make_sample()], overwrite=True)
+    assert write_folder(tmp_path, [make_sample()], overwrite=False) == [True]
 
 
 @pytest.mark.parametrize("overwrite", [None, True, False])

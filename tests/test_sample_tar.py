@@ -290,6 +290,12 @@ def test_long_names_of_gnu_and_pax_are_read(variant):
     ]
 
 
+def test_a_name_of_a_megabyte_is_damage():
+    data = tar_of([("a.txt", b""), ("b" * 2**20 + ".txt", b"")], format=tarfile.GNU_FORMAT)
+    with pytest.raises(SepcliError, match=r"damaged behind a\.txt"):
+        from_tar(data)
+
+
 # Several archives in one stream
 
 
@@ -302,6 +308,8 @@ def test_concatenated_archives_are_read_as_one(tmp_path):
 
 def test_the_same_key_at_the_end_of_one_archive_and_the_start_of_the_next_is_two_samples():
     assert [s.key for s in from_tar(2 * to_tar([make_sample()]))] == ["000000", "000000"]
+    sorted_by_name = tar_of(sorted(members_of(to_tar([make_sample(roles=("est.a", "mix"))]))))
+    assert [s.key for s in from_tar(2 * sorted_by_name)] == ["000000", "000000"]
     foreign = tar_of([("a.txt", b"1")])
     assert [s.members for s in from_tar(2 * foreign, strict=False)] == [{"txt": b"1"}] * 2
 
@@ -436,11 +444,11 @@ def test_a_member_that_comes_twice_is_an_error():
 
 def test_a_size_that_no_machine_has_takes_no_memory():
     for size in (b"77777777777\0", b"\x80" + bytes(3) + b"\x7f" + bytes(7)):  # 8 GiB; 2**62
-        data = to_tar([make_sample()])
-        data = with_header(data, 124, size)
+        data = with_header(to_tar([make_sample()]), 124, size)
+        pipe = io.BufferedReader(io.BytesIO(data))  # takes memory for all that is asked of it
         tracemalloc.start()
         with pytest.raises(SepcliError, match=r"cut off inside 000000\.json"):
-            from_tar(data)
+            list(read_samples("-", stdin=pipe))
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 5_000_000
@@ -552,15 +560,18 @@ def test_through_a_pipe_the_first_sample_arrives_before_the_second_is_written():
                 writer.write(make_sample(index))
                 sys.stdin.readline()  # until the reader says that it has it
     """
-    with subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "env": buffered}
+    with subprocess.Popen([sys.executable, "-c", program], **pipes) as process:
+        timer = threading.Timer(30, process.kill)  # rather than wait for each other
+        timer.start()
         stream = read_samples("-", stdin=process.stdout)
         for index in range(2):
             assert next(stream).key == f"00000{index}"
             process.stdin.write(b"\n")
             process.stdin.flush()
         assert list(stream) == []
+        timer.cancel()
     assert process.returncode == 0
 
 
