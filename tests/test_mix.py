@@ -16,6 +16,7 @@ import soundfile
 from click.testing import CliRunner
 
 from sepcli.cli import main
+from sepcli.data.mixtures import MixtureSpec
 
 RATE = 16000
 SEPCLI = [sys.executable, "-m", "sepcli"]
@@ -139,6 +140,14 @@ def test_a_folder_gets_the_same_samples_and_keeps_those_it_has(tmp_path):
     assert result.exit_code == 0
     assert result.stderr == '{"key": "000002"}\n'
     assert mix.stat().st_mtime_ns == before
+
+
+def test_the_defaults_are_those_of_the_library():
+    command = main.get_command(None, "mix")
+    with command.make_context("mix", []) as context:
+        given = {k: v for k, v in context.params.items() if k in MixtureSpec.__dataclass_fields__}
+    assert MixtureSpec(**given) == MixtureSpec()
+    assert len(given) == len(MixtureSpec.__dataclass_fields__)
 
 
 def test_neither_torch_nor_scipy_signal_is_imported():

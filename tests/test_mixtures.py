@@ -231,8 +231,9 @@ def test_the_record_is_the_samples_json(recordings):
     ("settings", "message"),
     [
         ({"snr_db": (15, -5)}, r"snr_db must be LO:HI, the smaller number first, not \(15, -5\)"),
-        ({"level_db": float("inf")}, "level_db must be finite"),
-        ({"duration_s": 0}, "duration_s must be 0.1 s or longer"),
+        ({"level_db": float("inf")}, "level_db must be LO:HI or one number, not inf"),
+        ({"duration_s": 0}, "duration_s must be 0.1 to 3600, not"),
+        ({"duration_s": (1, 2, 3)}, "duration_s must be LO:HI or one number"),
         ({"sample_rate": 0}, "sample_rate must be 4000 to 768000 Hz, not 0"),
         ({"rir_prob": 1.5}, "rir_prob must be a probability, 0 to 1, not 1.5"),
         ({"target": "wet"}, "target must be dry or reverb, not wet"),

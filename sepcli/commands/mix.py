@@ -25,7 +25,7 @@ def sources(name, text):
 @click.option(
     "--duration",
     "duration_s",
-    type=options.Range(minimum=0.1),
+    type=options.Range(minimum=0.1, maximum=3600),
     default="4",
     show_default=True,
     help="Seconds, LO:HI or one number.",
@@ -107,13 +107,14 @@ def command(count, seed, jobs, output, overwrite, progress, quiet, **spec):
     \b
         $ sepcli mix --snr -5:15 | sepcli separate - | sepcli eval -
         $ sepcli mix --speech speech/ --noise rain/=0.7 --noise 'street/*.wav' -n 1000 -o mixtures
-        $ sepcli mix --rir rooms.txt --target dry --count 0 -j 4 | sepcli separate - | …
+        $ sepcli mix --rir rooms.txt --target dry -n 1000 -j 4 -o mixtures.tar
 
     Every sample holds mix.wav, ref.speech.wav and ref.noise.wav (float32) and, in its JSON, all
     that was drawn: files, places, gains, rooms. Sample i is the same whatever -n and -j are.
     Recordings at other rates are resampled, channels are averaged, files shorter than --duration
     are joined. mix = ref.speech + ref.noise, except with --target dry in a room.
     """
+    from contextlib import closing
     from functools import partial
     from itertools import count as count_up
 
@@ -122,11 +123,10 @@ def command(count, seed, jobs, output, overwrite, progress, quiet, **spec):
     from sepcli.data.workers import in_order
 
     draw = partial(draw_sample, Mixer(MixtureSpec(**spec)), seed)
+    numbers = range(count) if count else count_up()
     with open_sample_writer(output, overwrite=overwrite) as writer:
-        numbers = (
-            i for i in (range(count) if count else count_up()) if not writer.skips(sample_key(i))
-        )
-        samples = in_order(draw, numbers, jobs=jobs)
-        records = ({"key": sample.key} for sample in samples if writer.write(sample))
-        for _ in options.watch(records, "Mixing", progress, quiet, total=count or None):
-            pass
+        wanted = (number for number in numbers if not writer.skips(sample_key(number)))
+        with closing(in_order(draw, wanted, jobs=jobs)) as samples:
+            records = ({"key": sample.key} for sample in samples if writer.write(sample))
+            for _ in options.watch(records, "Mixing", progress, quiet, total=count or None):
+                pass

@@ -59,18 +59,15 @@ class MixtureSpec:
             self._normalise(field.name, field.default)
         if self.rir_prob is None:
             object.__setattr__(self, "rir_prob", 0.5 if self.rir else 0.0)
-        _check(
-            4000 <= self.sample_rate <= 768_000,
-            "sample_rate",
-            self.sample_rate,
-            "4000 to 768000 Hz",
-        )
-        _check(self.duration_s[0] >= 0.1, "duration_s", self.duration_s, "0.1 s or longer")
-        for name in ("rir_prob", "noise_rir_prob"):
-            value = getattr(self, name)
-            _check(0 <= value <= 1, name, value, "a probability, 0 to 1")
-        _check(self.target in TARGETS, "target", self.target, " or ".join(TARGETS))
-        _check(self.peak >= 0, "peak", self.peak, "0 (no limit) or more")
+        for name, valid, what in (
+            ("sample_rate", 4000 <= self.sample_rate <= 768_000, "4000 to 768000 Hz"),
+            ("duration_s", 0.1 <= self.duration_s[0] <= self.duration_s[1] <= 3600, "0.1 to 3600"),
+            ("rir_prob", 0 <= self.rir_prob <= 1, "a probability, 0 to 1"),
+            ("noise_rir_prob", 0 <= self.noise_rir_prob <= 1, "a probability, 0 to 1"),
+            ("target", self.target in TARGETS, " or ".join(TARGETS)),
+            ("peak", self.peak >= 0, "0 (no limit) or more"),
+        ):
+            self._check(name, valid, what)
 
     def _normalise(self, name, default):
         """Turn one number into a range and a single source into a tuple; check ranges."""
@@ -80,14 +77,13 @@ class MixtureSpec:
             value = tuple(map(fspath, value))
         elif isinstance(default, tuple):
             value = (value, value) if np.isscalar(value) else tuple(value)
-            _check(value[0] <= value[1], name, value, "LO:HI, the smaller number first")
-            _check(np.isfinite(value).all(), name, value, "finite")
+            self._check(name, len(value) == 2 and np.isfinite(value).all(), "LO:HI or one number")
+            self._check(name, value[0] <= value[1], "LO:HI, the smaller number first")
         object.__setattr__(self, name, value)
 
-
-def _check(valid, name, value, what):
-    if not valid:
-        raise SepcliError(f"{name} must be {what}, not {value}")
+    def _check(self, name, valid, what):
+        if not valid:
+            raise SepcliError(f"{name} must be {what}, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -131,15 +127,12 @@ class Mixer:
         noise, noise_record = self._draw_noise(samples, noise_rng)
         noise, noise_record["rir"] = self._in_room(noise, spec.noise_rir_prob, room_rng)
 
-        gains = (
-            level.rms_multiplier(speech, level_db + gain_db),
-            level.rms_multiplier(noise, level_db + gain_db - snr_db),
-        )
-        heard, noise, mix, limit = _add(speech, noise, gains, spec.peak)
-        reference = heard if spec.target == "reverb" else _scaled(dry, gains[0] * limit)
-        speech_record["gain_db"], noise_record["gain_db"] = (
-            float(level.gain_db(gain * limit)) for gain in gains
-        )
+        speech_gain = level.rms_multiplier(speech, level_db + gain_db)
+        noise_gain = level.rms_multiplier(noise, level_db + gain_db - snr_db)
+        speech, noise, mix, limit = _add(speech, speech_gain, noise, noise_gain, spec.peak)
+        target = speech if spec.target == "reverb" else _scaled(dry, speech_gain * limit)
+        speech_record["gain_db"] = float(level.gain_db(speech_gain * limit))
+        noise_record["gain_db"] = float(level.gain_db(noise_gain * limit))
         record = {
             "targets": ["speech"],
             "snr_db": snr_db,
@@ -149,29 +142,31 @@ class Mixer:
             "level_db": level_db,
             "mixture_gain_db": gain_db,
             "peak_gain_db": float(level.gain_db(limit)),
-            "snr_achieved_db": level.rms_db(heard) - level.rms_db(noise),
+            "snr_achieved_db": level.rms_db(speech) - level.rms_db(noise),
             "sources": {"speech": speech_record, "noise": noise_record},
         }
-        refs = {"speech": reference[None], "noise": noise[None]}  # (1, T)
+        refs = {"speech": target[None], "noise": noise[None]}  # (1, T)
         return Mixture(mix[None], refs, record, spec.sample_rate)
 
     def _draw_speech(self, samples, rng):
         """Speech (T,) and the record of where it comes from."""
-        rate = self.spec.sample_rate
         if self._speech:
-            signal, pieces = self._speech.crop(samples, rate, rng, min_rms_db=self.spec.min_rms_db)
-            return signal, {"files": pieces}
+            return self._crop(self._speech, samples, rng)
         voice = int(rng.integers(VOICES))
-        return synthetic.speech(samples, rate, rng, voice), {"synthetic": "speech", "voice": voice}
+        speech = synthetic.speech(samples, self.spec.sample_rate, rng, voice)
+        return speech, {"synthetic": "speech", "voice": voice}
 
     def _draw_noise(self, samples, rng):
         """Noise (T,) and the record of where it comes from."""
-        rate = self.spec.sample_rate
         if self._noise:
-            signal, pieces = self._noise.crop(samples, rate, rng, min_rms_db=self.spec.min_rms_db)
-            return signal, {"files": pieces}
+            return self._crop(self._noise, samples, rng)
         kind = synthetic.draw_noise_kind(rng)
-        return synthetic.noise(samples, rate, rng, kind), {"synthetic": kind}
+        return synthetic.noise(samples, self.spec.sample_rate, rng, kind), {"synthetic": kind}
+
+    def _crop(self, pool, samples, rng):
+        spec = self.spec
+        signal, pieces = pool.crop(samples, spec.sample_rate, rng, min_rms_db=spec.min_rms_db)
+        return signal, {"files": pieces}
 
     def _in_room(self, signal, probability, rng):
         """`signal`, or its sound in a room with the direct sound as loud and as early as before."""
@@ -197,19 +192,17 @@ def _room(path, sample_rate, samples):
     return room.Response(rir / rir[tap], samples, start=tap)
 
 
-def _add(speech, noise, gains, peak):
-    """Scale by `gains` and add: (speech, noise, mix, limit), float32 (T,).
+def _add(speech, speech_gain, noise, noise_gain, peak, limit=1.0):
+    """Scale and add: (speech, noise, mix, limit), the signals float32 (T,).
 
-    limit: the factor that had to be applied to all three to keep them within `peak`, if not 0.
+    limit: the factor that had to be applied to all three to keep them within `peak`, unless 0.
     """
-    scaled = [_scaled(speech, gains[0]), _scaled(noise, gains[1])]
-    scaled.append(scaled[0] + scaled[1])
-    top = max(max(float(signal.max()), -float(signal.min())) for signal in scaled)
-    if not peak or top <= peak:
-        return *scaled, 1.0
-    limit = peak / top
-    speech, noise = _scaled(speech, gains[0] * limit), _scaled(noise, gains[1] * limit)
-    return speech, noise, speech + noise, limit
+    speech_out, noise_out = _scaled(speech, speech_gain * limit), _scaled(noise, noise_gain * limit)
+    mix = speech_out + noise_out
+    top = max(max(float(x.max()), -float(x.min())) for x in (speech_out, noise_out, mix))
+    if peak and top > peak and limit == 1:
+        return _add(speech, speech_gain, noise, noise_gain, peak, limit=peak / top)
+    return speech_out, noise_out, mix, limit
 
 
 def _scaled(signal, factor):

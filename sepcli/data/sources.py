@@ -154,17 +154,16 @@ def _read_list(path):
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise SepcliError(f"{path}: cannot be read as text ({error})") from None
-    parse = _json_path if path.suffix == ".jsonl" else str
-    names = (
-        parse(line.strip(), f"{path}, line {number}") if parse is _json_path else line.strip()
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    )
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
+    if path.suffix == ".jsonl":
+        names = [_json_path(line, f"{path}, line {n}") for n, line in numbered if line]
+    else:
+        names = [line for _, line in numbered if line]
     return [str(path.parent / name) for name in names]
 
 
 def _json_path(line, where):
     try:
-        return json.loads(line)["path"]
+        return str(json.loads(line)["path"])
     except (ValueError, TypeError, KeyError):
         raise SepcliError(f'{where}: expected {{"path": "a.wav"}}, got {line:.60}') from None

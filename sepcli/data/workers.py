@@ -42,6 +42,8 @@ def in_order(function, tasks, *, jobs):
     finally:
         for worker in workers:
             worker.stop()
+        for worker in workers:
+            worker.join()
 
 
 class _Worker:
@@ -79,6 +81,9 @@ class _Worker:
         self.connection.close()
         if self._process.pid is not None:
             self._process.terminate()
+
+    def join(self):
+        if self._process.pid is not None:
             self._process.join()
 
 
