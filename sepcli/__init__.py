@@ -5,6 +5,8 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _API = {  # public name -> the module that has it, imported on first use
+    "Mixer": "sepcli.data.mixtures",
+    "MixtureSpec": "sepcli.data.mixtures",
     "Separator": "sepcli.engine.separate",
     "build": "sepcli.models",
     "describe": "sepcli.engine.describe",
