@@ -105,7 +105,7 @@ def voice(number):
     )
 
 
-def speech(samples, sample_rate, rng, voice_number=0):
+def speech(samples, sample_rate, rng, voice_number):
     """Made-up speech (T,) float32 of one voice, RMS -25 dB re full scale; never silent."""
     if samples < sample_rate:  # it might fall into a pause: cut it out where someone speaks
         longer = speech(2 * sample_rate, sample_rate, rng, voice_number)
@@ -282,9 +282,9 @@ def _unvoiced(segments, samples, sample_rate, rng):
     return _overlap_add(spectra, frames, times.size, hop)[hop : hop + samples]
 
 
-def noise(samples, sample_rate, rng, kind=None):
-    """Made-up noise (T,) float32, RMS -25 dB re full scale, of a kind in NOISES (drawn if None)."""
-    out = NOISES[kind or draw_noise_kind(rng)](samples, sample_rate, rng)
+def noise(samples, sample_rate, rng, kind):
+    """Made-up noise (T,) float32, RMS -25 dB re full scale, of a kind in NOISES."""
+    out = NOISES[kind](samples, sample_rate, rng)
     return level.normalise_to_rms(out, -25).astype(np.float32)
 
 
