@@ -8,6 +8,11 @@ import click
 
 from sepcli.errors import SepcliError
 
+# Threads of torch that wait for each other must sleep: by default they spin, and when the other
+# commands of a pipe want the same cores a small model runs a hundred times slower. Read by the
+# OpenMP runtime when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 COMMANDS = ("mix", "separate", "eval", "train", "info")
 
 

@@ -106,6 +106,11 @@ def test_mix_imports_neither_torch_nor_scipy_signal(tmp_path):
     modules_after(code.replace(out, out.replace("mix.tar", "again.tar")))
 
 
+def test_waiting_threads_sleep_so_that_the_commands_of_a_pipe_do_not_slow_each_other():
+    code = "import os; os.environ.pop('OMP_WAIT_POLICY', None)\nimport sepcli.cli\n"
+    modules_after(code + "assert os.environ['OMP_WAIT_POLICY'] == 'PASSIVE'")
+
+
 def test_the_package_itself_imports_nothing_heavy():
     assert not modules_after("import sepcli; dir(sepcli)") & HEAVY
 
