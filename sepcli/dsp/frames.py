@@ -65,9 +65,9 @@ class OverlapAdd:
         self._start += self.hop
 
     def read(self, *, last=False):
-        """Return the samples (T,) that no later frame can change; with `last`, all that are left."""
+        """Return the samples (T,) that no later frame can change; with `last`, all."""
         ready = len(self._sum) if last else self._start
-        samples = self._sum[:ready] / np.maximum(self._count[:ready], 1)
+        total, count = self._sum[:ready], self._count[:ready]
         self._sum, self._count = self._sum[ready:], self._count[ready:]
         self._start -= ready
-        return samples.astype(np.float32)
+        return (total / count).astype(np.float32)
