@@ -6,15 +6,14 @@ times the context. The network reads the magnitudes, compressed by the power 0.3
 mask per source in [0, 1]; the phase is the mixture's.
 """
 
-import torch
 from torch import nn
 
-from sepcli.nn.causal import CausalModel
+from sepcli.nn.causal import SpectralModel
 from sepcli.nn.filterbank import Stft
 from sepcli.nn.tcn import Tcn
 
 
-class SpectralTasNet(CausalModel):
+class SpectralTasNet(SpectralModel):
     """Causal masking of an STFT by a temporal convolutional network; (B, 1, T) to (B, S, 1, T).
 
     The defaults have 458,330 parameters, 2 s of receptive field and, at 16 kHz, 24 ms of
@@ -25,8 +24,6 @@ class SpectralTasNet(CausalModel):
     block.  blocks, repeats: dilations 1, 2, 4, ... of one stack, and the number of stacks.
     norm: `bn` or `cln`.  compression: power of the magnitudes that the network reads.
     """
-
-    channels = 1
 
     def __init__(
         self,
@@ -62,22 +59,13 @@ class SpectralTasNet(CausalModel):
         """Samples of input that one output sample depends on."""
         return (self.tcn.receptive_field - 1) * self.hop + self.stft.kernel
 
-    def initial_state(self, batch=1):
-        """The state before the first sample."""
-        tail = self.stft.initial_state(batch, self.input.weight)
-        return tail, self.tcn.initial_state(batch), tail
+    def core_state(self, batch=1):
+        """The state of `core` before the first frame."""
+        return self.tcn.initial_state(batch)
 
-    def step(self, x, state):
-        """Map a chunk (B, 1, k*hop), any k >= 1, to (B, S, 1, k*hop), `delay` samples late."""
-        past, tcn, tail = state
-        x = x[:, 0]  # (B, T)
-        spectrum, following = self.stft.analyse(x, past)  # (B, F, N)
-        power = spectrum.real.square() + spectrum.imag.square()
+    def core(self, x, state):
+        """Mask the mixture's spectrum (B, 2, F, N); the next state."""
+        power = x.square().sum(1)  # (B, F, N)
         features = (power + 1e-10) ** (self.compression / 2)  # the floor bounds the gradient
-        hidden, tcn = self.tcn.step(self.input(features), tcn)
-        estimate, tail = self.stft.synthesise(spectrum * self.output(hidden).sigmoid(), tail)
-        estimates = [estimate]
-        if len(self.sources) == 2:
-            delayed = torch.cat([past, x], -1)[:, : x.shape[-1]]  # the mixture, as late
-            estimates.append(delayed - estimate)
-        return torch.stack(estimates, 1)[:, :, None], (following, tcn, tail)  # (B, S, 1, T)
+        hidden, state = self.tcn.step(self.input(features), state)
+        return x * self.output(hidden).sigmoid()[:, None], state

@@ -1,5 +1,6 @@
 """What every causal model shares: offline separation is streaming in one chunk."""
 
+import torch
 from torch import nn
 from torch.nn import functional as F
 
@@ -10,7 +11,13 @@ class CausalModel(nn.Module):
     A subclass sets `sample_rate` (Hz), `sources` (names), `channels`, `hop` and `delay`
     (samples), and has `initial_state(batch)` and `step(x, state)`: a chunk (B, C, k*hop), any
     k >= 1, gives (B, S, C, k*hop), which lags the input by `delay` samples, and the next state.
+    States are nested tuples of tensors, zero at first, whose first dimension grows with the batch.
+
+    `core` and `core_state` are the part that an exported graph holds, between the two halves of
+    the `front_end`: all of `step` when that is "waveform".
     """
+
+    front_end = "waveform"
 
     @property
     def latency(self):
@@ -28,3 +35,51 @@ class CausalModel(nn.Module):
     def run(self, x):
         """Separate the padded signal (B, C, k*hop) in one chunk."""
         return self.step(x, self.initial_state(x.shape[0]))[0]
+
+    def core_state(self, batch=1):
+        """The state of `core` before the first chunk."""
+        return self.initial_state(batch)
+
+    def core(self, x, state):
+        """`step`, without what the front end does."""
+        return self.step(x, state)
+
+
+class SpectralModel(CausalModel):
+    """A causal model of one channel that estimates a spectrum between an STFT and its inverse.
+
+    A subclass sets `stft`, and has `core_state(batch)` and `core(x, state)`: the spectrum
+    (B, 2, F, N), real and imaginary parts of N >= 1 frames, gives that of the first source, and
+    the next state. A second source is the rest of the mixture.
+    """
+
+    front_end = "stft"
+    channels = 1
+
+    def initial_state(self, batch=1):
+        """The state before the first sample."""
+        tail = self.stft.initial_state(batch, next(self.parameters()))
+        return tail, self.core_state(batch), tail
+
+    def step(self, x, state):
+        """Map a chunk (B, 1, k*hop), any k >= 1, to (B, S, 1, k*hop), `delay` samples late."""
+        past, core, tail = state
+        x = x[:, 0]  # (B, T)
+        spectrum, following = self.stft.analyse(x, past)  # (B, F, N)
+        parts = torch.stack([spectrum.real, spectrum.imag], 1)  # (B, 2, F, N)
+        parts, core = self.core(parts, core)
+        spectrum = torch.complex(parts[:, 0], parts[:, 1])  # (B, F, N)
+        estimate, tail = self.stft.synthesise(spectrum, tail)
+        estimates = [estimate]
+        if len(self.sources) == 2:
+            delayed = torch.cat([past, x], -1)[:, : x.shape[-1]]  # the mixture, as late
+            estimates.append(delayed - estimate)
+        return torch.stack(estimates, 1)[:, :, None], (following, core, tail)  # (B, S, 1, T)
+
+    def core_state(self, batch=1):
+        """The state of `core` before the first frame."""
+        raise NotImplementedError
+
+    def core(self, x, state):
+        """Map the mixture's spectrum (B, 2, F, N) to the first source's, and the next state."""
+        raise NotImplementedError
