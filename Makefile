@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 
-.PHONY: setup demo test test-all lint bench recipes clean
+.PHONY: setup without-pesq demo test test-all lint bench recipes clean
 
 setup: $(STAMP)
 
@@ -13,11 +14,19 @@ $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml | $(VENV)/pyvenv.cfg
-	$(BIN)/pip install --quiet --disable-pip-version-check -e .
+	$(PIP) -e . || $(MAKE) --no-print-directory without-pesq
 	touch $@
 
+# PESQ has to be compiled. Where that fails, all else is installed, and `eval` leaves it out.
+without-pesq:
+	@echo "Installing without PESQ, which needs a C compiler."
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]\
+	["dependencies"], sep="\n")' | grep -v '^pesq' > $(VENV)/requirements.txt
+	$(PIP) -r $(VENV)/requirements.txt
+	$(PIP) --no-deps -e .
+
 $(TEST_STAMP): $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test,dev]'
+	$(PIP) -e '.[test,dev]'
 	touch $@
 
 demo: $(STAMP)  ## the main job: mix speech and noise, remove the noise, score the result

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from sepcli import audio
 from sepcli.cli import main
 from sepcli.data.samples import Sample
-from sepcli.engine.evaluate import evaluate
+from sepcli.engine.evaluate import default_metrics, evaluate
 from sepcli.engine.pairs import pair
 from sepcli.errors import SepcliError
 from tests.samples import to_tar
@@ -182,6 +182,11 @@ def speech(seconds=1.0):
     t = np.arange(round(seconds * RATE)) / RATE
     buzz = sum(np.sin(240 * np.pi * k * t) / k for k in range(1, 25))
     return (0.2 * buzz * np.abs(np.sin(8 * np.pi * t)))[None]
+
+
+def test_pesq_is_no_default_where_it_could_not_be_compiled(monkeypatch):
+    monkeypatch.setattr("sepcli.metrics.find_spec", lambda package: None)
+    assert default_metrics("speech", mixed=True) == ("si-sdri", "si-sdr", "stoi")
 
 
 def test_default_metrics_depend_on_the_target_and_the_mixture():

@@ -135,7 +135,7 @@ def test_an_unknown_metric_is_an_error_that_names_the_known_ones():
 def test_a_package_that_does_not_import_is_one_line(monkeypatch):
     monkeypatch.setitem(metrics.METRICS, "odd", metrics.Metric("sepcli.metrics.nothing:f", "", ""))
     with pytest.raises(
-        SepcliError, match=r"metric odd: No module named .*; reinstall .* leave odd"
+        SepcliError, match=r"metric odd: No module named .*; install .* leave odd out of --metrics"
     ):
         metrics.load("odd")
 

@@ -27,7 +27,7 @@ def evaluate(samples, names=None, *, jobs=1):
     """Yield a `Row` for every estimate in `samples`, in their order.
 
     names: metrics out of `metrics.METRICS`. None means si-sdri where there is a mixture, si-sdr,
-    and pesq and stoi except for targets that are not speech by their name.
+    and pesq (if its package is there) and stoi except for targets that are not speech by name.
     jobs: processes; samples are read only a little ahead of their turn.
     Raises SepcliError when there are no samples, or already the first has no estimate: then there
     is a step missing, which more samples (maybe endlessly many) cannot bring back.
@@ -90,11 +90,12 @@ def _signals(sample, target, names):
 
 
 def default_metrics(target, mixed):
-    """Names of the metrics that make sense for a target, with or without a mixture."""
+    """Names of the metrics that make sense for a target, with or without a mixture, here."""
     return tuple(
         name
         for name in DEFAULT
         if (mixed or not metrics.METRICS[name].needs_mixture)
+        and metrics.is_installed(name)
         and not (name in SPEECH_ONLY and target in NOT_SPEECH)
     )
 

@@ -9,6 +9,7 @@ say why it is NaN. Wrong shapes raise ValueError.
 """
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import NamedTuple
 
 from sepcli.errors import SepcliError
@@ -21,6 +22,7 @@ class Metric(NamedTuple):
     unit: str
     definition: str
     needs_mixture: bool = False
+    needs: str | None = None  # a package that may be missing: PESQ has to be compiled
 
 
 METRICS = {
@@ -50,16 +52,19 @@ METRICS = {
         "sepcli.metrics.pesq:pesq",
         "",
         "PESQ (MOS-LQO), wide band from 16 kHz on, else narrow band; mean over channels",
+        needs="pesq",
     ),
     "pesq-wb": Metric(
         "sepcli.metrics.pesq:pesq_wide_band",
         "",
         "PESQ (MOS-LQO, ITU-T P.862.2 wide band) at 16 kHz, mean over channels",
+        needs="pesq",
     ),
     "pesq-nb": Metric(
         "sepcli.metrics.pesq:pesq_narrow_band",
         "",
         "PESQ (MOS-LQO, ITU-T P.862.1 narrow band) at 8 kHz, mean over channels",
+        needs="pesq",
     ),
     "stoi": Metric(
         "sepcli.metrics.stoi:stoi",
@@ -81,6 +86,12 @@ def find(name):
     return METRICS[name]
 
 
+def is_installed(name):
+    """Whether the package that the metric called `name` needs is there."""
+    package = find(name).needs
+    return package is None or find_spec(package) is not None
+
+
 def load(name):
     """The function of the metric called `name`; SepcliError when its package cannot be imported."""
     module, function = find(name).function.split(":")
@@ -88,7 +99,8 @@ def load(name):
         return getattr(import_module(module), function)
     except ImportError as error:
         raise SepcliError(
-            f"metric {name}: {error}; reinstall the package it needs, or leave {name} out"
+            f"metric {name}: {error}; install the package it needs (pesq takes a C compiler), "
+            f"or leave {name} out of --metrics"
         ) from error
 
 
