@@ -32,6 +32,36 @@ TINY = [  # name, settings; every model in MODELS is here at least once
         "spectral_tasnet",
         {"sources": ("speech",), "width": 8, "hidden": 8, "blocks": 2, "repeats": 1},
     ),
+    (
+        "dmgtcm_unet",
+        {
+            "window": 64,
+            "hop": 32,
+            "width": 6,
+            "levels": 3,
+            "tcm_width": 8,
+            "tcm_hidden": 6,
+            "blocks": 3,
+        },
+    ),
+    (
+        "dmgtcm_unet",
+        {
+            "sources": ("speech",),
+            "window": 96,
+            "hop": 32,
+            "width": 4,
+            "levels": 2,
+            "padding": 0,
+            "tcm_width": 6,
+            "tcm_hidden": 4,
+            "tcm_kernel": 3,
+            "blocks": 2,
+            "repeats": 1,
+            "mask": True,
+            "compression": 0.3,
+        },
+    ),
 ]
 
 

@@ -72,6 +72,26 @@ def test_l1_of_a_constant_offset_is_the_offset(noise):
     assert losses.l1_loss(noise + 0.25, noise).item() == pytest.approx(0.25)
 
 
+def test_spectral_loss_of_a_tone_in_a_bin_is_what_the_window_makes_of_it():
+    """A Hann window of N samples gives a cosine of amplitude a the magnitudes a N/8, a N/4, a N/8
+    in three of the N/2 + 1 bins: mean |X|^2 = (1/64 + 1/16 + 1/64) (a N)^2 / (N/2 + 1)."""
+    N = 256
+    n = torch.arange(16 * N, dtype=torch.float64)
+    tone = torch.cos(2 * torch.pi * 20 * n / N)[None, None, None]
+    mean = 6 / 64 * N**2 / (N / 2 + 1)
+
+    def loss(estimate, weight):
+        value = losses.spectral_loss(estimate, tone, n_fft=N, hop=N, complex_weight=weight)
+        return value.item()
+
+    # With the hop N every frame holds whole periods; at the ends they are reflected, which a
+    # cosine that starts at its crest continues.
+    assert loss(0.5 * tone, 0.0) == pytest.approx(0.25 * mean, rel=1e-3)
+    assert loss(-tone, 0.0) == pytest.approx(0, abs=1e-9)
+    assert loss(-tone, 1.0) == pytest.approx(4 * mean / 2, rel=1e-3)  # half: real and imaginary
+    assert loss(-tone, 0.3) == pytest.approx(0.3 * loss(-tone, 1.0))
+
+
 def test_compressed_loss_of_a_scaled_signal_scales_with_the_compressed_power(noise):
     """|E| = g |T| with the same phase: both parts are (1 - g^0.3)^2 mean |T|^0.6."""
     small, large = (losses.compressed_loss(g * noise, noise).item() for g in (0.5, 0.1))

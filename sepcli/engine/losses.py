@@ -17,6 +17,7 @@ LOSSES = {
     "l1": "sepcli.engine.losses:l1_loss",
     "mr_stft": "sepcli.engine.losses:mr_stft_loss",
     "mr_stft_l1": "sepcli.engine.losses:mr_stft_l1_loss",
+    "spectral": "sepcli.engine.losses:spectral_loss",
     "compressed": "sepcli.engine.losses:compressed_loss",
 }
 
@@ -101,6 +102,18 @@ def mr_stft_l1_loss(estimate, reference):
     """Mean absolute difference of STFT magnitudes, averaged over three resolutions."""
     differences = [(target - mag).abs().mean() for mag, target in _magnitudes(estimate, reference)]
     return sum(differences) / len(RESOLUTIONS)
+
+
+def spectral_loss(estimate, reference, *, n_fft=1024, hop=512, complex_weight=0.3):
+    """Mean squared difference of spectra, of their real and imaginary parts and of the magnitudes.
+
+    (1 - w) mean((|T| - |E|)^2) + w mean((T - E)^2) with w = `complex_weight`; the second mean is
+    over real and imaginary parts as numbers of their own. The window is a Hann window of `n_fft`.
+    """
+    window = torch.hann_window(n_fft, dtype=estimate.dtype, device=estimate.device)
+    e, t = _stft(estimate, n_fft, hop, window), _stft(reference, n_fft, hop, window)
+    magnitude = (_norm(e) - _norm(t)).square().mean()
+    return (1 - complex_weight) * magnitude + complex_weight * (e - t).square().mean()
 
 
 def compressed_loss(estimate, reference, *, n_fft=512, hop=128, power=0.3, complex_weight=0.3):

@@ -86,15 +86,25 @@ def perfect_reconstruction_(encoder, decoder):
 class Stft(Filterbank):
     """Short-time Fourier transform (B, T) to complex (B, F, N) and back, F = kernel/2 + 1.
 
-    The square root of a periodic Hann window on both sides; the windows' overlapping squares
-    sum to kernel / (2 stride) when kernel >= 2 stride, which synthesis divides out.
+    window: `sqrt_hann` (the square root of a periodic Hann window) or `hann`, on both sides.
+    Synthesis divides by what the window's overlapping squares add up to: the constant
+    kernel / (2 stride) for `sqrt_hann`, and a value that varies along the hop for `hann`, such as
+    0.5 to 1 when kernel = 2 stride.
     """
 
-    def __init__(self, kernel, stride):
+    def __init__(self, kernel, stride, *, window="sqrt_hann"):
         super().__init__(kernel, stride)
         if kernel < 2 * stride:
             raise ValueError("a Hann window needs kernel >= 2 * stride")
-        self.register_buffer("window", torch.hann_window(kernel).sqrt(), persistent=False)
+        shapes = {"sqrt_hann": torch.sqrt, "hann": torch.clone}
+        if window not in shapes:
+            raise ValueError(f"unknown window {window!r}; choose from {', '.join(shapes)}")
+        analysis = shapes[window](torch.hann_window(kernel))
+        envelope = analysis.square().reshape(-1, stride).sum(0)  # (stride,)
+        self.register_buffer("window", analysis, persistent=False)
+        self.register_buffer(
+            "synthesis_window", analysis / envelope.repeat(kernel // stride), persistent=False
+        )
 
     def analyse(self, x, past):
         x = torch.cat([past, x], -1)
@@ -104,5 +114,4 @@ class Stft(Filterbank):
 
     def synthesise(self, spectrum, tail):
         frames = torch.fft.irfft(spectrum.transpose(1, 2), n=self.kernel)  # (B, N, L)
-        window = self.window * (2 * self.stride / self.kernel)
-        return overlap_add(frames * window, self.stride, tail)
+        return overlap_add(frames * self.synthesis_window, self.stride, tail)

@@ -1,0 +1,190 @@
+"""A convolutional UNet over frequency with double modified gated TCMs over time in its middle.
+
+It maps the complex spectrum of noisy speech to that of the speech: an encoder that halves the
+frequency axis at every level, gated temporal convolutions with pairs of dilations (1, 32), (2, 16),
+..., and one decoder for the real and one for the imaginary part. The temporal modules follow
+Li et al., "Two Heads Are Better Than One" (arXiv 2011.01561) and its successor in TASLP 2021.
+B batch, S sources, T samples, C channels, N frames, F frequencies.
+"""
+
+import torch
+from torch import nn
+
+from sepcli.nn.causal import CausalModel
+from sepcli.nn.filterbank import Stft
+from sepcli.nn.gated_tcm import DoubleGatedTcm, GroupedPReLU
+
+KERNEL, STRIDE = 4, 2  # of the convolutions along frequency; along time they are 1
+
+
+def halved(bins, levels, padding):
+    """The number of frequencies before and after each level of the encoder."""
+    sizes = [bins]
+    for _ in range(levels):
+        sizes.append((sizes[-1] + 2 * padding - KERNEL) // STRIDE + 1)
+    if sizes[-1] < 1:
+        raise ValueError(f"{levels} levels leave nothing of {bins} frequencies; choose fewer")
+    return sizes
+
+
+class Encoder(nn.Module):
+    """Halve the frequencies of (B, 2, N, F) at every level; returns all levels' (B, C, N, F')."""
+
+    def __init__(self, width, sizes, padding):
+        super().__init__()
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(channels, width, (1, KERNEL), (1, STRIDE), (0, padding)),
+                nn.BatchNorm2d(width),
+                nn.PReLU(),
+            )
+            for channels in [2] + [width] * (len(sizes) - 2)
+        )
+
+    def forward(self, x):
+        outputs = []
+        for level in self.levels:
+            x = level(x)
+            outputs.append(x)
+        return outputs
+
+
+class Decoders(nn.Module):
+    """The decoders of the real and the imaginary part, as the two groups of each convolution.
+
+    At every level, from the deepest on: y = deconvolution(y + 1x1 convolution(encoder's output)).
+    (B, C, N, F') and the encoder's outputs to (B, 2, N, F).
+    """
+
+    def __init__(self, width, sizes, padding):
+        super().__init__()
+        self.skips, self.levels = nn.ModuleList(), nn.ModuleList()
+        for level in reversed(range(len(sizes) - 1)):
+            missing = sizes[level] - ((sizes[level + 1] - 1) * STRIDE + KERNEL - 2 * padding)
+            out = 2 * width if level else 2
+            up = nn.ConvTranspose2d(
+                2 * width, out, (1, KERNEL), (1, STRIDE), (0, padding), (0, missing), groups=2
+            )
+            after = (nn.BatchNorm2d(out), GroupedPReLU(2)) if level else ()
+            self.skips.append(nn.Conv2d(width, 2 * width, 1))
+            self.levels.append(nn.Sequential(up, *after))
+
+    def forward(self, y, encoded):
+        y = torch.cat([y, y], 1)  # (B, 2 C, N, F')
+        for skip, level, x in zip(self.skips, self.levels, reversed(encoded), strict=True):
+            y = level(y + skip(x))
+        return y
+
+
+class DmgtcmUnet(CausalModel):
+    """Causal complex spectral mapping or masking; (B, 1, T) to (B, S, 1, T).
+
+    The defaults have 1,995,211 parameters, 897 frames (9 s) of receptive field and, at 16 kHz,
+    20 ms of algorithmic latency at hops of 10 ms.
+
+    sources: one name, the source that is estimated, or two, it and the rest of the mixture.
+    window, hop: samples of the STFT, which has plain Hann windows.
+    width, levels: channels of the encoder and of each decoder, and how often they halve the
+        frequencies.  padding: of these convolutions along frequency.
+    tcm_width, tcm_hidden, tcm_kernel: channels between the temporal modules and inside them, and
+        the length of their filters.  blocks, repeats: dilations 1, 2, 4, ... of one group of
+        modules, and the number of groups.
+    mask: whether the two decoders give a complex mask, near 1 at the start, instead of the
+        spectrum itself.  compression: power of the magnitudes that the network reads.
+    """
+
+    channels = 1
+
+    def __init__(
+        self,
+        *,
+        sources=("speech", "noise"),
+        sample_rate=16000,
+        window=320,
+        hop=160,
+        width=64,
+        levels=5,
+        padding=1,
+        tcm_width=256,
+        tcm_hidden=64,
+        tcm_kernel=5,
+        blocks=6,
+        repeats=2,
+        mask=False,
+        compression=1.0,
+    ):
+        super().__init__()
+        if len(sources) not in (1, 2):
+            raise ValueError("dmgtcm_unet has one output: name one source, or it and the rest")
+        self.sources, self.sample_rate = tuple(sources), sample_rate
+        self.stft = Stft(window, hop, window="hann")
+        self.hop, self.delay = hop, self.stft.overlap
+        self.mask, self.compression = mask, compression
+
+        sizes = halved(window // 2 + 1, levels, padding)
+        flat, dilations = width * sizes[-1], [2**i for i in range(blocks)] * repeats
+        self.encoder = Encoder(width, sizes, padding)
+        self.flatten = nn.Conv1d(flat, tcm_width, 1)
+        self.tcms = nn.ModuleList(
+            DoubleGatedTcm(tcm_width, tcm_hidden, tcm_kernel, d, 2 ** (blocks - 1))
+            for d in dilations
+        )
+        self.unflatten = nn.Conv1d(tcm_width, flat, 1)
+        self.decoders = Decoders(width, sizes, padding)
+        if mask:
+            self._start_with_the_mask_one()
+
+    @torch.no_grad()
+    def _start_with_the_mask_one(self):
+        """From a random mask, a network takes long to find its way back to the mixture."""
+        last = self.decoders.levels[-1][0]
+        last.weight.mul_(0.01)
+        last.bias.copy_(torch.tensor([1.0, 0.0]))
+
+    @property
+    def receptive_field(self):
+        """Samples of input that one frame of the output depends on."""
+        return sum(tcm.context for tcm in self.tcms) * self.hop + self.stft.kernel
+
+    def initial_state(self, batch=1):
+        """The state before the first sample."""
+        tail = self.stft.initial_state(batch, self.flatten.weight)
+        return tail, self.network_state(batch), tail
+
+    def network_state(self, batch=1):
+        """The state of `network` before the first frame."""
+        return tuple(tcm.initial_state(batch) for tcm in self.tcms)
+
+    def step(self, x, state):
+        """Map a chunk (B, 1, k*hop), any k >= 1, to (B, S, 1, k*hop), `delay` samples late."""
+        past, tcms, tail = state
+        x = x[:, 0]  # (B, T)
+        spectrum, following = self.stft.analyse(x, past)  # (B, F, N)
+        parts, tcms = self.network(self._features(spectrum), tcms)  # (B, 2, N, F)
+        output = torch.complex(parts[:, 0], parts[:, 1]).transpose(1, 2)  # (B, F, N)
+        estimate, tail = self.stft.synthesise(output * spectrum if self.mask else output, tail)
+        estimates = [estimate]
+        if len(self.sources) == 2:
+            delayed = torch.cat([past, x], -1)[:, : x.shape[-1]]  # the mixture, as late
+            estimates.append(delayed - estimate)
+        return torch.stack(estimates, 1)[:, :, None], (following, tcms, tail)  # (B, S, 1, T)
+
+    def network(self, x, state):
+        """Map real and imaginary parts (B, 2, N, F), any N >= 1, to such, and the next state."""
+        B, _, N, _ = x.shape
+        encoded = self.encoder(x)
+        deepest = encoded[-1].transpose(2, 3)  # (B, C, F', N)
+        hidden, following = self.flatten(deepest.reshape(B, -1, N)), []  # channel-major
+        for tcm, past in zip(self.tcms, state, strict=True):
+            hidden, past = tcm.step(hidden, past)
+            following.append(past)
+        y = self.unflatten(hidden).reshape(deepest.shape).transpose(2, 3)  # (B, C, N, F')
+        return self.decoders(y, encoded), tuple(following)
+
+    def _features(self, spectrum):
+        """Real and imaginary parts (B, 2, N, F) with compressed magnitudes."""
+        x = torch.stack([spectrum.real, spectrum.imag], 1).transpose(2, 3)
+        if self.compression == 1:
+            return x
+        power = x.square().sum(1, keepdim=True)
+        return x * (power + 1e-10) ** ((self.compression - 1) / 2)
