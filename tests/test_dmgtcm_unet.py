@@ -29,7 +29,7 @@ def test_the_sizes_of_the_parts():
 
 
 def test_the_state_has_four_dilations_of_frames_for_each_convolution():
-    state = DmgtcmUnet().network_state()
+    state = DmgtcmUnet().core_state()
     assert sum(x.numel() for pair in state for x in pair) == 129_024
 
 
@@ -42,10 +42,10 @@ def test_a_frame_depends_on_exactly_897_frames():
     """By the gradient, in which no small contribution is rounded away."""
     torch.manual_seed(0)
     model = randomise(DmgtcmUnet(width=4, tcm_width=8, tcm_hidden=4)).double()
-    x = torch.randn(1, 2, 1000, 161, dtype=torch.float64, requires_grad=True)
-    y, _ = model.network(x, model.network_state())
-    y[:, :, 950].sum().backward()
-    reached = x.grad.abs().sum((0, 1, 3)).nonzero()[:, 0]  # frames
+    x = torch.randn(1, 2, 161, 1000, dtype=torch.float64, requires_grad=True)
+    y, _ = model.core(x, model.core_state())
+    y[..., 950].sum().backward()
+    reached = x.grad.abs().sum((0, 1, 2)).nonzero()[:, 0]  # frames
     assert (reached.min(), reached.max()) == (950 - 896, 950)
     assert model.receptive_field == 896 * 160 + 320
 
@@ -101,15 +101,18 @@ def test_a_closed_gate_lets_nothing_through():
 def test_equals_torch_stft_network_and_torch_istft(mask, length):
     """A length that is no multiple of the hop is that of the input padded to one."""
     torch.manual_seed(0)
-    model = randomise(DmgtcmUnet(**SMALL, mask=mask, sources=["speech"])).double()
+    model, mapping = (
+        randomise(DmgtcmUnet(**SMALL, mask=m, sources=["speech"])).double() for m in (mask, False)
+    )
+    mapping.load_state_dict(model.state_dict())
     x = torch.randn(2, 1, length, dtype=torch.float64)
     padded = F.pad(x[:, 0], (0, -length % 32))
     transform = {"n_fft": 64, "hop_length": 32, "window": model.stft.window}
     spectrum = torch.stft(padded, **transform, pad_mode="constant", return_complex=True)
-    parts = torch.view_as_real(spectrum).permute(0, 3, 2, 1)  # (B, 2, N, F)
     with torch.no_grad():
-        y, _ = model.network(parts, model.network_state(2))
-        output = torch.view_as_complex(y.permute(0, 3, 2, 1).contiguous())
+        parts = torch.view_as_real(spectrum).permute(0, 3, 1, 2)  # (B, 2, F, N)
+        y, _ = mapping.core(parts, mapping.core_state(2))
+        output = torch.complex(y[:, 0], y[:, 1])
         expected = torch.istft(output * spectrum if mask else output, **transform)
         # The synthesis window is rounded to float32.
         torch.testing.assert_close(model(x)[:, 0, 0], expected[:, :length], rtol=1e-6, atol=1e-6)

@@ -10,7 +10,7 @@ B batch, S sources, T samples, C channels, N frames, F frequencies.
 import torch
 from torch import nn
 
-from sepcli.nn.causal import CausalModel
+from sepcli.nn.causal import SpectralModel
 from sepcli.nn.filterbank import Stft
 from sepcli.nn.gated_tcm import DoubleGatedTcm, GroupedPReLU
 
@@ -76,7 +76,7 @@ class Decoders(nn.Module):
         return y
 
 
-class DmgtcmUnet(CausalModel):
+class DmgtcmUnet(SpectralModel):
     """Causal complex spectral mapping or masking; (B, 1, T) to (B, S, 1, T).
 
     The defaults have 1,995,211 parameters, 897 frames (9 s) of receptive field and, at 16 kHz,
@@ -92,8 +92,6 @@ class DmgtcmUnet(CausalModel):
     mask: whether the two decoders give a complex mask, near 1 at the start, instead of the
         spectrum itself.  compression: power of the magnitudes that the network reads.
     """
-
-    channels = 1
 
     def __init__(
         self,
@@ -146,45 +144,31 @@ class DmgtcmUnet(CausalModel):
         """Samples of input that one frame of the output depends on."""
         return sum(tcm.context for tcm in self.tcms) * self.hop + self.stft.kernel
 
-    def initial_state(self, batch=1):
-        """The state before the first sample."""
-        tail = self.stft.initial_state(batch, self.flatten.weight)
-        return tail, self.network_state(batch), tail
-
-    def network_state(self, batch=1):
-        """The state of `network` before the first frame."""
+    def core_state(self, batch=1):
+        """The state of `core` before the first frame."""
         return tuple(tcm.initial_state(batch) for tcm in self.tcms)
 
-    def step(self, x, state):
-        """Map a chunk (B, 1, k*hop), any k >= 1, to (B, S, 1, k*hop), `delay` samples late."""
-        past, tcms, tail = state
-        x = x[:, 0]  # (B, T)
-        spectrum, following = self.stft.analyse(x, past)  # (B, F, N)
-        parts, tcms = self.network(self._features(spectrum), tcms)  # (B, 2, N, F)
-        output = torch.complex(parts[:, 0], parts[:, 1]).transpose(1, 2)  # (B, F, N)
-        estimate, tail = self.stft.synthesise(output * spectrum if self.mask else output, tail)
-        estimates = [estimate]
-        if len(self.sources) == 2:
-            delayed = torch.cat([past, x], -1)[:, : x.shape[-1]]  # the mixture, as late
-            estimates.append(delayed - estimate)
-        return torch.stack(estimates, 1)[:, :, None], (following, tcms, tail)  # (B, S, 1, T)
-
-    def network(self, x, state):
-        """Map real and imaginary parts (B, 2, N, F), any N >= 1, to such, and the next state."""
-        B, _, N, _ = x.shape
-        encoded = self.encoder(x)
+    def core(self, x, state):
+        """Map the mixture's spectrum (B, 2, F, N) to the first source's, and the next state."""
+        encoded = self.encoder(self._compressed(x).transpose(2, 3))
         deepest = encoded[-1].transpose(2, 3)  # (B, C, F', N)
-        hidden, following = self.flatten(deepest.reshape(B, -1, N)), []  # channel-major
+        hidden, following = self.flatten(deepest.flatten(1, 2)), []  # channel-major
         for tcm, past in zip(self.tcms, state, strict=True):
             hidden, past = tcm.step(hidden, past)
             following.append(past)
         y = self.unflatten(hidden).reshape(deepest.shape).transpose(2, 3)  # (B, C, N, F')
-        return self.decoders(y, encoded), tuple(following)
+        output = self.decoders(y, encoded).transpose(2, 3)  # (B, 2, F, N)
+        return _complex_product(output, x) if self.mask else output, tuple(following)
 
-    def _features(self, spectrum):
-        """Real and imaginary parts (B, 2, N, F) with compressed magnitudes."""
-        x = torch.stack([spectrum.real, spectrum.imag], 1).transpose(2, 3)
+    def _compressed(self, x):
+        """A spectrum (B, 2, F, N) with its magnitudes raised to the power `compression`."""
         if self.compression == 1:
             return x
         power = x.square().sum(1, keepdim=True)
-        return x * (power + 1e-10) ** ((self.compression - 1) / 2)
+        return x * (power + 1e-10) ** ((self.compression - 1) / 2)  # the floor bounds the gradient
+
+
+def _complex_product(a, b):
+    """The product of real and imaginary parts (B, 2, ...)."""
+    (ar, ai), (br, bi) = a.unbind(1), b.unbind(1)
+    return torch.stack([ar * br - ai * bi, ar * bi + ai * br], 1)
