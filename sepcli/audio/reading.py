@@ -312,18 +312,22 @@ def read(path, *, start=0, stop=None, sample_rate=None):
     return resample(audio, rate, sample_rate), sample_rate
 
 
-def decode(data, name):
-    """Decode the bytes of a sound file; returns (float32 (C, T), sample rate).
+def decode(data, name, *, start=0, stop=None):
+    """Decode the bytes of a sound file, or its frames [start, stop): (float32 (C, T), sample rate).
 
     Raises SepcliError, calling the bytes `name`, for the same reasons as `read`.
     """
     decoded = wav.decode_wav(data, name) if _is_wav(data[:4], name) else None
-    if decoded is None:
+    if decoded is not None:
+        signal, rate = decoded[0][:, start:stop], decoded[1]
+    else:
         with _CodedReader(name, coded.Bytes(data), len(data)) as reader:
-            decoded = reader.rest(), reader.sample_rate
-    if decoded[0].shape[1] == 0:
+            reader.skip(start)
+            signal = reader.rest() if stop is None else reader.rest(stop - start)
+            rate = reader.sample_rate
+    if signal.shape[1] == 0 and start == 0 and stop != 0:
         raise _without_samples(name)
-    return decoded
+    return signal, rate
 
 
 def _without_samples(name):

@@ -24,8 +24,8 @@ _PIECE = 1 << 18  # frames read at a time
 def read_samples(source, *, stdin=None, strict=True, input_type="auto"):
     """Return an iterator over the samples in `source`, in a fixed order, one at a time.
 
-    source: a sample tar, a folder (see `read_folder`), one audio file, a list of JSON lines, or
-        "-" for standard input, which may be any of these but a folder.
+    source: a sample tar, a pack, a folder (see `read_folder`), one audio file, a list of JSON
+        lines, or "-" for standard input, which may be any of these but a folder.
     stdin: the binary stream to take for standard input.
     strict: whether a sample tar that is cut off or lacks its closing count is an error.
     input_type: "tar", "wav", "audio" or "jsonl" where guessing fails.
@@ -40,6 +40,10 @@ def read_samples(source, *, stdin=None, strict=True, input_type="auto"):
         raise SepcliError(f"{path}: no such file or folder; check the spelling")
     if not os.path.isfile(path):  # a named pipe, as <(command) makes
         return _read_file(path, strict, input_type, Path())
+    if input_type == "auto" and path.suffix == ".h5":
+        from sepcli.data.pack import read_pack  # HDF5 loads only where there is some
+
+        return read_pack(path)
     if input_type in ("wav", "audio") or (input_type == "auto" and split_audio_name(path.name)[1]):
         return iter([sample_from_file(path.stem, path)])
     return _read_file(path, strict, input_type, path.parent)

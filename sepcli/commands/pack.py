@@ -1,0 +1,224 @@
+"""`sepcli pack`: many recordings or samples in one file."""
+
+import json
+import sys
+
+import click
+
+from sepcli import options
+from sepcli.errors import SepcliError
+
+MOST_FAILURES = 20  # named one by one on standard error
+
+
+def sources(name, text):
+    """A repeatable option that names recordings."""
+    return click.option(f"--{name}", multiple=True, metavar="PATH", help=text)
+
+
+class Regex(click.ParamType):
+    """A regular expression, as text."""
+
+    name = "REGEX"
+
+    def convert(self, value, param, ctx):
+        import re
+
+        try:
+            re.compile(value)
+        except re.error as error:
+            self.fail(f"{value!r} is no regular expression: {error}", param, ctx)
+        return value
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, metavar="[SAMPLES|PACK]...")
+@sources("speech", "Clean speech: a folder, glob, file or list (.txt, .jsonl); repeatable.")
+@sources("noise", "Noise, likewise.")
+@sources("rir", "Room impulse responses, likewise.")
+@click.option("-o", "--output", metavar="FILE.h5", help="The pack to write.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["int16", "float32", "flac"]),
+    help="How sound is kept; flac is smaller and much slower.  [default: int16, float32 for RIRs]",
+)
+@click.option(
+    "--sample-rate",
+    type=click.IntRange(4000, 768_000),
+    help="Hz; recordings are resampled.  [default: that of each source's first recording]",
+)
+@click.option(
+    "--keep-channels", is_flag=True, help="Keep all channels of speech and noise, not their mean."
+)
+@click.option(
+    "--speaker-regex",
+    type=Regex(),
+    help="Its first group, in a path below its source, is the speaker.  [default: first folder]",
+)
+@click.option(
+    "--val-fraction",
+    type=click.FloatRange(0, 0.9),
+    default=0.05,
+    show_default=True,
+    help="How much of each source's sorted speakers (or names), from the end, is for validation.",
+)
+@click.option("--resume", is_flag=True, help="Go on where a run that was stopped or killed was.")
+@click.option("--list", "mode", flag_value="list", help="Print what is in packs, a line per item.")
+@click.option("--stats", "mode", flag_value="stats", help="Print how much is in packs.")
+@click.option("--verify", "mode", flag_value="verify", help="Check all of packs by checksums.")
+@options.jobs
+@options.overwrite
+@options.strict
+@options.input_type
+@options.as_json
+@options.progress
+@options.quiet
+def command(inputs, mode, output, **settings):
+    """Put recordings or samples into one HDF5 file, from which training reads fast.
+
+    \b
+        $ sepcli pack --speech vctk/ --speech ears/ --noise noise/ --rir rooms/ -o data.h5
+        $ sepcli mix --speech data.h5 --noise data.h5 --rir data.h5 -n 1000 -o mixtures.tar
+        $ sepcli mix -n 100 | sepcli pack - -o samples.h5
+        $ sepcli pack --verify data.h5
+
+    Everything is in the one file, also who speaks where, and which speakers (noises, rooms) are
+    for validation: --list --json writes that as JSON lines. As a source, data.h5 stands for what
+    is for training, data.h5:validation for the rest, and data.h5:all for both.
+
+    Inputs that cannot be read are named, left out, and noted in the pack; then the exit code is 1.
+    The pack appears when it is whole. Until then its part is in FILE.h5.part, and --resume goes on
+    from there, however the run before ended.
+    """
+    if mode:
+        check_usage(inputs, output, settings)
+        look_into(inputs, mode, settings["as_json"])
+    else:
+        write(inputs, output, **settings)
+
+
+def check_usage(inputs, output, settings):
+    """Fail on what does not go with --list, --stats and --verify."""
+    named = [settings[kind] for kind in ("speech", "noise", "rir")]
+    if output or any(named) or not inputs:
+        raise click.UsageError(
+            "--list, --stats and --verify take packs: sepcli pack --list data.h5"
+        )
+
+
+def write(
+    inputs,
+    output,
+    speech,
+    noise,
+    rir,
+    resume,
+    jobs,
+    overwrite,
+    strict,
+    input_type,
+    as_json,
+    progress,
+    quiet,
+    **spec,
+):
+    """Make a pack; say what was left out."""
+    import os
+
+    from sepcli.data.packing import Packing, PackSpec, find_sources
+
+    if not (inputs or speech or noise or rir):
+        raise click.UsageError("Nothing to pack: name --speech, --noise, --rir or samples.")
+    if not output or not output.endswith(".h5"):
+        raise click.UsageError("Name the pack to write: -o FILE.h5")
+    whole = os.path.exists(output) and not os.path.exists(f"{output}.part")
+    if whole and not overwrite and (resume or overwrite is False):
+        click.echo(f"{output}: exists already, left as it is", err=True)
+        return
+    given = {"speech": speech, "noise": noise, "rir": rir}
+    found = [source for kind, paths in given.items() for source in find_sources(kind, paths)]
+    packing = Packing(found, inputs, PackSpec(**spec), strict=strict, input_type=input_type)
+    records = packing.run(output, resume=resume, overwrite=overwrite, jobs=jobs)
+    collect(records, packing.count, progress, quiet)
+    report(output, quiet)
+
+
+def collect(records, total, progress, quiet):
+    """Run, naming the first inputs that are skipped."""
+    skipped = 0
+    shown = ({"key": r["name"], "skipped": r.get("skipped")} for r in records)
+    for record in options.watch(shown, "Packing", progress, quiet, total=total):
+        skipped += bool(record["skipped"])
+        if record["skipped"] and skipped <= MOST_FAILURES:
+            click.echo(f"Skipped: {record['skipped']}", err=True)
+
+
+def report(output, quiet):
+    """Say what is in a new pack, and what is not; exit with 1 if something is not."""
+    from sepcli.data.pack import Pack
+
+    pack = Pack(output)
+    clipped = sum(group.clipped for group in pack.groups.values())
+    if clipped and not quiet:
+        click.echo(f"{output}: {clipped} samples beyond full scale were clipped", err=True)
+    if skipped := len(pack.skipped):
+        click.echo(
+            f"Error: {skipped} of {skipped + pack.count} inputs could not be read and are not in "
+            f"{output}",
+            err=True,
+        )
+        sys.exit(1)
+
+
+def look_into(inputs, mode, as_json):
+    """Print what is asked about packs; exit with 1 if one of them is no whole pack."""
+    from sepcli.data.pack import Pack
+
+    failed = 0
+    for path in inputs:
+        try:
+            pack = Pack(path)
+            for line in LOOKS[mode](pack, as_json):
+                click.echo(line)
+        except SepcliError as error:
+            click.echo(f"Error: {error}", err=True)
+            failed += 1
+    if failed:
+        sys.exit(1)
+
+
+def listed(pack, as_json):
+    """Yield a line per item: where it is, who speaks, how long it is, what it is for."""
+    for item in pack.manifest():
+        if as_json:
+            yield json.dumps(item)
+        else:
+            name = f"{item['kind']}/{item['source']}/{item['name']}"
+            seconds = f"{item['frames'] / item['sample_rate']:.2f} s"
+            yield "\t".join((name, item["speaker"] or "-", seconds, item["split"]))
+
+
+def counted(pack, as_json):
+    """Yield a line per source: how much there is of it."""
+    for source in pack.stats():
+        if as_json:
+            yield json.dumps(source)
+        else:
+            yield (
+                f"{source['kind']}/{source['source']}: {source['items']} items "
+                f"({source['validation']} for validation), {source['speakers']} speakers, "
+                f"{source['seconds'] / 3600:.3f} h, {source['sample_rate']} Hz, {source['dtype']}, "
+                f"{source['bytes'] / 1e6:.1f} MB"
+            )
+    for record in pack.skipped:
+        yield json.dumps(record) if as_json else f"skipped: {record['skipped']}"
+
+
+def verified(pack, as_json):
+    """Yield that a pack is whole, or raise."""
+    pack.verify()
+    about = {"pack": pack.path, "whole": True, "items": pack.count}
+    yield json.dumps(about) if as_json else f"{pack.path}: whole, {pack.count} items"
+
+
+LOOKS = {"list": listed, "stats": counted, "verify": verified}

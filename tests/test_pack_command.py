@@ -1,0 +1,204 @@
+"""`sepcli pack`: its contract, and that nothing it is killed at is lost."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from sepcli.cli import main
+from sepcli.data.pack import Pack
+from tests.samples import make_sample, to_tar
+from tests.test_pack import write_tones
+
+RUNNER = CliRunner()
+
+
+def run(*args, **kwargs):
+    return RUNNER.invoke(main, ["pack", *map(str, args)], **kwargs)
+
+
+@pytest.fixture
+def voices(tmp_path):
+    return write_tones(tmp_path / "voices", [f"{s}/{n}.wav" for s in ("ann", "bob") for n in "12"])
+
+
+def test_a_pack_is_made_listed_counted_and_verified(tmp_path, voices):
+    pack = tmp_path / "data.h5"
+    result = run("--speech", voices, "-o", pack)
+    assert (result.exit_code, result.output) == (0, "")
+    assert not (tmp_path / "data.h5.part").exists()
+    listed = run("--list", pack).stdout.splitlines()
+    assert listed[0] == "speech/voices/ann/1.wav\tann\t0.03 s\ttrain"
+    assert [line.split("\t")[3] for line in listed] == ["train", "train"] + 2 * ["validation"]
+    items = [json.loads(line) for line in run("--list", "--json", pack).stdout.splitlines()]
+    assert [item["frames"] for item in items] == [400, 410, 420, 430]
+    assert "speech/voices: 4 items (2 for validation), 2 speakers" in run("--stats", pack).stdout
+    [stats] = map(json.loads, run("--stats", "--json", pack).stdout.splitlines())
+    assert (stats["items"], stats["speakers"], stats["bytes"]) == (4, 2, 2 * 1660)
+    assert run("--verify", pack).stdout == f"{pack}: whole, 4 items\n"
+
+
+def test_options_reach_the_pack(tmp_path, voices):
+    pack = tmp_path / "data.h5"
+    options = ["--dtype", "flac", "--sample-rate", "8000", "--speaker-regex", r"(\d).wav"]
+    assert run("--speech", voices, "-o", pack, *options, "--val-fraction", "0").exit_code == 0
+    [stats] = map(json.loads, run("--stats", "--json", pack).stdout.splitlines())
+    assert (stats["dtype"], stats["sample_rate"]) == ("flac", 8000)
+    assert (stats["speakers"], stats["validation"]) == (2, 0)
+
+
+def test_damaged_inputs_are_named_and_the_rest_is_packed(tmp_path, voices):
+    (voices / "ann/0.wav").write_bytes(b"no sound")
+    result = run("--speech", voices, "-o", tmp_path / "data.h5")
+    assert (result.exit_code, result.stdout) == (1, "")
+    skipped, error = result.stderr.splitlines()
+    assert skipped.startswith(f"Skipped: {voices}/ann/0.wav: ")
+    assert error == (
+        f"Error: 1 of 5 inputs could not be read and are not in {tmp_path / 'data.h5'}"
+    )
+    assert run("--verify", tmp_path / "data.h5").exit_code == 0
+    assert "skipped: " in run("--stats", tmp_path / "data.h5").stdout
+
+
+def test_damaged_packs_fail_to_verify_but_the_others_are_still_looked_at(tmp_path, voices):
+    for name in "ab":
+        run("--speech", voices, "-o", tmp_path / f"{name}.h5")
+    data = bytearray((tmp_path / "a.h5").read_bytes())
+    group = Pack(tmp_path / "a.h5").groups["speech/voices"]
+    data[group.start + 40] ^= 1
+    (tmp_path / "a.h5").write_bytes(data)
+    result = run("--verify", tmp_path / "a.h5", tmp_path / "b.h5")
+    assert result.exit_code == 1
+    assert result.stdout == f"{tmp_path / 'b.h5'}: whole, 4 items\n"
+    assert result.stderr == (
+        f"Error: {tmp_path / 'a.h5'}: speech/voices/ann/1.wav: damaged; copy it again, or make it "
+        "again with sepcli pack\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "Nothing to pack: name --speech"),
+        (["-"], "Name the pack to write: -o FILE.h5"),
+        (["-", "-o", "x.wav"], "Name the pack to write: -o FILE.h5"),
+        (["--list"], "take packs"),
+        (["--verify", "x.h5", "-o", "y.h5"], "take packs"),
+        (["-", "-o", "x.h5", "--speaker-regex", "("], "is no regular expression"),
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error(args, message):
+    result = run(*args)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_existing_packs_are_not_replaced_unasked(tmp_path, voices):
+    pack = tmp_path / "data.h5"
+    pack.write_text("old")
+    result = run("--speech", voices, "-o", pack)
+    assert (result.exit_code, pack.read_text()) == (1, "old")
+    assert result.stderr == f"Error: {pack}: exists; use --overwrite or --skip-existing\n"
+    for option in ("--skip-existing", "--resume"):
+        result = run("--speech", voices, "-o", pack, option)
+        assert (result.exit_code, pack.read_text()) == (0, "old")
+        assert "exists already, left as it is" in result.stderr
+    assert run("--speech", voices, "-o", pack, "--overwrite").exit_code == 0
+    assert Pack(pack).count == 4
+
+
+def test_samples_come_through_a_pipe(tmp_path):
+    stream = to_tar([make_sample(index) for index in range(3)])
+    assert run("-", "-o", tmp_path / "s.h5", input=stream).exit_code == 0
+    lines = run("--stats", tmp_path / "s.h5").stdout.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["samples/mix", "samples/ref.speech"]
+
+
+def test_a_stream_that_was_cut_off_leaves_no_pack_and_is_resumed(tmp_path):
+    stream = to_tar([make_sample(index) for index in range(3)])
+    pack, whole = tmp_path / "s.h5", tmp_path / "whole.h5"
+    result = run("-", "-o", pack, input=stream[:-3000])
+    assert result.exit_code == 1
+    assert "the command upstream stopped early" in result.stderr
+    assert not pack.exists()
+    result = run("-", "-o", pack, input=stream)
+    assert (result.exit_code, pack.exists()) == (1, False)
+    assert "s.h5.part: an unfinished run; go on with --resume" in result.stderr
+    assert run("-", "-o", pack, "--resume", input=stream).exit_code == 0
+    assert run("-", "-o", whole, input=stream).exit_code == 0
+    assert pack.read_bytes() == whole.read_bytes()
+
+
+def test_other_samples_than_before_are_not_mixed_into_a_pack(tmp_path):
+    pack = tmp_path / "s.h5"
+    assert run("-", "-o", pack, input=to_tar([make_sample(0)])[:-1600]).exit_code == 1
+    others = to_tar([make_sample(0, key="other"), make_sample(1)])
+    result = run("-", "-o", pack, "--resume", input=others)
+    assert result.exit_code == 1
+    assert "sample other comes where 000000 came before" in result.stderr
+
+
+def test_other_inputs_or_options_than_before_do_not_go_on(tmp_path, voices):
+    pack = tmp_path / "data.h5"
+    part = tmp_path / "data.h5.part"
+    part.mkdir()
+    (part / "journal.jsonl").write_text('{"plan": {"spec": "other"}}\n')
+    result = run("--speech", voices, "-o", pack, "--resume")
+    assert result.exit_code == 1
+    assert "its inputs or options were others; begin anew with --overwrite" in result.stderr
+    assert run("--speech", voices, "-o", pack, "--overwrite").exit_code == 0
+    assert Pack(pack).count == 4
+    assert not part.exists()
+
+
+# --- killed
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """Enough files for kills to hit every stage, one of them damaged."""
+    root = tmp_path_factory.mktemp("many")
+    folder = write_tones(root / "in", [f"{n // 20}/{n:03d}.wav" for n in range(200)], frames=8000)
+    (folder / "3/065.wav").write_bytes(b"RIFF")
+    return folder
+
+
+def start(*args):
+    command = [sys.executable, "-m", "sepcli", "pack", *map(str, args), "--progress", "json"]
+    return subprocess.Popen(command, stderr=subprocess.PIPE)
+
+
+def stages(tmp_path, pack):
+    part = tmp_path / f"{pack.name}.part"
+    return set(os.listdir(part)) if part.exists() else set()
+
+
+def test_twenty_kills_lose_nothing(tmp_path, many):
+    """Every run is killed after a random number of items, or in the steps behind the last."""
+    whole, pack = tmp_path / "whole.h5", tmp_path / "killed.h5"
+    assert run("--speech", many, "-o", whole).exit_code == 1  # for the damaged one
+    chance = random.Random(5)
+    kills, ended = 0, None
+    while kills < 20:
+        process = start("--speech", many, "-o", pack, "--resume")
+        with process:
+            for _ in range(chance.choice([0, 1, 3, 7, 15])):
+                process.stderr.readline()
+            time.sleep(chance.random() * 0.01)
+            assert not pack.exists() or Pack(pack).verify() is None
+            process.send_signal(signal.SIGKILL)
+            process.stderr.read()
+        ended = process.returncode
+        kills += 1
+    assert ended == -signal.SIGKILL
+    assert not pack.exists() or pack.read_bytes() == whole.read_bytes()
+    result = run("--speech", many, "-o", pack, "--resume")
+    assert result.exit_code in (0, 1)
+    assert pack.read_bytes() == whole.read_bytes()
+    assert not (tmp_path / "killed.h5.part").exists()
