@@ -24,6 +24,13 @@ def test_si_sdr_of_a_tenth_of_quadrature_noise_is_20_db():
         assert losses.si_sdr(changed, reference).item() == pytest.approx(20.0, abs=1e-6)
 
 
+def test_snr_counts_a_wrong_level_and_a_wrong_sign(noise):
+    for factor, expected in ((0.9, 20.0), (1.1, 20.0), (-1, -10 * math.log10(4)), (0, 0.0)):
+        value = losses.snr(factor * noise, noise)
+        assert value.shape == noise.shape[:-1]
+        torch.testing.assert_close(value, torch.full_like(value, expected))
+
+
 def test_si_sdr_loss_is_the_mean_over_sources_not_of_the_energies():
     n = torch.arange(1000, dtype=torch.float64)
     sine, cosine = (f(2 * torch.pi * 5 * n / 1000) for f in (torch.sin, torch.cos))

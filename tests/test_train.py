@@ -299,9 +299,22 @@ def test_validation_scores_are_means_of_known_values():
     assert scores["si_sdr_db_b"] == pytest.approx(-20, abs=1e-3)
     perfect_db = 10 * math.log10(T / 2 / 1e-8)  # item 1 is `a` alone: the energy over epsilon
     assert scores["si_sdr_db_a"] == pytest.approx((20 + perfect_db + 20) / 3, abs=0.1)
+    assert scores["snr_db"] == pytest.approx((20 - 20 + perfect_db + 20 - 20) / 5, abs=0.1)
     assert set(audio) == {
         f"{i}/{n}" for i in (0, 1) for n in ("mix", "ref.a", "ref.b", "est.a", "est.b")
     }
+
+
+def test_log_lines_have_the_quality_of_the_training_items_that_are_not_silent():
+    """The mixture as the estimate, before the first step: as in validation."""
+    state, settings = make(steps=1, loss={"l1": 1.0}, batch=3)
+    nn.init.ones_(state.model.gain)
+    tones = Items(Tones(), ("a", "b"), items=3, seed=0)
+    line = next(r for r in train(state, settings, train_data=tones) if r["event"] == "train")
+    perfect_db = 10 * math.log10(T / 2 / 1e-8)
+    assert line["snr_db"] == pytest.approx(perfect_db / 5, abs=0.1)
+    assert line["si_sdr_db"] == pytest.approx(perfect_db / 5, abs=0.1)
+    assert "audible" not in line
 
 
 @pytest.mark.parametrize(

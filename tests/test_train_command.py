@@ -137,7 +137,17 @@ def test_tensorboard_finds_the_curves_and_examples_to_hear(folder):
     scalars = board.Scalars("valid/si_sdr_db")
     assert [scalar.step for scalar in scalars] == [0, 5, 10, 12]
     assert "train/grad_norm" in board.Tags()["scalars"]
-    assert {"0/mix", "0/ref.sines", "0/est.modulated"} <= set(board.Tags()["audio"])
+    examples = {"0/mix", "0/ref.sines", "0/est.modulated"}
+    assert examples <= set(board.Tags()["audio"])
+    assert examples <= set(board.Tags()["images"])
+
+
+def test_the_picture_of_a_sine_is_one_white_row_at_its_frequency_counted_from_the_bottom():
+    sine = torch.sin(2 * torch.pi * 40 / 512 * torch.arange(8000))  # in bin 40 of 0...256
+    picture = runlog.spectrogram(sine)[0, :, 2:-2]  # (F, N)
+    assert picture.shape[0] == 257
+    assert picture[256 - 40].min() == pytest.approx(1, abs=1e-3)
+    assert picture.median() == 0
 
 
 def test_the_configuration_in_the_run_folder_is_complete_and_gives_the_same_run(folder):

@@ -75,6 +75,15 @@ def si_sdr(estimate, reference, *, eps=1e-8):
     return 10 * torch.log10((target.square().sum(-1) + eps) / (error + eps))
 
 
+def snr(estimate, reference, *, eps=1e-8):
+    """Signal-to-noise ratio in dB over the last axis, the error being noise; (..., T) -> (...).
+
+    10 log10(|t|^2 / |e - t|^2): a wrong level and a wrong sign are errors, too.
+    """
+    error = (estimate - reference).square().sum(-1)
+    return 10 * torch.log10((reference.square().sum(-1) + eps) / (error + eps))
+
+
 def si_sdr_loss(estimate, reference):
     """Negative SI-SDR in dB, averaged over batch, sources and channels."""
     return -si_sdr(estimate, reference).mean()

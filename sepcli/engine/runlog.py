@@ -1,11 +1,14 @@
-"""The log of a training run: metrics.jsonl, and the same with examples to hear for TensorBoard."""
+"""The log of a training run: metrics.jsonl, and the same with examples to hear and to see for
+TensorBoard."""
 
 import json
 import math
 
+import torch
 from torch.utils.tensorboard import SummaryWriter
 
 METRICS = "metrics.jsonl"
+FFT, HOP, RANGE_DB = 512, 256, 80.0  # of pictures
 
 
 class RunLog:
@@ -44,7 +47,16 @@ class RunLog:
             if "/est." in name or not self.heard:
                 mono = audio.mean(0).clamp(-1, 1)  # (T,)
                 self.board.add_audio(name, mono, record["step"], sample_rate=self.sample_rate)
+                self.board.add_image(name, spectrogram(mono), record["step"])
         self.heard = True
+
+
+def spectrogram(x):
+    """A picture (1, F, N) of a signal (T,): from -80 dB (0) to a sine of full scale (1)."""
+    window = torch.hann_window(FFT)
+    spectrum = torch.stft(x, FFT, HOP, window=window, pad_mode="constant", return_complex=True)
+    level_db = 20 * torch.log10(spectrum.abs() / (window.sum() / 2) + 1e-10)
+    return (1 + level_db / RANGE_DB).clamp(0, 1).flip(0)[None]  # high frequencies on top
 
 
 def plain(record):

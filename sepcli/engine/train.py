@@ -151,20 +151,22 @@ def fit(state, train_data, valid_data, settings, *, device="cpu"):
             group["lr"] = learning_rate(state.step, settings)
         state.model.train()
         running = [buffer.clone() for buffer in state.model.buffers()]
-        values = dict.fromkeys(("loss", *settings.loss), 0.0)
+        values, quality = dict.fromkeys(("loss", *settings.loss), 0.0), {}
         for _ in range(settings.accumulate):
             mix, refs = (x.to(device) for x in next(batches))  # (B, C, T), (B, S, C, T)
-            loss, terms = loss_fn(validation.separate(state.model, mix, settings), refs)
+            estimates = validation.separate(state.model, mix, settings)  # (B, S, C, T)
+            loss, terms = loss_fn(estimates, refs)
             (loss / settings.accumulate).backward()
             for name, value in {"loss": loss, **terms}.items():
                 values[name] += value.item() / settings.accumulate
+            add_up(quality, validation.totals(estimates.detach(), refs))
         norm = clip_gradients(state.model, settings.clip)
         if math.isfinite(values["loss"]) and math.isfinite(norm):
             state.optimizer.step()
             state.bad_in_a_row = 0
             if state.average is not None:
                 move_average(state.average, state.model, settings.ema, state.step)
-            add_up(state.sums, {"steps": 1, "grad_norm": norm, **values})
+            add_up(state.sums, {"steps": 1, "grad_norm": norm, **values, **quality})
         else:
             set_buffers(state.model, running)  # a bad batch must not stay in batch norm's averages
             state.skipped += 1
@@ -201,11 +203,13 @@ def validate(state, data, settings, device):
 def summary(sums, state, settings):
     """The record of the steps that were added up in `sums`: means, learning rate and speed."""
     steps, seconds = sums.pop("steps", 0), sums.pop("seconds")
+    audible = sums.pop("audible", 0) or math.nan  # references; without one there is no SI-SDR
+    counts = dict.fromkeys(validation.MEASURES, audible)
     items = settings.batch * settings.accumulate * settings.log_every
     return {
         "event": "train",
         "step": state.step,
-        **{name: value / steps for name, value in sums.items()},
+        **{name: value / counts.get(name, steps) for name, value in sums.items()},
         "lr": learning_rate(state.step - 1, settings),
         "items_per_s": items / seconds,
         "skipped": state.skipped,

@@ -7,32 +7,36 @@ from sepcli.engine import losses
 
 EXAMPLES = 2  # items of a validation to listen to
 SILENCE = 1e-5  # -100 dB re full scale: a reference that never exceeds it has no SI-SDR
+MEASURES = {"si_sdr_db": losses.si_sdr, "snr_db": losses.snr}
 
 
 def evaluate(model, data, settings, device="cpu"):
     """Mean scores of `model` over a finite data set; returns ({name: number}, examples).
 
-    A generator of "validating" records. SI-SDR and its improvement over the mixture are in dB,
-    means over items and sources (and of each source); references that are silent, for which there
-    is none, are left out and counted.
+    A generator of "validating" records. SI-SDR, its improvement over the mixture, and SNR are in
+    dB, means over items and sources (SI-SDR also of each source); references that are silent, for
+    which there is none, are left out and counted.
     """
     loss_fn = losses.weighted(settings.loss)
-    sums, si_sdr, gain, examples = 0.0, [], [], {}
+    sums, si_sdr, gain, snr, examples = 0.0, [], [], [], {}
     model.eval()
     for mix, refs in training.in_order(data, settings.batch, workers=settings.workers):
         mix, refs = mix.to(device), refs.to(device)  # (B, C, T), (B, S, C, T)
         with torch.no_grad():
             estimates = separate(model, mix, settings)
             sums += loss_fn(estimates, refs)[0].item() * len(mix)
-            si_sdr.append(measured(estimates, refs))  # (B, S)
-            gain.append(si_sdr[-1] - measured(mix[:, None].expand_as(refs), refs))
+            si_sdr.append(measured(losses.si_sdr, estimates, refs))  # (B, S)
+            before = measured(losses.si_sdr, mix[:, None].expand_as(refs), refs)
+            gain.append(si_sdr[-1] - before)
+            snr.append(measured(losses.snr, estimates, refs))
         examples = examples or pick_examples(data.sources, mix, refs, estimates)
         yield {"event": "validating", "done": sum(map(len, si_sdr)), "items": data.items}
-    si_sdr, gain = torch.cat(si_sdr), torch.cat(gain)  # (items, S)
+    si_sdr, gain, snr = torch.cat(si_sdr), torch.cat(gain), torch.cat(snr)  # (items, S)
     scores = {
         "loss": sums / len(si_sdr),
         "si_sdr_db": si_sdr.nanmean().item(),
         "si_sdri_db": gain.nanmean().item(),
+        "snr_db": snr.nanmean().item(),
         **{
             f"si_sdr_db_{n}": x.item() for n, x in zip(data.sources, si_sdr.nanmean(0), strict=True)
         },
@@ -48,9 +52,16 @@ def separate(model, mix, settings):
     return losses.mixture_consistency(estimates, mix) if settings.mixture_consistency else estimates
 
 
-def measured(estimates, refs):
-    """SI-SDR (B, S) in dB, mean over channels; NaN where the reference is silent."""
-    values = losses.si_sdr(estimates, refs).mean(-1)
+def totals(estimates, refs):
+    """Sums over the references of a batch that are not silent: of each of MEASURES, "audible"."""
+    values = {name: measured(measure, estimates, refs) for name, measure in MEASURES.items()}
+    sums = {name: x.nansum().item() for name, x in values.items()}
+    return sums | {"audible": int((~values["snr_db"].isnan()).sum())}
+
+
+def measured(measure, estimates, refs):
+    """SI-SDR or SNR (B, S) in dB, mean over channels; NaN where the reference is silent."""
+    values = measure(estimates, refs).mean(-1)
     return values.masked_fill(refs.abs().amax((-2, -1)) < SILENCE, float("nan")).cpu()
 
 
