@@ -45,28 +45,42 @@ def torchaudio_model():
     return module.ConvTasNet
 
 
-def torchaudio_name(key):
-    """Our state-dict key for one of torchaudio's."""
-    rules = [
-        (r"^encoder\.", "encoder.conv."),
-        (r"^decoder\.", "decoder.conv."),
-        (r"^mask_generator\.input_norm", "separator.norm"),
-        (r"^mask_generator\.input_conv", "separator.bottleneck"),
-        (r"^mask_generator\.output_prelu", "separator.mask.0"),
-        (r"^mask_generator\.output_conv", "separator.mask.1"),
-        (r"^mask_generator\.conv_layers\.(\d+)\.", r"separator.tcn.blocks.\1."),
-        (r"\.conv_layers\.0\.", ".expand.0."),
-        (r"\.conv_layers\.1\.", ".expand.1."),
-        (r"\.conv_layers\.2\.", ".expand.2."),
-        (r"\.conv_layers\.3\.", ".depthwise.0."),
-        (r"\.conv_layers\.4\.", ".depthwise.1."),
-        (r"\.conv_layers\.5\.", ".depthwise.2."),
-        (r"\.res_out\.", ".residual."),
-        (r"\.skip_out\.", ".skip."),
-    ]
+def renamed(key, rules):
+    """The state-dict key after all the substitutions in `rules`, (pattern, replacement)."""
     for pattern, replacement in rules:
         key = re.sub(pattern, replacement, key)
     return key
+
+
+TORCHAUDIO = [  # its names -> ours
+    (r"^encoder\.", "encoder.conv."),
+    (r"^decoder\.", "decoder.conv."),
+    (r"^mask_generator\.input_norm", "separator.norm"),
+    (r"^mask_generator\.input_conv", "separator.bottleneck"),
+    (r"^mask_generator\.output_prelu", "separator.mask.0"),
+    (r"^mask_generator\.output_conv", "separator.mask.1"),
+    (r"^mask_generator\.conv_layers\.(\d+)\.", r"separator.tcn.blocks.\1."),
+    (r"\.conv_layers\.([012])\.", r".expand.\1."),
+    (r"\.conv_layers\.3\.", ".depthwise.0."),
+    (r"\.conv_layers\.4\.", ".depthwise.1."),
+    (r"\.conv_layers\.5\.", ".depthwise.2."),
+    (r"\.res_out\.", ".residual."),
+    (r"\.skip_out\.", ".skip."),
+]
+ASTEROID = [  # its names in the separator -> ours
+    (r"^bottleneck\.0", "norm"),
+    (r"^bottleneck\.1", "bottleneck"),
+    (r"^TCN\.(\d+)\.", r"tcn.blocks.\1."),
+    (r"shared_block\.([012])\.", r"expand.\1."),
+    (r"shared_block\.3\.0\.", "depthwise.0."),
+    (r"shared_block\.4\.", "depthwise.1."),
+    (r"shared_block\.5\.", "depthwise.2."),
+    (r"res_conv", "residual"),
+    (r"skip_conv", "skip"),
+    (r"mask_net", "mask"),
+    (r"gamma$", "weight"),
+    (r"beta$", "bias"),
+]
 
 
 @pytest.mark.parametrize("length", [16000, 15999, 1601, 100])
@@ -86,32 +100,11 @@ def test_equals_torchaudio_with_its_weights(length):
         )
     )
     ours = ConvTasNet(norm="gln", causal=False, last_residual=False, encoder_relu=False).eval()
-    weights = {torchaudio_name(k): v for k, v in reference.state_dict().items()}
+    weights = {renamed(k, TORCHAUDIO): v for k, v in reference.state_dict().items()}
     ours.load_state_dict(weights)  # strict: every weight has its place
     x = torch.randn(2, 1, length)
     with torch.no_grad():
         torch.testing.assert_close(ours(x)[:, :, 0], reference(x), rtol=0, atol=1e-5)
-
-
-def asteroid_name(key):
-    """Our separator's key for one of asteroid's TDConvNet."""
-    rules = [
-        (r"^bottleneck\.0", "norm"),
-        (r"^bottleneck\.1", "bottleneck"),
-        (r"^TCN\.(\d+)\.", r"tcn.blocks.\1."),
-        (r"shared_block\.([012])\.", r"expand.\1."),
-        (r"shared_block\.3\.0\.", "depthwise.0."),
-        (r"shared_block\.4\.", "depthwise.1."),
-        (r"shared_block\.5\.", "depthwise.2."),
-        (r"res_conv", "residual"),
-        (r"skip_conv", "skip"),
-        (r"mask_net", "mask"),
-        (r"gamma$", "weight"),
-        (r"beta$", "bias"),
-    ]
-    for pattern, replacement in rules:
-        key = re.sub(pattern, replacement, key)
-    return key
 
 
 def test_equals_asteroids_causal_network_with_its_weights():
@@ -136,7 +129,7 @@ def test_equals_asteroids_causal_network_with_its_weights():
     state = ours.state_dict()
     for key in golden:
         if key.startswith("weight:"):
-            name = asteroid_name(key.removeprefix("weight:"))
+            name = renamed(key.removeprefix("weight:"), ASTEROID)
             state[name] = torch.from_numpy(golden[key]).reshape(state[name].shape)
     ours.load_state_dict(state)
     masks = ours(torch.from_numpy(golden["frames"]))  # (B, S*F, N)
