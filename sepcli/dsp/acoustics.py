@@ -1,0 +1,173 @@
+"""Figures of merit of a room after ISO 3382-1, from its impulse response (RIR)."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sepcli.dsp import decay, octaves
+
+METHODS = ("schroeder", "regression")
+RANGES = {"edt": (0, -10), "t20": (-5, -25), "t30": (-5, -35)}  # dB; ISO 3382-1, 3.5 and A.2.2
+STRAIGHT = 0.8  # least r² of T20 and T30; half a straight line with a direct sound on top has 0.9
+DIRECT_MS = 2.5  # each side of the main tap: the direct sound (Zahorik, JASA 112(5), 2002)
+CLARITY_DB = 20  # that a decay has to have above the noise before its energy is split
+
+
+@dataclass
+class Measurement:
+    """What one RIR says about its room, in one band or in all; NaN where it says nothing.
+
+    rt60_s is T30, or else T20, or what was found in the range asked for, as `source` tells. Times
+    are in s, c50, c80 and drr in dB, d50 is 0 to 1, and `range_db` is the decay above the noise.
+    reasons: for everything that is NaN, why. curve and fit: what rt60_s was read from, or None;
+    their sample 0 is the onset.
+    """
+
+    rt60_s: float = math.nan
+    source: str | None = None
+    edt_s: float = math.nan
+    t20_s: float = math.nan
+    t30_s: float = math.nan
+    c50_db: float = math.nan
+    c80_db: float = math.nan
+    d50: float = math.nan
+    drr_db: float = math.nan
+    range_db: float = 0.0
+    reasons: dict[str, str] = field(default_factory=dict)
+    curve: decay.Curve | None = None
+    fit: decay.Fit | None = None
+
+
+def measure(rir, sample_rate, *, method="schroeder", range_db=None, band=None, window_ms=None):
+    """Measure one RIR (R,): a `Measurement`.
+
+    method: "schroeder" integrates backwards, "regression" averages under a Hann window of
+    `window_ms`; see `decay`. Clarity is always integrated. range_db: (start, stop), 0 >= start >
+    stop, of the line for rt60_s instead of T30 or T20. band: an `octaves.Band`, or None for all.
+    """
+    if method not in METHODS:
+        raise ValueError(f"method must be {' or '.join(METHODS)}, not {method!r}")
+    if rir.ndim != 1:
+        raise ValueError(f"expected one response (samples,), got shape {rir.shape}")
+    result = Measurement()
+    if not rir.any():
+        return _without_decay(result, "silent")
+    rir = np.trim_zeros(np.asarray(rir, np.float64), "b")
+    start = decay.onset(rir)
+    power, before = _power(rir, start, sample_rate, band)
+    tail = decay.find_tail(power, sample_rate)
+    if tail is None:
+        return _without_decay(result, "nothing decays above the noise")
+    if method == "schroeder":
+        result.curve = decay.schroeder_curve(power, tail)
+    else:
+        window_ms = decay.WINDOW_MS if window_ms is None else window_ms
+        result.curve = decay.regression_curve(power, tail, sample_rate, window_ms=window_ms)
+    result.range_db = float(result.curve.range_db)
+    _find_times(result, sample_rate, range_db, band, tail.seen)
+    _find_clarity(result, rir, start, sample_rate, band, tail, power, before)
+    return result
+
+
+def _without_decay(result, reason):
+    names = ("rt60_s", *(f"{name}_s" for name in RANGES), "c50_db", "c80_db", "d50", "drr_db")
+    result.reasons = dict.fromkeys(names, reason)
+    return result
+
+
+def _power(rir, start, sample_rate, band):
+    """The squared response from its onset on, and the energy before that."""
+    if band is not None:
+        rir, lead = octaves.filter_backwards(rir, sample_rate, band)
+        # Filtered backwards, everything comes earlier by what the filter delays.
+        start = max(0, start + lead - round(band.delay_s * sample_rate))
+    power = rir**2
+    return power[start:], float(power[:start].sum()) if band is not None else 0.0
+
+
+def _find_times(result, sample_rate, range_db, band, noise_seen):
+    """Fill in the decay times."""
+    fits = {}
+    for name, levels in {**RANGES, "rt60": range_db}.items():
+        if levels is None:
+            continue
+        fit, reason = _fit(result.curve, levels, sample_rate, band, noise_seen)
+        if reason is not None:
+            result.reasons[f"{name}_s"] = reason
+            continue
+        fits[name] = fit
+        setattr(result, f"{name}_s", _seconds(fit, sample_rate))
+    if range_db is not None:
+        if "rt60" in fits:
+            result.fit, result.source = fits["rt60"], f"{range_db[0]:g}:{range_db[1]:g} dB"
+        return
+    for name in ("t30", "t20"):
+        if name in fits:
+            result.fit, result.source = fits[name], name.upper()
+            result.rt60_s = _seconds(fits[name], sample_rate)
+            return
+    result.reasons["rt60_s"] = result.reasons["t20_s"]
+
+
+def _fit(curve, levels, sample_rate, band, noise_seen):
+    """The line between two levels and None, or None and why there is no decay to measure."""
+    needed = decay.HEADROOM_DB - levels[1]
+    if curve.range_db < needed:
+        floor = "the noise" if noise_seen else "the end of the response"
+        has = max(curve.range_db, 0)
+        return None, f"needs a decay of {needed:g} dB above {floor}, there are {has:.1f} dB"
+    fit = decay.fit(curve, *levels)
+    if fit is None or fit.line.slope >= 0:
+        return None, "falls too abruptly to be measured"
+    if levels[1] < RANGES["edt"][1] and fit.correlation < STRAIGHT:
+        return None, f"not a straight decay (r² = {fit.correlation:.2f}, at least {STRAIGHT})"
+    if band is not None and (bt := band.width * _seconds(fit, sample_rate)) < octaves.LEAST_BT:
+        return None, f"decays as fast as the band's filter (B·T = {bt:.1f})"
+    return fit, None
+
+
+def _seconds(fit, sample_rate):
+    """The time in which a line falls by 60 dB."""
+    return -60 / (fit.line.slope * sample_rate)
+
+
+def _find_clarity(result, rir, start, sample_rate, band, tail, power, before):
+    """Fill in C50, C80, D50 and DRR: what arrives early against what arrives late."""
+    early = {
+        name: (start, start + round(ms / 1000 * sample_rate))
+        for name, ms in (("c50_db", 50), ("c80_db", 80))
+    }
+    if band is None:
+        tap, side = int(np.argmax(np.abs(rir))), round(DIRECT_MS / 1000 * sample_rate)
+        early["drr_db"] = max(start, tap - side), tap + side + 1
+    else:
+        result.reasons["drr_db"] = "the direct sound is too short to have bands"
+    range_db = decay.schroeder_curve(power, tail).range_db
+    total = before + float(decay.backward_sums(power, tail)[0])
+    for name, (first, last) in early.items():
+        share = _share(rir[first:last], total, sample_rate, band)
+        reason = None
+        if range_db < CLARITY_DB:
+            reason = f"needs a decay of {CLARITY_DB} dB above the noise, there are {range_db:.1f}"
+        elif last - start >= tail.knee:
+            reason = f"the decay ends {tail.knee / sample_rate * 1000:.0f} ms after the onset"
+        elif share >= 1:
+            reason = "nothing arrives later"
+        names = ("c50_db", "d50") if name == "c50_db" else (name,)
+        if reason is not None:
+            result.reasons |= dict.fromkeys(names, reason)
+            continue
+        setattr(result, name, 10 * math.log10(share / (1 - share)))
+        if name == "c50_db":
+            result.d50 = share
+
+
+def _share(part, total, sample_rate, band):
+    """The energy of a part of a RIR as a share of `total`.
+
+    It is cut out before it is filtered, so that the filter does not smear it over the cut.
+    """
+    if band is not None:
+        part = octaves.filter_backwards(part, sample_rate, band)[0]
+    return float(part @ part) / total
