@@ -33,7 +33,17 @@ class Card:
     @property
     def sha256(self):
         """The file's digest, 64 hexadecimal digits."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        return digest(self.path)
+
+    @property
+    def consistent(self):
+        """Whether the model was trained with what the estimates lack of the mixture shared out."""
+        return bool(self.card.get("train", {}).get("mixture_consistency"))
+
+
+def digest(path):
+    """The SHA-256 of the file `path`, 64 hexadecimal digits."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def shipped():

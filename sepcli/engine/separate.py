@@ -5,6 +5,7 @@ import torch
 
 from sepcli.audio import Resampler
 from sepcli.engine.modelfile import load_model
+from sepcli.engine.stream import Stream, TorchRunner
 from sepcli.errors import SepcliError
 
 BLOCK_SECONDS = 8.0  # fed to the model at a time: enough to be fast, little enough for RAM
@@ -33,8 +34,7 @@ class Separator:
     def __init__(self, model, card=None):
         self.model, self.card = model, card
         self.sources, self.sample_rate = model.sources, model.sample_rate
-        trained = card.card.get("train", {}) if card else {}
-        self.consistent = bool(trained.get("mixture_consistency"))  # as it was trained
+        self.consistent = card.consistent if card else False  # as it was trained
 
     def separate(self, audio, sample_rate):
         """Separate audio (C, T) float32 at any rate; return {source: (C, T)} at the same rate."""
@@ -46,6 +46,12 @@ class Separator:
         nothing = np.zeros((len(self.sources), *audio[:, :0].shape), np.float32)
         parts = [nothing, *self.blocks(blocks, sample_rate, audio.shape[0])]
         return dict(zip(self.sources, np.concatenate(parts, -1), strict=True))
+
+    def stream(self, sample_rate, channels=1, **choices):
+        """A `Stream(**choices)` to push live audio (C, n) into, at the model's own rate only."""
+        if sample_rate != self.sample_rate:
+            raise ValueError(f"the model runs at {self.sample_rate} Hz; resample {sample_rate} Hz")
+        return Stream(TorchRunner(self.model, consistent=self.consistent), channels, **choices)
 
     def blocks(self, blocks, sample_rate, channels):
         """Separate an iterable of blocks (C, n) into blocks (S, C, m); in all, as many samples out.
