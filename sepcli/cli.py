@@ -13,7 +13,7 @@ from sepcli.errors import SepcliError
 # OpenMP runtime when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-COMMANDS = ("mix", "separate", "stream", "eval", "train", "pack", "info")
+COMMANDS = ("mix", "rir-decay", "rt60", "separate", "stream", "eval", "train", "pack", "info")
 
 
 class Commands(click.Group):

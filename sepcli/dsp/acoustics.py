@@ -39,7 +39,7 @@ class Measurement:
     fit: decay.Fit | None = None
 
 
-def measure(rir, sample_rate, *, method="schroeder", range_db=None, band=None, window_ms=None):
+def measure_rir(rir, sample_rate, *, method="schroeder", range_db=None, band=None, window_ms=None):
     """Measure one RIR (R,): a `Measurement`.
 
     method: "schroeder" integrates backwards, "regression" averages under a Hann window of

@@ -101,7 +101,7 @@ def tables(report):
 
 def text(report):
     """The report as tables with aligned columns, and remarks."""
-    return _document(report, _aligned)
+    return _document(report, aligned)
 
 
 def markdown(report):
@@ -116,12 +116,13 @@ def _document(report, layout):
     return "\n".join(parts)
 
 
-def _aligned(header, rows):
+def aligned(header, rows, *, left=2):
+    """A table of strings as lines of text; all but the first `left` columns are flush right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = []
     for row in (header, *rows):
         cells = [
-            cell.ljust(width) if column < 2 else cell.rjust(width)
+            cell.ljust(width) if column < left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip() + "\n")
@@ -165,12 +166,12 @@ def _plain(value):
 FORMS = {"text": text, "markdown": markdown, "csv": csv_text, "json": json_text}
 
 
-def save(path, text):
-    """Write a file that is complete or not there at all."""
+def save(path, content):
+    """Write text or bytes to a file that is complete or not there at all."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(part, path)
     except OSError as error:
         raise SepcliError(f"{path}: {error.strerror}; choose another place") from None

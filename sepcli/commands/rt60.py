@@ -1,0 +1,136 @@
+"""`sepcli rt60`: how long rooms reverberate, from their impulse responses."""
+
+import sys
+
+import click
+
+from sepcli.errors import SepcliError
+
+
+class DecayRange(click.ParamType):
+    """`START:STOP` in dB at or below 0, in either order, as (start, stop) with start > stop."""
+
+    name = "START:STOP"
+
+    def convert(self, value, param, ctx):
+        try:
+            stop, start = sorted(float(end) for end in value.split(":"))
+        except ValueError:
+            stop = start = 1
+        if not 0 >= start > stop > -1000:
+            self.fail(f"{value!r} is no range of a decay; write -5:-35, say", param, ctx)
+        return start, stop
+
+
+@click.command("rt60")
+@click.argument("inputs", nargs=-1, metavar="[FILE|DIR|-]...")
+@click.option(
+    "--method",
+    type=click.Choice(["schroeder", "regression"]),
+    default="schroeder",
+    show_default=True,
+    help="Integrate backwards without the noise, or average the power under a Hann window.",
+)
+@click.option(
+    "--range",
+    "range_db",
+    type=DecayRange(),
+    help="dB between which the line is fitted.  [default: -5:-35 (T30), or else -5:-25 (T20)]",
+)
+@click.option(
+    "--window",
+    "window_ms",
+    type=click.FloatRange(0.1, 1000),
+    default=20,
+    show_default=True,
+    help="Milliseconds of the Hann window of --method regression.",
+)
+@click.option(
+    "--band",
+    type=click.Choice(["octave", "third", "none"]),
+    default="none",
+    show_default=True,
+    help="A row for each octave or third of an octave, or for all frequencies at once.",
+)
+@click.option("--json", "as_json", is_flag=True, help="A line of JSON per row, as it is measured.")
+@click.option("-q", "--quiet", is_flag=True, help="Only the number, nan if there is none.")
+@click.option("--plot", metavar="FILE.png", help="Draw the decays, and the lines through them.")
+@click.option("--strict", is_flag=True, help="Exit with 1 when an RT60 is not measurable.")
+def command(inputs, as_json, quiet, plot, strict, **settings):
+    """Measure reverberation times (ISO 3382-1) of room impulse responses.
+
+    \b
+        $ sepcli rt60 rooms/ --band octave
+        $ sepcli rt60 hall.wav --method regression --range -5:-35 --plot hall.png
+        $ T=$(sepcli rt60 -q hall.wav)
+        $ sox hall.flac -t wav - | sepcli rt60 - --json | jq .t30_s
+
+    RT60 is T30 where the decay stands out from the noise by 45 dB, T20 where it does by 35 dB, and
+    otherwise not measurable: no number is given then, but the reason. EDT is the first 10 dB,
+    C50, C80, D50 and DRR compare early with late energy (DRR: 2.5 ms around the main tap), and
+    "range" is how far the decay falls before the noise. Every channel is measured on its own.
+    """
+    from sepcli.engine import rooms as engine
+
+    if as_json and quiet:
+        raise click.UsageError("--json and -q are two forms of output; choose one.")
+    if not inputs and sys.stdin is not None and sys.stdin.isatty():
+        raise click.UsageError("Nothing to measure: name files, or pipe a WAV in.")
+    rooms, files, failed = [], 0, 0
+    for path in engine.find_responses(inputs or ("-",)):
+        files += 1
+        try:
+            for room in engine.measure_rooms(path, **settings):
+                rooms.append(room)
+                show_row(room, as_json, quiet)
+        except SepcliError as error:
+            failed += 1
+            click.echo(f"Failed: {error}", err=True)
+    if not (as_json or quiet):
+        show_table(rooms)
+    if plot and rooms:
+        from sepcli.engine import plots
+
+        plots.save(plot, plots.decay_figure(rooms))
+    if failed:
+        raise SepcliError(f"{failed} of {files} could not be measured, see above")
+    if strict and (lost := sum(not room.measurable for room in rooms)):
+        raise SepcliError(f"{lost} of {len(rooms)} not measurable, see above")
+
+
+def show_row(room, as_json, quiet):
+    """Print what has the form of lines: JSON, or bare numbers with the reasons on stderr."""
+    from sepcli.engine import rooms as engine
+
+    if as_json:
+        click.echo(engine.as_json(room))
+    elif quiet:
+        click.echo(f"{room.measurement.rt60_s:.4f}")
+        for line in engine.remarks([room]):
+            click.echo(line, err=True)
+
+
+def show_table(rooms):
+    """Print the table, with lines on a terminal, and why numbers are missing."""
+    from sepcli.engine import rooms as engine
+    from sepcli.engine import tables
+
+    header, rows = engine.table(rooms)
+    if not rows:
+        return
+    if not sys.stdout.isatty():
+        click.echo(tables.aligned(header, rows, left=1), nl=False)
+        for line in engine.remarks(rooms):
+            click.echo(line)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console, table = Console(), Table(header[0])
+    for title in header[1:]:
+        table.add_column(title, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    for line in engine.remarks(rooms):
+        console.print(line, markup=False, highlight=False)
