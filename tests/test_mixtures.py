@@ -111,26 +111,33 @@ def test_the_peak_limit_turns_everything_down_together():
 # --- rooms
 
 
-def dry_and_wet(recordings, record):
-    """What the record's speech is without and with its room, by scipy."""
+def in_rooms(recordings, record):
+    """What the record's speech is without its room, with it shortened, and with it, by scipy."""
     [piece] = record["sources"]["speech"]["files"]
     dry, _ = soundfile.read(piece["path"], start=piece["start"], stop=piece["stop"])
     rir, _ = soundfile.read(record["sources"]["speech"]["rir"]["path"])
     gain = 10 ** (record["sources"]["speech"]["gain_db"] / 20)
-    wet = fftconvolve(gain * dry, rir / rir[200])[200 : 200 + dry.size]
-    return gain * dry, wet
+    late = np.maximum(0, np.arange(rir.size) - 200 - 0.02 * RATE)
+    shortened = rir * 10 ** (-3 * late / (0.1 * RATE))
+    wet = [fftconvolve(gain * dry, h / rir[200])[200 : 200 + dry.size] for h in (shortened, rir)]
+    return {"dry": gain * dry, "decayed": wet[0], "reverb": wet[1]}
 
 
 @pytest.mark.parametrize("target", mixtures.TARGETS)
 def test_the_target_in_a_room_is_as_asked(recordings, target):
     spec = MixtureSpec(
-        **SHORT, **sources(recordings, "speech", "noise", "rir"), rir_prob=1.0, target=target
+        **SHORT,
+        **sources(recordings, "speech", "noise", "rir"),
+        rir_prob=1.0,
+        noise_rir_prob=0.5,
+        target=target,
+        rir_decay_s=0.1,
     )
     for index in range(5):
         item = Mixer(spec).draw(0, index)
-        dry, wet = dry_and_wet(recordings, item.record)
-        expected = dry if target == "dry" else wet
-        np.testing.assert_allclose(item.refs["speech"][0], expected, atol=1e-5)
+        expected = in_rooms(recordings, item.record)
+        wet = expected["reverb"]
+        np.testing.assert_allclose(item.refs["speech"][0], expected[target], atol=1e-5)
         # SNR and level are those of the speech as it is in the mixture, whatever the target.
         np.testing.assert_allclose(item.mix[0] - item.refs["noise"][0], wet, atol=1e-5)
         assert power_db(wet) == pytest.approx(-25, abs=1e-3)
@@ -166,6 +173,22 @@ def test_rooms_are_made_up_where_none_are_named():
     record = Mixer(MixtureSpec(**SHORT, rir_prob=1.0)).draw(0, 0).record
     assert record["sources"]["speech"]["rir"]["synthetic"] == "room"
     assert 0.15 <= record["sources"]["speech"]["rir"]["rt60_s"] <= 0.8
+
+
+def test_a_shortened_target_changes_nothing_of_the_mixture():
+    plain, decayed = (
+        Mixer(MixtureSpec(**SHORT, rir_prob=1.0, target=target)).draw(0, 3)
+        for target in ("reverb", "decayed")
+    )
+    np.testing.assert_allclose(decayed.mix, plain.mix, atol=1e-6)
+    lost_db = power_db(decayed.refs["speech"] - plain.refs["speech"]) - power_db(plain.mix)
+    assert -40 < lost_db < 0
+    assert decayed.record["sources"]["speech"]["rir"]["decay_s"] == 0.3
+
+
+def test_a_shortened_target_without_a_room_is_the_speech():
+    item = Mixer(MixtureSpec(**SHORT, rir_prob=0.0, target="decayed")).draw(0, 0)
+    np.testing.assert_array_equal(item.mix, item.refs["speech"] + item.refs["noise"])
 
 
 # --- what decides
@@ -236,7 +259,8 @@ def test_the_record_is_the_samples_json(recordings):
         ({"duration_s": (1, 2, 3)}, "duration_s must be LO:HI or one number"),
         ({"sample_rate": 0}, "sample_rate must be 4000 to 768000 Hz, not 0"),
         ({"rir_prob": 1.5}, "rir_prob must be a probability, 0 to 1, not 1.5"),
-        ({"target": "wet"}, "target must be dry or reverb, not wet"),
+        ({"target": "wet"}, "target must be dry or decayed or reverb, not wet"),
+        ({"rir_decay_s": 0}, "rir_decay_s must be above 0 s, not 0"),
         ({"peak": -1}, r"peak must be 0 \(no limit\) or more, not -1"),
     ],
 )

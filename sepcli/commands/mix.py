@@ -75,10 +75,20 @@ def sources(name, text):
 )
 @click.option(
     "--target",
-    type=click.Choice(["dry", "reverb"]),
+    type=click.Choice(["dry", "decayed", "reverb"]),
     default="reverb",
     show_default=True,
-    help="The reference in a room: the direct sound alone, or the speech as it is heard.",
+    help="The reference in a room: the direct sound alone, the speech in the room shortened by "
+    "--rir-decay, or as it is heard.",
+)
+@click.option(
+    "--rir-decay",
+    "rir_decay_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=0.3,
+    show_default=True,
+    help="For --target decayed: the seconds in which the room falls by 60 dB more than it did, "
+    "from 20 ms behind the main tap on, as sepcli rir-decay does it.",
 )
 @click.option(
     "--min-rms",
@@ -112,7 +122,7 @@ def command(count, seed, jobs, output, overwrite, progress, quiet, **spec):
     Every sample holds mix.wav, ref.speech.wav and ref.noise.wav (float32) and, in its JSON, all
     that was drawn: files, places, gains, rooms. Sample i is the same whatever -n and -j are.
     Recordings at other rates are resampled, channels are averaged, files shorter than --duration
-    are joined. mix = ref.speech + ref.noise, except with --target dry in a room.
+    are joined. mix = ref.speech + ref.noise, except in a room with --target dry or decayed.
     """
     from contextlib import closing
     from functools import partial

@@ -10,10 +10,10 @@ from sepcli import audio
 from sepcli.data import synthetic
 from sepcli.data.sample import Sample
 from sepcli.data.sources import Pool
-from sepcli.dsp import level, room
+from sepcli.dsp import decay, level, room
 from sepcli.errors import SepcliError
 
-TARGETS = ("dry", "reverb")
+TARGETS = ("dry", "decayed", "reverb")
 VOICES = 1000  # made-up speakers to draw from
 
 # glibc hands large blocks back to the system at once, unless a larger one has been freed before
@@ -33,8 +33,9 @@ class MixtureSpec:
     mixture_gain_db: gain of everything, after that.
     rir_prob, noise_rir_prob: how often the speech, and the noise, is heard in a room. None means
         half of the time for speech if `rir` names recordings, else never.
-    target: what the reference is when there is a room: "dry" is the direct sound alone, "reverb"
-        the speech as it is in the mixture.
+    target: what the reference is when there is a room: "dry" is the direct sound alone, "decayed"
+        what is left of the speech in the mixture when its room is shortened, "reverb" all of it.
+    rir_decay_s: the `rt60_s` of `decay.decay_rir`, which shortens that room.
     min_rms_db: recordings are drawn again where they are quieter than this, re full scale.
     peak: when a sample would exceed it, all signals are scaled down together. 0 means no limit.
     Raises SepcliError for a value that makes no sense.
@@ -51,6 +52,7 @@ class MixtureSpec:
     rir_prob: float | None = None
     noise_rir_prob: float = 0.0
     target: str = "reverb"
+    rir_decay_s: float = 0.3
     min_rms_db: float = -38.0
     peak: float = 0.99
 
@@ -65,6 +67,7 @@ class MixtureSpec:
             ("rir_prob", 0 <= self.rir_prob <= 1, "a probability, 0 to 1"),
             ("noise_rir_prob", 0 <= self.noise_rir_prob <= 1, "a probability, 0 to 1"),
             ("target", self.target in TARGETS, " or ".join(TARGETS)),
+            ("rir_decay_s", self.rir_decay_s > 0, "above 0 s"),
             ("peak", self.peak >= 0, "0 (no limit) or more"),
         ):
             self._check(name, valid, what)
@@ -123,14 +126,18 @@ class Mixer:
         )
         samples = round(duration_s * spec.sample_rate)
         dry, speech_record = self._draw_speech(samples, speech_rng)
-        speech, speech_record["rir"] = self._in_room(dry, spec.rir_prob, room_rng)
+        decay_s = spec.rir_decay_s if spec.target == "decayed" else None
+        heard, speech_record["rir"] = self._in_room(dry, spec.rir_prob, room_rng, decay_s)
+        speech = heard[0]
         noise, noise_record = self._draw_noise(samples, noise_rng)
-        noise, noise_record["rir"] = self._in_room(noise, spec.noise_rir_prob, room_rng)
+        heard_noise, noise_record["rir"] = self._in_room(noise, spec.noise_rir_prob, room_rng)
+        noise = heard_noise[0]
 
         speech_gain = level.rms_multiplier(speech, level_db + gain_db)
         noise_gain = level.rms_multiplier(noise, level_db + gain_db - snr_db)
         speech, noise, mix, limit = _add(speech, speech_gain, noise, noise_gain, spec.peak)
-        target = speech if spec.target == "reverb" else _scaled(dry, speech_gain * limit)
+        wanted = dry if spec.target == "dry" else heard[-1]
+        target = speech if spec.target == "reverb" else _scaled(wanted, speech_gain * limit)
         speech_record["gain_db"] = float(level.gain_db(speech_gain * limit))
         noise_record["gain_db"] = float(level.gain_db(noise_gain * limit))
         record = {
@@ -168,28 +175,44 @@ class Mixer:
         signal, pieces = pool.crop(samples, spec.sample_rate, rng, min_rms_db=spec.min_rms_db)
         return signal, {"files": pieces}
 
-    def _in_room(self, signal, probability, rng):
-        """`signal`, or its sound in a room with the direct sound as loud and as early as before."""
+    def _in_room(self, signal, probability, rng, decay_s=None):
+        """`signal` as heard in a room, or as it is: (1, T), and the record of the room.
+
+        The direct sound is as loud and as early as before. With `decay_s`, (2, T): the second row
+        is the sound in that room shortened, for little more than the price of the first.
+        """
         if rng.random() >= probability:
-            return signal, None
+            return signal[None], None
+        rate = self.spec.sample_rate
         if self._rir:
             path = self._rir.draw(rng)
-            response, record = _room(path, self.spec.sample_rate, signal.size), {"path": path}
+            response = _room(path, rate, signal.size, decay_s)
+            record = {"path": path}
         else:
-            rir, rt60_s = synthetic.rir(self.spec.sample_rate, rng)
-            response = room.Response(rir, signal.size)
+            rir, rt60_s = synthetic.rir(rate, rng)
+            response = room.Response(_with_shortened(rir, rate, decay_s), signal.size)
             record = {"synthetic": "room", "rt60_s": rt60_s}
+        if decay_s is not None:
+            record["decay_s"] = decay_s
         return response(signal), record
 
 
 @lru_cache(maxsize=64)  # 150 kB each for 5 s at 16 kHz and 1 s of response
-def _room(path, sample_rate, samples):
+def _room(path, sample_rate, samples, decay_s):
     """The first channel of a recorded RIR, as a `Response` in which the direct sound is 1 at 0."""
     rir = audio.read(path, sample_rate=sample_rate)[0][0]
     if not rir.any():
         raise SepcliError(f"{path}: silent, so no impulse response; remove it")
     tap = room.main_tap(rir)
-    return room.Response(rir / rir[tap], samples, start=tap)
+    rirs = _with_shortened(rir / rir[tap], sample_rate, decay_s)
+    return room.Response(rirs, samples, start=tap)
+
+
+def _with_shortened(rir, sample_rate, decay_s):
+    """(1, R): the RIR; with `decay_s`, (2, R): and its early part with that decay."""
+    if decay_s is None:
+        return rir[None]
+    return np.stack([rir, decay.decay_rir(rir, sample_rate, rt60_s=decay_s)])
 
 
 def _add(speech, speech_gain, noise, noise_gain, peak, limit=1.0):
