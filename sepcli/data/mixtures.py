@@ -6,8 +6,7 @@ from os import PathLike, fspath
 
 import numpy as np
 
-from sepcli import audio
-from sepcli.data import synthetic
+from sepcli.data import recordings, synthetic
 from sepcli.data.sample import Sample
 from sepcli.data.sources import Pool
 from sepcli.dsp import decay, level, room
@@ -111,7 +110,7 @@ class Mixer:
         self.spec = spec = spec or MixtureSpec()
         self._speech = Pool(spec.speech, what="speech") if spec.speech else None
         self._noise = Pool(spec.noise, what="noise") if spec.noise else None
-        self._rir = Pool(spec.rir, what="impulse response") if spec.rir else None
+        self._rir = Pool(spec.rir, what="rir") if spec.rir else None
 
     def draw(self, seed, index):
         """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`."""
@@ -187,7 +186,7 @@ class Mixer:
         if self._rir:
             path = self._rir.draw(rng)
             response = _room(path, rate, signal.size, decay_s)
-            record = {"path": path}
+            record = {"path": str(path)}
         else:
             rir, rt60_s = synthetic.rir(rate, rng)
             response = room.Response(_with_shortened(rir, rate, decay_s), signal.size)
@@ -200,7 +199,7 @@ class Mixer:
 @lru_cache(maxsize=64)  # 150 kB each for 5 s at 16 kHz and 1 s of response
 def _room(path, sample_rate, samples, decay_s):
     """The first channel of a recorded RIR, as a `Response` in which the direct sound is 1 at 0."""
-    rir = audio.read(path, sample_rate=sample_rate)[0][0]
+    rir = recordings.read(path, sample_rate=sample_rate)[0][0]
     if not rir.any():
         raise SepcliError(f"{path}: silent, so no impulse response; remove it")
     tap = room.main_tap(rir)

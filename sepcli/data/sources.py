@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sepcli import audio
+from sepcli.data import recordings
 from sepcli.dsp import level
 from sepcli.errors import SepcliError
 
@@ -21,8 +22,9 @@ class Pool:
     """Audio files to draw from.
 
     sources: folders (searched to any depth), globs, audio files, and lists: .txt with a path a
-        line, or .jsonl with {"path": …} a line, both seen from the list's folder. PATH=WEIGHT
-        makes a source be drawn WEIGHT times as often as one without, however many files it has.
+        line, or .jsonl with {"path": …} a line, both seen from the list's folder; packs and tars,
+        see `recordings.in_archive`. PATH=WEIGHT makes a source be drawn WEIGHT times as often as
+        one without, however many files it has.
     what: what the files are, for messages.
     Raises SepcliError for a source that does not exist or has no audio in it, and when a file that
     was drawn cannot be read. Headers are read when a file is first drawn, and never again.
@@ -33,7 +35,8 @@ class Pool:
         self._files, weights = [], []
         for source in sources:
             path, weight = split_weight(source)
-            self._files.append(find_audio(path))
+            packed = recordings.in_archive(path, what)
+            self._files.append(find_audio(path) if packed is None else packed)
             weights.append(weight)
         self._edges = np.cumsum(weights) / sum(weights)  # source k is drawn below edge k
         self._headers = {}  # path -> (frames, sample rate)
@@ -57,7 +60,7 @@ class Pool:
                 continue
             if part.size > missing:
                 part = part[:missing]
-                used = math.ceil(missing * self._headers[path][1] / sample_rate)
+                used = math.ceil(missing * self._header(path)[1] / sample_rate)
                 piece["stop"] = piece["start"] + used
             missing -= part.size
             parts.append(part)
@@ -66,21 +69,26 @@ class Pool:
         return parts[0] if len(parts) == 1 else np.concatenate(parts), pieces
 
     def draw(self, rng):
-        """The path of a file: a source by weight, then one of its files."""
+        """The path of a file, or a recording in a pack: a source by weight, then one of its own."""
         files = self._files[np.searchsorted(self._edges[:-1], rng.random(), side="right")]
         return files[int(rng.random() * len(files))]
 
     def _stretch(self, path, samples, sample_rate, rng):
         """Up to `samples` from a random place of `path`: ((T,), {"path", "start", "stop"})."""
-        if path not in self._headers:
-            header = audio.info(path)
-            self._headers[path] = header.frames, header.sample_rate
-        frames, rate = self._headers[path]
+        frames, rate = self._header(path)
         count = min(frames, math.ceil(samples * rate / sample_rate))
         start = int(rng.random() * (frames - count + 1))
-        signal, _ = audio.read(path, start=start, stop=start + count, sample_rate=sample_rate)
+        signal, _ = recordings.read(path, start=start, stop=start + count, sample_rate=sample_rate)
         mono = signal[0] if len(signal) == 1 else signal.mean(axis=0)
-        return mono[:samples], {"path": path, "start": start, "stop": start + count}
+        return mono[:samples], {"path": str(path), "start": start, "stop": start + count}
+
+    def _header(self, path):
+        """(frames, sample rate); a pack has all of them at hand."""
+        if isinstance(path, recordings.PackRecording):
+            return path.header()
+        if path not in self._headers:
+            self._headers[path] = recordings.header(path)
+        return self._headers[path]
 
     def _too_quiet(self, min_rms_db):
         return SepcliError(

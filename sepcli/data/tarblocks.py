@@ -4,6 +4,7 @@ tarfile itself reads a pipe in pieces that wait for what comes after a member, t
 are no header for the end or skips them, and keeps every header; so only its header code is used.
 """
 
+import os
 import re
 import tarfile
 
@@ -50,8 +51,10 @@ def padding(size):
     return bytes(-size % BLOCK)
 
 
-def read_members(stream, origin):
+def read_members(stream, origin, *, index=False):
     """Yield (name, bytes) of each regular member, and None where an archive ends.
+
+    index: instead of bytes, yield (offset, size), where they are in a stream that can seek.
 
     Archives may follow one another; links, folders and devices are passed over. Raises CutError
     if the stream ends without two blocks of zeros, SepcliError, naming `origin`, if it is no tar.
@@ -75,7 +78,7 @@ def read_members(stream, origin):
             raise SepcliError(f"{origin}: {name} is a sparse member; write the tar without -S")
         extra = {}
         if member.type in tarfile.REGULAR_TYPES:
-            yield name, _read_data(stream, size, name)
+            yield name, (_pass_data if index else _read_data)(stream, size, name)
             last = name
         elif member.type not in _WITHOUT_DATA:
             _read_data(stream, size, name)
@@ -137,3 +140,12 @@ def _read_data(stream, size, name):
         raise CutError(f"inside {name}")
     read_fully(stream, -size % BLOCK)
     return b"".join(pieces)
+
+
+def _pass_data(stream, size, name):
+    """(offset, size) of a member's bytes, which are not read."""
+    offset = stream.tell()
+    if offset + size > stream.seek(0, os.SEEK_END):
+        raise CutError(f"inside {name}")
+    stream.seek(offset + size + -size % BLOCK)
+    return offset, size

@@ -25,6 +25,12 @@ def prefix_of(key):
     return key.replace(".", "_")
 
 
+def split_member_name(name):
+    """(prefix, name within the sample) of a member, or None for one that is part of no sample."""
+    match = _NAME.fullmatch(name.removeprefix("./"))
+    return match and match.groups()
+
+
 class TarWriter:
     """Write samples to a binary stream; `close` marks the stream as complete."""
 
