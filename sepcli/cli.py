@@ -13,7 +13,9 @@ from sepcli.errors import SepcliError
 # OpenMP runtime when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-COMMANDS = ("mix", "rir-decay", "rt60", "separate", "stream", "eval", "train", "pack", "info")
+COMMANDS = (
+    "mix", "rir-decay", "rt60", "separate", "stream", "eval", "train", "pack", "export", "info",
+)  # fmt: skip
 
 
 class Commands(click.Group):

@@ -119,7 +119,10 @@ class Stream:
     def _step(self, chunk):
         """Run the model on one chunk (C, chunk) of the mixture."""
         x = chunk.reshape(-1, self.runner.channels, chunk.shape[1])  # (C, 1, T) or (1, C, T)
-        y, self._state = self.runner.step(np.ascontiguousarray(x), self._state)
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # NaN from absurd levels is refused later
+            y, self._state = self.runner.step(np.ascontiguousarray(x), self._state)
         estimate = y[:, self._index].reshape(chunk.shape)  # (C, T)
         heard = np.concatenate([self._past, chunk], 1)
         mixture, self._past = np.split(heard, [chunk.shape[1]], 1)  # as late as the estimate

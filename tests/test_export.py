@@ -1,0 +1,211 @@
+"""Exported graphs: the same as torch, without torch, and refused when they do not belong."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from sepcli.audio import write
+from sepcli.cli import main
+from sepcli.dsp.stft import ChunkedStft
+from sepcli.engine import export as exporting
+from sepcli.engine.modelfile import save
+from sepcli.engine.onnx import OnnxRunner
+from sepcli.engine.stream import Stream, TorchRunner, open_runner
+from sepcli.errors import SepcliError
+from sepcli.models import MODELS, build
+from sepcli.nn.filterbank import Stft
+from tests.models import TINY, randomise
+
+SMALLEST = {**dict(TINY), "spectral_tasnet": TINY[3][1]}  # that one with two sources
+
+
+def make(path, name, seed=0):
+    """Write a small random model of that name."""
+    torch.manual_seed(seed)
+    model = randomise(build(name, **SMALLEST[name]))
+    save(path, name, SMALLEST[name], model.state_dict(), {})
+    return path
+
+
+def noise(*shape):
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Give a model file of an architecture with its graph beside it, exported only once."""
+    paths = {}
+
+    def export(name):
+        if name not in paths:
+            path = make(tmp_path_factory.mktemp(name) / "tiny.safetensors", name)
+            record = exporting.export(path, path.with_suffix(".onnx"))
+            assert record["max_difference"] < 1e-5
+            paths[name] = path
+        return paths[name]
+
+    return export
+
+
+@pytest.fixture
+def one(exported):
+    return exported("spectral_tasnet")
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(384, 128), (64, 32), (320, 160)])
+@pytest.mark.parametrize("window", ["sqrt_hann", "hann"])
+def test_the_transform_without_torch_is_that_of_the_models(kernel, stride, window):
+    ours = Stft(kernel, stride, window=window)
+    numpy = ChunkedStft(ours.window.numpy(), ours.synthesis_window.numpy(), stride)
+    x, tail = noise(2, 5 * stride), noise(2, kernel - stride)
+    spectrum, past = ours.analyse(torch.from_numpy(x), torch.from_numpy(tail))
+    parts, past_of_numpy = numpy.analyse(x, tail)
+    assert parts.dtype == np.float32
+    np.testing.assert_allclose(parts[:, 0] + 1j * parts[:, 1], spectrum, rtol=1e-6, atol=2e-5)
+    np.testing.assert_array_equal(past_of_numpy, past)
+    y, rest = ours.synthesise(spectrum, torch.from_numpy(tail))
+    y_of_numpy, rest_of_numpy = numpy.synthesise(parts, tail)
+    np.testing.assert_allclose(y_of_numpy, y, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(rest_of_numpy, rest, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_the_graph_equals_torch_for_any_batch_and_number_of_hops(exported, name):
+    theirs, ours = (open_runner(exported(name), engine) for engine in ("torch", "onnx"))
+    assert isinstance(theirs, TorchRunner)
+    assert isinstance(ours, OnnxRunner)
+    for fact in ("sample_rate", "sources", "channels", "hop", "delay", "consistent"):
+        assert getattr(ours, fact) == getattr(theirs, fact)
+    audio = noise(2, 3001)
+    for chunk_ms in (0, 10, 100):
+        for target in ours.sources:
+            a, b = (
+                Stream(runner, 2, target=target, chunk_ms=chunk_ms) for runner in (theirs, ours)
+            )
+            np.testing.assert_allclose(b.push(audio), a.push(audio), rtol=0, atol=1e-4)
+            np.testing.assert_allclose(b.finish(), a.finish(), rtol=0, atol=1e-4)
+
+
+def test_a_graph_tells_nothing_of_the_machine_that_made_it(one):
+    data = one.with_suffix(".onnx").read_bytes()
+    assert b".py" not in data
+    assert os.getcwd().encode() not in data
+
+
+def test_the_graph_beside_the_weights_is_run_if_it_was_made_from_them(one, tmp_path):
+    assert open_runner(one).engine == "onnx"
+    assert open_runner(one.with_suffix(".onnx")).engine == "onnx"
+    copy = make(tmp_path / "other.safetensors", "spectral_tasnet", seed=1)
+    assert open_runner(copy).engine == "torch"
+    with pytest.raises(SepcliError, match=r"other\.onnx: no such graph; make it: sepcli export"):
+        open_runner(copy, "onnx")
+    (tmp_path / "other.onnx").write_bytes(one.with_suffix(".onnx").read_bytes())
+    assert open_runner(copy).engine == "torch"
+    with pytest.raises(SepcliError, match="made from other weights than other"):
+        open_runner(copy, "onnx")
+
+
+def test_streaming_a_graph_never_imports_torch(one):
+    code = (
+        "import sys; from sepcli.cli import main\n"
+        "sys.argv = ['sepcli', 'stream', '-t', 'raw', '-m', sys.argv[1]]\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert 'onnxruntime' in sys.modules\n"
+        "assert not {'torch', 'scipy', 'rich'} & set(sys.modules)"
+    )
+    audio = noise(1, 1000)
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(one)],
+        input=audio.tobytes(),
+        capture_output=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    stream = Stream(open_runner(one, "torch"))
+    expected = np.concatenate([stream.push(audio), stream.finish()], 1)
+    np.testing.assert_allclose(np.frombuffer(result.stdout, "<f4")[None], expected, atol=1e-4)
+
+
+def test_verify_compares_the_graph_with_torch_over_the_whole_file(one, tmp_path):
+    write(tmp_path / "x.wav", 0.1 * noise(2, 5001), 16000)
+    args = ["stream", "-m", str(one), "--verify", str(tmp_path / "x.wav"), "--json"]
+    record = json.loads(CliRunner().invoke(main, args).stdout)
+    assert (record["engine"], record["tolerance"], record["equal"]) == ("onnx", 1e-4, True)
+    assert record["max_difference"] < 1e-5
+
+
+def test_the_command_writes_the_graph_and_says_how_close_it_is(one, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    graph = one.with_suffix(".onnx").read_bytes()
+    monkeypatch.setattr(exporting, "encode", lambda *_: graph)  # tracing takes seconds
+    run = lambda *args: CliRunner().invoke(main, ["export", str(one), *args])  # noqa: E731
+    result = run()
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("tiny.onnx: ")
+    assert (tmp_path / "tiny.onnx").read_bytes() == graph
+    refused = run()
+    assert refused.exit_code == 1
+    assert "exists; use --overwrite" in refused.stderr
+    record = json.loads(run("--overwrite", "-o", "tiny.onnx", "--json").stdout)
+    assert record["bytes"] == len(graph)
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.onnx"]
+
+
+def test_a_graph_that_computes_something_else_is_not_written(one, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
+    monkeypatch.setattr(exporting, "encode", lambda *_: one.with_suffix(".onnx").read_bytes())
+    with pytest.raises(SepcliError, match="differs from the model by"):
+        exporting.export(one, tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_needs_the_whole_signal_is_refused(tmp_path):
+    settings = {**SMALLEST["conv_tasnet"], "norm": "gln", "causal": False}
+    model = build("conv_tasnet", **settings)
+    save(tmp_path / "x.safetensors", "conv_tasnet", settings, model.state_dict(), {})
+    with pytest.raises(SepcliError, match="not causal"):
+        exporting.export(tmp_path / "x.safetensors", tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_a_missing_exporter_is_one_line_naming_the_extra(one, tmp_path, monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    result = CliRunner().invoke(main, ["export", str(one), "-o", str(tmp_path / "x.onnx")])
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") == 1
+    assert f"exporting needs {package}" in result.stderr
+    assert "pip install 'sepcli[export]'" in result.stderr
+
+
+def test_no_folder_to_write_to_is_one_line(one, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "encode", lambda *_: b"")
+    with pytest.raises(SepcliError, match=r"x\.onnx: cannot be written \(No such file"):
+        exporting.export(one, tmp_path / "nowhere" / "x.onnx")
+
+
+@pytest.mark.parametrize("data", [b"", b"not a graph"])
+def test_what_is_no_graph_is_refused(tmp_path, data):
+    (tmp_path / "x.onnx").write_bytes(data)
+    with pytest.raises(SepcliError, match=r"x\.onnx: not a graph that sepcli export made"):
+        open_runner(tmp_path / "x.onnx")
+
+
+def test_a_graph_of_another_maker_is_refused(one, tmp_path):
+    import onnx
+
+    graph = onnx.load(one.with_suffix(".onnx"))
+    onnx.helper.set_model_props(graph, {})
+    onnx.save(graph, tmp_path / "x.onnx")
+    with pytest.raises(SepcliError, match="not a graph that sepcli export made"):
+        OnnxRunner(tmp_path / "x.onnx")
+    onnx.helper.set_model_props(graph, {"sepcli": '{"format": 99}'})
+    onnx.save(graph, tmp_path / "x.onnx")
+    with pytest.raises(SepcliError, match="graph format 99, but this version reads 1"):
+        OnnxRunner(tmp_path / "x.onnx")
