@@ -305,6 +305,17 @@ def test_validation_scores_are_means_of_known_values():
     }
 
 
+def test_the_examples_of_a_model_of_one_source_have_the_rest_of_the_mixture():
+    class First(Gains):
+        def forward(self, x):
+            return super().forward(x)[:, :1]
+
+    tones = Items(Tones(), ("a",), items=1, seed=0)
+    _, audio = exhaust(evaluate(First(), tones, Settings()))
+    assert set(audio) == {"0/mix", "0/ref.a", "0/est.a", "0/ref.rest"}
+    torch.testing.assert_close(audio["0/ref.rest"], torch.tensor(Tones().draw(0, 0).refs["b"]))
+
+
 def test_log_lines_have_the_quality_of_the_training_items_that_are_not_silent():
     """The mixture as the estimate, before the first step: as in validation."""
     state, settings = make(steps=1, loss={"l1": 1.0}, batch=3)

@@ -66,10 +66,12 @@ def measured(measure, estimates, refs):
 
 
 def pick_examples(sources, mix, refs, estimates):
-    """The first items of a batch to listen to, {name: (C, T)}."""
+    """The first items of a batch to listen to, {name: (C, T)}; of one source, also the rest."""
     examples = {}
     for i in range(min(EXAMPLES, len(mix))):
         examples[f"{i}/mix"] = mix[i].cpu()
         for name, ref, estimate in zip(sources, refs[i], estimates[i], strict=True):
             examples |= {f"{i}/ref.{name}": ref.cpu(), f"{i}/est.{name}": estimate.cpu()}
+        if len(sources) == 1:
+            examples[f"{i}/ref.rest"] = (mix[i] - refs[i, 0]).cpu()
     return examples
