@@ -115,7 +115,8 @@ def command(
         if verify is not None:
             from sepcli.engine.streamcheck import verify as compare
 
-            record = compare(runner, name, verify, seconds=seconds, seed=seed, **choices)
+            target = choices["target"]
+            record = compare(runner, name, verify, seconds=seconds, seed=seed, target=target)
             show(record, as_json)
             if not record["equal"]:
                 raise SepcliError(f"{verify}: streamed and whole differ, see above")
@@ -136,7 +137,7 @@ def open_input(runner, rate, channels, *, encoding=None):
 
     if sys.stdin is None or sys.stdin.isatty():
         raise SepcliError("no audio on standard input; pipe it: cat noisy.wav | sepcli stream")
-    if sys.stdout.isatty():
+    if sys.stdout is None or sys.stdout.isatty():
         raise SepcliError("audio is not written to a terminal; use > FILE or a pipe")
     if encoding is not None:
         layout = {"sample_rate": rate or runner.sample_rate, "channels": channels or 1}

@@ -14,11 +14,10 @@ WARM_UP = 5  # chunks before times count
 NOISE_SECONDS = 10.0
 
 
-def verify(runner, name, path, *, seconds=None, seed=0, target=None, **choices):
+def verify(runner, name, path, *, seconds=None, seed=0, target=None):
     """Stream the file `path` in random chunks, and compare with the model `name` over the whole.
 
-    choices: those of `Stream`; only its `target` counts. Returns a dict with `max_difference`,
-    `tolerance` and `equal`. Raises SepcliError.
+    Returns a dict with `max_difference`, `tolerance` and `equal`. Raises SepcliError.
     """
     audio = read(path, runner.sample_rate, seconds)
     stream, rng = Stream(runner, len(audio), target=target), np.random.default_rng([seed, 0])
