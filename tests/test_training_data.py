@@ -154,9 +154,12 @@ def test_a_resolved_section_is_complete_and_resolves_to_itself():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, r"data\.train\.kind is missing; choose from mixtures, toy"),
+        ({}, r"data\.train\.kind is missing; choose from mixtures, speakers, stems, toy"),
         (None, r"data\.train\.kind is missing"),
-        ({"kind": "tio"}, r"unknown data\.train\.kind 'tio'; choose from mixtures, toy"),
+        (
+            {"kind": "tio"},
+            r"unknown data\.train\.kind 'tio'; choose from mixtures, speakers, stems, toy",
+        ),
         ({"kind": "toy", "item": 3}, r"unknown setting data\.train\.item; .*known: duration_s"),
         ({"kind": "toy", "items": -1}, r"data\.train\.items must be a whole number, 0 or more"),
         ({"kind": "toy", "seed": "x"}, r"data\.train\.seed must be a whole number"),

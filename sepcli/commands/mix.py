@@ -10,10 +10,25 @@ def sources(name, text):
     return click.option(f"--{name}", multiple=True, metavar="PATH[=WEIGHT]", help=text)
 
 
+def ranged(name, field, default, text, **limits):
+    """An option that is a range to draw from."""
+    kind = options.Range(**limits)
+    return click.option(
+        f"--{name}", field, type=kind, default=default, show_default=True, help=text
+    )
+
+
+def probability(name, field, text):
+    """An option that says how often something happens, by default never."""
+    kind = click.FloatRange(0, 1)
+    return click.option(f"--{name}", field, type=kind, default=0, show_default=True, help=text)
+
+
 @click.command()
 @sources("speech", "Clean speech: a folder, glob, file or list (.txt, .jsonl); repeatable.")
 @sources("noise", "Noise, likewise.")
 @sources("rir", "Room impulse responses, likewise.")
+@sources("stems", "Music instead: folders of SONG/STEM.wav, or of vocals/SONG.wav and accomp/….")
 @click.option(
     "-n",
     "--count",
@@ -34,8 +49,7 @@ def sources(name, text):
     "--sample-rate",
     type=click.IntRange(4000, 768_000),
     default=16000,
-    show_default=True,
-    help="Hz; recordings are resampled.",
+    help="Hz; recordings are resampled.  [default: 16000; 44100 with --stems]",
 )
 @click.option(
     "--snr",
@@ -105,34 +119,79 @@ def sources(name, text):
     show_default=True,
     help="Turn a sample down as a whole rather than exceed this; 0 is no limit.",
 )
+@ranged("interferers", "interferers", "1:3", "Other speakers at once.", number=int, minimum=0)
+@ranged("sir", "sir_db", "-5:5", "The target above each of them, in dB.")
+@probability("target-absent", "target_absent", "How often only the others speak.")
+@ranged("speed", "speed", "1", "Tempo and pitch of each speaker.", minimum=0.25, maximum=4)
+@click.option("--enroll", is_flag=True, help="Add enroll.wav, the target in another recording.")
+@ranged("enroll-duration", "enroll_s", "4", "Its seconds.", minimum=0.1, maximum=3600)
+@probability("noisy-enroll", "noisy_enroll", "How often it has noise.")
+@ranged("enroll-snr", "enroll_snr_db", "0:20", "It above that noise, in dB.")
+@click.option(
+    "--speaker-regex",
+    default="",
+    metavar="REGEX",
+    help="Its first group, in a recording's path below its source, is the speaker.  "
+    "[default: the first folder of that path]",
+)
+@click.option(
+    "--targets",
+    multiple=True,
+    metavar="STEM,…",
+    help="Stems to be found; accompaniment may be all others.  [default: all]",
+)
+@click.option(
+    "--augment",
+    multiple=True,
+    metavar="NAME[=LO:HI],…",
+    help="Of music: swap, polarity, remix (stems of different songs), gain=0.25:1.25, pitch=-2:2 "
+    "(semitones) and stretch=0.9:1.1 (both by playing faster, pitch and tempo together), "
+    "time-mask=0:0.5 (s), freq-mask=0:1 (octaves).",
+)
+@click.option("--downmix", is_flag=True, help="Music in mono.")
+@click.option(
+    "--preset",
+    type=click.Choice(["poconet"]),
+    help="Other defaults. poconet: half of the speech and noise in rooms, --target decayed, "
+    "--level -20, --snr -5:5, --mixture-gain -25:5.",
+)
 @options.seed
 @options.jobs
 @options.output
 @options.overwrite
 @options.progress
 @options.quiet
-def command(count, seed, jobs, output, overwrite, progress, quiet, **spec):
-    """Mix speech and noise; without recordings, made-up ones are mixed.
+@click.pass_context
+def command(context, count, seed, jobs, output, overwrite, progress, quiet, preset, **settings):
+    """Mix speech and noise, speakers, or music; without recordings, made-up speech and noise.
 
     \b
         $ sepcli mix --snr -5:15 | sepcli separate - | sepcli eval -
         $ sepcli mix --speech speech/ --noise rain/=0.7 --noise 'street/*.wav' -n 1000 -o mixtures
         $ sepcli mix --rir rooms.txt --target dry -n 1000 -j 4 -o mixtures.tar
+        $ sepcli mix --enroll --interferers 1:2 --target-absent 0.2 -o speakers
+        $ sepcli mix --stems MUSDB/train --augment swap,gain,remix -o music
 
     Every sample holds mix.wav, ref.speech.wav and ref.noise.wav (float32) and, in its JSON, all
     that was drawn: files, places, gains, rooms. Sample i is the same whatever -n and -j are.
     Recordings at other rates are resampled, channels are averaged, files shorter than --duration
     are joined. mix = ref.speech + ref.noise, except in a room with --target dry or decayed.
+
+    Any of --interferers, --sir, --target-absent, --speed, --enroll or --speaker-regex makes samples
+    of several speakers: mix = ref.speech (the target) + ref.interferers + ref.noise, --level and
+    --snr are those of all speech, and speakers are the folders in --speech. With --stems, samples
+    are music: mix is the sum of ref.STEM.
     """
     from contextlib import closing
     from functools import partial
     from itertools import count as count_up
 
-    from sepcli.data.mixtures import Mixer, MixtureSpec, draw_sample, sample_key
+    from sepcli.data.mixtures import PRESETS, draw_sample, sample_key
     from sepcli.data.samples import open_sample_writer
     from sepcli.data.workers import in_order
 
-    draw = partial(draw_sample, Mixer(MixtureSpec(**spec)), seed)
+    given = {name: value for name, value in settings.items() if _is_given(context, name)}
+    draw = partial(draw_sample, _mixer(PRESETS.get(preset, {}) | given), seed)
     numbers = range(count) if count else count_up()
     with open_sample_writer(output, overwrite=overwrite) as writer:
         wanted = (number for number in numbers if not writer.skips(sample_key(number)))
@@ -140,3 +199,26 @@ def command(count, seed, jobs, output, overwrite, progress, quiet, **spec):
             records = ({"key": sample.key} for sample in samples if writer.write(sample))
             for _ in options.watch(records, "Mixing", progress, quiet, total=count or None):
                 pass
+
+
+def _is_given(context, name):
+    return context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+
+
+def _mixer(settings):
+    """What makes the samples that `settings` are for."""
+    from sepcli.data.mixtures import Mixer, MixtureSpec
+    from sepcli.data.speakers import SpeakerMixer, SpeakerSpec
+    from sepcli.data.stems import StemMixer, StemSpec
+
+    known = {spec: set(spec.__dataclass_fields__) for spec in (MixtureSpec, SpeakerSpec, StemSpec)}
+    if settings.keys() & (known[StemSpec] - known[SpeakerSpec]):
+        spec, mixer = StemSpec, StemMixer
+    elif settings.keys() <= known[MixtureSpec]:
+        spec, mixer = MixtureSpec, Mixer
+    else:
+        spec, mixer = SpeakerSpec, SpeakerMixer
+    if others := sorted(settings.keys() - known[spec]):
+        names = [parameter.opts[0] for parameter in command.params if parameter.name in others]
+        raise click.UsageError(f"{', '.join(names)}: for speech, which music (--stems) is not")
+    return mixer(spec(**settings))

@@ -1,7 +1,7 @@
 """Speech + noise + rooms -> mixtures with their references; item i is a function of (seed, i)."""
 
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import lru_cache, reduce
 from os import PathLike, fspath
 
 import numpy as np
@@ -15,14 +15,52 @@ from sepcli.errors import SepcliError
 TARGETS = ("dry", "decayed", "reverb")
 VOICES = 1000  # made-up speakers to draw from
 
+# Sets of defaults. poconet: rooms for half of the speech and half of the noise, partial
+# dereverberation and levels far apart, after Isik et al., "PoCoNet: better speech enhancement with
+# frequency-positional embeddings, semi-supervised conversational data, and biased loss", 2020.
+PRESETS = {
+    "poconet": {
+        "rir_prob": 0.5,
+        "noise_rir_prob": 0.5,
+        "target": "decayed",
+        "level_db": (-20.0, -20.0),
+        "snr_db": (-5.0, 5.0),
+        "mixture_gain_db": (-25.0, 5.0),
+    },
+}
+
 # glibc hands large blocks back to the system at once, unless a larger one has been freed before
 # (mallopt(3), M_MMAP_THRESHOLD; at most 32 MiB). Without this line, which touches no memory, every
 # item faults in 800 pages anew, and takes twice as long.
 np.empty(31 << 20, np.uint8)
 
 
+class Spec:
+    """A frozen dataclass of settings whose pairs of numbers are ranges and `()` lists of texts."""
+
+    def __post_init__(self):
+        for field in fields(self):
+            self._normalise(field.name, field.default)
+
+    def _normalise(self, name, default):
+        """Turn one number into a range and a single source into a tuple; check ranges."""
+        value = getattr(self, name)
+        if default == ():
+            value = (value,) if isinstance(value, str | PathLike) else value
+            value = tuple(map(fspath, value))
+        elif isinstance(default, tuple):
+            value = (value, value) if np.isscalar(value) else tuple(value)
+            self._check(name, len(value) == 2 and np.isfinite(value).all(), "LO:HI or one number")
+            self._check(name, value[0] <= value[1], "LO:HI, the smaller number first")
+        object.__setattr__(self, name, value)
+
+    def _check(self, name, valid, what):
+        if not valid:
+            raise SepcliError(f"{name} must be {what}, not {getattr(self, name)}")
+
+
 @dataclass(frozen=True)
-class MixtureSpec:
+class MixtureSpec(Spec):
     """What mixtures are like. A pair is a range to draw from; one number stands for both ends.
 
     speech, noise, rir: sources of recordings, see `Pool`; empty ones are made up.
@@ -56,8 +94,7 @@ class MixtureSpec:
     peak: float = 0.99
 
     def __post_init__(self):
-        for field in fields(self):
-            self._normalise(field.name, field.default)
+        super().__post_init__()
         if self.rir_prob is None:
             object.__setattr__(self, "rir_prob", 0.5 if self.rir else 0.0)
         for name, valid, what in (
@@ -71,22 +108,6 @@ class MixtureSpec:
         ):
             self._check(name, valid, what)
 
-    def _normalise(self, name, default):
-        """Turn one number into a range and a single source into a tuple; check ranges."""
-        value = getattr(self, name)
-        if default == ():
-            value = (value,) if isinstance(value, str | PathLike) else value
-            value = tuple(map(fspath, value))
-        elif isinstance(default, tuple):
-            value = (value, value) if np.isscalar(value) else tuple(value)
-            self._check(name, len(value) == 2 and np.isfinite(value).all(), "LO:HI or one number")
-            self._check(name, value[0] <= value[1], "LO:HI, the smaller number first")
-        object.__setattr__(self, name, value)
-
-    def _check(self, name, valid, what):
-        if not valid:
-            raise SepcliError(f"{name} must be {what}, not {getattr(self, name)}")
-
 
 @dataclass(frozen=True)
 class Mixture:
@@ -94,12 +115,14 @@ class Mixture:
 
     mix: float32 (1, T). refs: {"speech": …, "noise": …}, float32 (1, T); the noise and the speech
     as it was heard add up to the mix bit for bit. record: everything that was drawn, for JSON.
+    enroll: another utterance of the target, float32 (1, T'), if there is a target speaker.
     """
 
     mix: np.ndarray
     refs: dict[str, np.ndarray]
     record: dict
     sample_rate: int
+    enroll: np.ndarray | None = None
 
 
 class Mixer:
@@ -134,9 +157,9 @@ class Mixer:
 
         speech_gain = level.rms_multiplier(speech, level_db + gain_db)
         noise_gain = level.rms_multiplier(noise, level_db + gain_db - snr_db)
-        speech, noise, mix, limit = _add(speech, speech_gain, noise, noise_gain, spec.peak)
+        (speech, noise), mix, limit = add((speech, noise), (speech_gain, noise_gain), spec.peak)
         wanted = dry if spec.target == "dry" else heard[-1]
-        target = speech if spec.target == "reverb" else _scaled(wanted, speech_gain * limit)
+        target = speech if spec.target == "reverb" else scaled(wanted, speech_gain * limit)
         speech_record["gain_db"] = float(level.gain_db(speech_gain * limit))
         noise_record["gain_db"] = float(level.gain_db(noise_gain * limit))
         record = {
@@ -214,20 +237,20 @@ def _with_shortened(rir, sample_rate, decay_s):
     return np.stack([rir, decay.decay_rir(rir, sample_rate, rt60_s=decay_s)])
 
 
-def _add(speech, speech_gain, noise, noise_gain, peak, limit=1.0):
-    """Scale and add: (speech, noise, mix, limit), the signals float32 (T,).
+def add(signals, gains, peak, limit=1.0):
+    """Scale and add signals of one shape: (signals, mix, limit), all float32.
 
-    limit: the factor that had to be applied to all three to keep them within `peak`, unless 0.
+    limit: the factor that had to be applied to all of them to keep them within `peak`, unless 0.
     """
-    speech_out, noise_out = _scaled(speech, speech_gain * limit), _scaled(noise, noise_gain * limit)
-    mix = speech_out + noise_out
-    top = max(max(float(x.max()), -float(x.min())) for x in (speech_out, noise_out, mix))
+    parts = [scaled(signal, g * limit) for signal, g in zip(signals, gains, strict=True)]
+    mix = reduce(np.add, parts)
+    top = max(max(float(x.max()), -float(x.min())) for x in (*parts, mix))
     if peak and top > peak and limit == 1:
-        return _add(speech, speech_gain, noise, noise_gain, peak, limit=peak / top)
-    return speech_out, noise_out, mix, limit
+        return add(signals, gains, peak, limit=peak / top)
+    return parts, mix, limit
 
 
-def _scaled(signal, factor):
+def scaled(signal, factor):
     """`signal` · `factor`, multiplied in float64 and rounded to float32 once."""
     out = np.empty(signal.shape, np.float32)
     return np.multiply(signal, factor, dtype=np.float64, out=out, casting="same_kind")
@@ -245,4 +268,6 @@ def draw_sample(mixer, seed, index):
     sample.set_audio("mix", mixture.mix, mixture.sample_rate)
     for name, signal in mixture.refs.items():
         sample.set_audio(f"ref.{name}", signal)
+    if mixture.enroll is not None:
+        sample.set_audio("enroll", mixture.enroll)
     return sample

@@ -32,27 +32,32 @@ class Pool:
 
     def __init__(self, sources, *, what="audio"):
         self.what = what
-        self._files, weights = [], []
+        self.files, self.sources, weights = [], [], []  # of each source: recordings, where, weight
         for source in sources:
             path, weight = split_weight(source)
             packed = recordings.in_archive(path, what)
-            self._files.append(find_audio(path) if packed is None else packed)
+            self.files.append(find_audio(path) if packed is None else packed)
+            self.sources.append(path)
             weights.append(weight)
         self._edges = np.cumsum(weights) / sum(weights)  # source k is drawn below edge k
         self._headers = {}  # path -> (frames, sample rate)
 
-    def crop(self, samples, sample_rate, rng, *, min_rms_db):
+    def crop(self, samples, sample_rate, rng, *, min_rms_db, among=None, before=0):
         """Draw (T,) float32 of `samples` at `sample_rate`, mono by mean over the channels.
 
         Returns (signal, pieces): where it comes from, a list of {"path", "start", "stop"} in
         frames at the file's rate. Stretches quieter than `min_rms_db` dB re full scale are drawn
         again, and files shorter than what is missing are followed by another draw.
+        among: a list of recordings to draw from, instead of all. before: so many samples that come
+        before the stretch are put in front of it, (before + T,), zeros where its file begins.
         """
         parts, pieces, missing, rejected = [], [], samples, 0
+        lead = np.zeros(before, np.float32)
         while missing:
-            path = self.draw(rng)
+            path = among[int(rng.random() * len(among))] if among else self.draw(rng)
             wanted = max(missing, round(SHORTEST_S * sample_rate))
-            part, piece = self._stretch(path, wanted, sample_rate, rng)
+            lead_size = 0 if parts else before
+            part, ahead, piece = self._stretch(path, wanted, sample_rate, rng, lead_size)
             if not (part.size and level.rms_db(part) > min_rms_db):
                 rejected += 1
                 if rejected == TRIES:
@@ -62,25 +67,39 @@ class Pool:
                 part = part[:missing]
                 used = math.ceil(missing * self._header(path)[1] / sample_rate)
                 piece["stop"] = piece["start"] + used
+            if ahead.size:
+                lead[-ahead.size :] = ahead
             missing -= part.size
             parts.append(part)
             pieces.append(piece)
             rejected = 0
+        if before:
+            parts.insert(0, lead)
         return parts[0] if len(parts) == 1 else np.concatenate(parts), pieces
 
     def draw(self, rng):
         """The path of a file, or a recording in a pack: a source by weight, then one of its own."""
-        files = self._files[np.searchsorted(self._edges[:-1], rng.random(), side="right")]
+        files = self.files[self.draw_source(rng)]
         return files[int(rng.random() * len(files))]
 
-    def _stretch(self, path, samples, sample_rate, rng):
-        """Up to `samples` from a random place of `path`: ((T,), {"path", "start", "stop"})."""
+    def draw_source(self, rng):
+        """The number of a source, by weight."""
+        return int(np.searchsorted(self._edges[:-1], rng.random(), side="right"))
+
+    def _stretch(self, path, samples, sample_rate, rng, before):
+        """Up to `samples` from a random place of `path`, and up to `before` that come before it.
+
+        Returns (stretch (T,), (T',), {"path", "start", "stop"} of the stretch).
+        """
         frames, rate = self._header(path)
         count = min(frames, math.ceil(samples * rate / sample_rate))
         start = int(rng.random() * (frames - count + 1))
-        signal, _ = recordings.read(path, start=start, stop=start + count, sample_rate=sample_rate)
+        stop, first = start + count, start - min(start, before * rate // sample_rate)
+        signal, _ = recordings.read(path, start=first, stop=stop, sample_rate=sample_rate)
         mono = signal[0] if len(signal) == 1 else signal.mean(axis=0)
-        return mono[:samples], {"path": str(path), "start": start, "stop": start + count}
+        ahead = (start - first) * sample_rate // rate
+        piece = {"path": str(path), "start": start, "stop": stop}
+        return mono[ahead : ahead + samples], mono[:ahead], piece
 
     def _header(self, path):
         """(frames, sample rate); a pack has all of them at hand."""

@@ -4,6 +4,7 @@ Nothing here has a state to lose: a run resumed at item k sees what the uninterr
 the number of worker processes changes nothing.
 """
 
+import inspect
 import signal
 from importlib import import_module
 
@@ -15,9 +16,11 @@ from sepcli import config
 from sepcli.errors import SepcliError
 
 # kind -> (settings, source built from the settings); a source has draw(seed, index), which returns
-# an object with `mix` (C, T) and `refs`, {name: (C, T)}.
+# an object with `mix` (C, T) and `refs`, {name: (C, T)}, and, if it makes them, `enroll` (C, T').
 KINDS = {
     "mixtures": ("sepcli.data.mixtures:MixtureSpec", "sepcli.data.mixtures:Mixer"),
+    "speakers": ("sepcli.data.speakers:SpeakerSpec", "sepcli.data.speakers:SpeakerMixer"),
+    "stems": ("sepcli.data.stems:StemSpec", "sepcli.data.stems:StemMixer"),
     "toy": ("sepcli.data.toy:ToySpec", "sepcli.data.toy:Toy"),
 }
 
@@ -37,18 +40,23 @@ def resolve(settings, *, section, items, seed):
     for key in ("items", "seed"):
         if type(common[key]) is not int or common[key] < 0:
             raise SepcliError(f"{section}.{key} must be a whole number, 0 or more")
-    reserved = ("sample_rate",)  # the model's
+    reserved = ("sample_rate", "enroll")  # the model's
     own = config.check_keys(spec, own, section=section, reserved=reserved)
     return common | config.defaults(spec, reserved=reserved) | own
 
 
-def build(resolved, *, section, sample_rate, sources):
+def build(resolved, *, section, sample_rate, sources, enroll=False):
     """The data set of a section that `resolve` returned, with refs in the order of `sources`.
 
+    enroll: whether items have an enrolment, another utterance of the target, as a third tensor.
     Raises SepcliError for settings that make no sense, and for folders without audio.
     """
     spec, source = _classes(resolved["kind"], section)
     own = {key: v for key, v in resolved.items() if key not in ("kind", "items", "seed")}
+    if enroll:
+        if "enroll" not in inspect.signature(spec).parameters:
+            raise SepcliError(f"{section}.kind {resolved['kind']} has no enrolments; use speakers")
+        own["enroll"] = True
     try:
         drawn = source(spec(sample_rate=sample_rate, **own))
     except (SepcliError, TypeError) as error:
@@ -59,6 +67,7 @@ def build(resolved, *, section, sample_rate, sources):
 class Items(Dataset):
     """Numbered training examples: item i is (mix (C, T), refs (S, C, T)), float32 tensors.
 
+    Where the source makes enrolments, (mix, refs, enroll (C, T')).
     source: has draw(seed, index). sources: names of the refs, in the order of the result.
     items: how many different ones there are; 0 means endless.
     An item that cannot be made is its SepcliError instead: raised in a worker process, its one
@@ -75,10 +84,9 @@ class Items(Dataset):
             refs = np.stack([self._ref(drawn.refs, name) for name in self.sources])  # (S, C, T)
         except SepcliError as error:
             return error
-        return (
-            torch.from_numpy(np.asarray(drawn.mix, dtype=np.float32)),
-            torch.from_numpy(np.asarray(refs, dtype=np.float32)),
-        )
+        enroll = getattr(drawn, "enroll", None)
+        signals = (drawn.mix, refs) if enroll is None else (drawn.mix, refs, enroll)
+        return tuple(torch.from_numpy(np.asarray(x, dtype=np.float32)) for x in signals)
 
     def _ref(self, refs, name):
         if name not in refs:
@@ -91,6 +99,8 @@ class Items(Dataset):
 
 def batches(data, size, *, seed, start=0, workers=0):
     """Endless batches (mix (B, C, T), refs (B, S, C, T)) of training data, from batch `start` on.
+
+    Enrolments, where items have them, are a third tensor (B, C, T').
 
     A finite data set is shuffled anew for every epoch; an endless one is read in order.
     workers: processes that make items ahead of time; 0 makes them here.
@@ -142,10 +152,12 @@ def _collate(items):
     for item in items:
         if isinstance(item, SepcliError):
             return item
-    mixes, refs = zip(*items, strict=True)
-    if len({mix.shape for mix in mixes}) > 1:
-        return SepcliError("the items of a batch differ in length; give duration_s as one number")
-    return torch.stack(mixes), torch.stack(refs)
+    signals = list(zip(*items, strict=True))  # mixes, refs, enrolments if there are any
+    if any(len({x.shape for x in batch}) > 1 for batch in signals):
+        return SepcliError(
+            "the items of a batch differ in length; give duration_s as one number, and enroll_s"
+        )
+    return tuple(map(torch.stack, signals))
 
 
 def _raised(loader):

@@ -1,0 +1,317 @@
+"""Music: stems of songs, cut, changed and mixed; item i is a function of (seed, i)."""
+
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+
+from sepcli.data import recordings
+from sepcli.data.folders import MUSDB_STEMS
+from sepcli.data.mixtures import Mixture, Spec, add
+from sepcli.data.sample import split_audio_name
+from sepcli.data.sources import find_audio, split_weight
+from sepcli.dsp import level
+from sepcli.errors import SepcliError
+
+ACCOMPANIMENT = "accompaniment"
+SAME = {"accomp": ACCOMPANIMENT}  # names in folders -> names of stems
+MIXTURE = "mixture"  # of MUSDB's tracks, not needed: it is the sum of the others
+
+# name -> what is drawn, in which unit, and from which range unless told otherwise.
+AUGMENTATIONS = {
+    "swap": None,  # left and right, half of the time
+    "polarity": None,  # half of the time
+    "remix": None,  # every stem is from a song of its own
+    "gain": (0.25, 1.25),  # factor; the range of Open-Unmix
+    "pitch": (-2.0, 2.0),  # semitones, by playing faster: the tempo goes with it
+    "stretch": (0.9, 1.1),  # tempo, by playing faster: the pitch goes with it
+    "time-mask": (0.0, 0.5),  # s of silence
+    "freq-mask": (0.0, 1.0),  # octaves taken out
+}
+LOWEST_HZ = 50.0  # where a frequency mask may begin
+FADE_S = 0.005  # at both ends of a time mask
+_SPEEDS = ("pitch", "stretch")
+
+
+@dataclass(frozen=True)
+class StemSpec(Spec):
+    """What music is like. A pair is a range to draw from; one number stands for both ends.
+
+    stems: folders (=WEIGHT) of songs. Either SONG/STEM.wav, as in MUSDB, to any depth, or
+        STEM/SONG.wav with known names of stems (vocals, accomp, drums, …).
+    targets: stems to be found; () means all. "accompaniment", where there is none, is the sum of
+        all that is no other target. Further stems are in the mixture too, as references.
+    augment: names in `AUGMENTATIONS`, each with a range of its own if it has one: "gain=0.5:2".
+    duration_s: length of an item; songs that are shorter are followed by silence.
+    sample_rate: Hz. mixture_gain_db: gain of everything. downmix: to mono, by the mean.
+    peak: when a sample would exceed it, all signals are scaled down together. 0 means no limit.
+    Raises SepcliError for a value that makes no sense.
+    """
+
+    stems: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    augment: tuple[str, ...] = ()
+    duration_s: tuple[float, float] = (4.0, 4.0)
+    sample_rate: int = 44100
+    mixture_gain_db: tuple[float, float] = (0.0, 0.0)
+    downmix: bool = False
+    peak: float = 0.99
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("targets", "augment"):  # a,b is as good as (a, b)
+            entries = ",".join(getattr(self, name)).split(",")
+            object.__setattr__(self, name, tuple(entry for entry in entries if entry))
+        for name, valid, what in (
+            ("stems", self.stems, "folders of songs"),
+            ("sample_rate", 4000 <= self.sample_rate <= 768_000, "4000 to 768000 Hz"),
+            ("duration_s", 0.1 <= self.duration_s[0] <= self.duration_s[1] <= 3600, "0.1 to 3600"),
+            ("peak", self.peak >= 0, "0 (no limit) or more"),
+        ):
+            self._check(name, valid, what)
+        self.ranges()
+
+    def ranges(self):
+        """{augmentation: its range, or None} of those that are asked for."""
+        return dict(map(_augmentation, self.augment))
+
+
+def _augmentation(entry):
+    """("gain", (0.5, 2.0)) of "gain=0.5:2"."""
+    name, equals, text = entry.partition("=")
+    if name not in AUGMENTATIONS:
+        raise SepcliError(f"augment: unknown {name!r}; choose from {', '.join(AUGMENTATIONS)}")
+    default = AUGMENTATIONS[name]
+    if not equals:
+        return name, default
+    low, _, high = text.partition(":")
+    try:
+        pair = float(low), float(high or low)
+    except ValueError:
+        pair = math.nan, math.nan
+    if default is None or not -math.inf < pair[0] <= pair[1] < math.inf:
+        raise SepcliError(f"augment: {entry} is no range; write {name}, or as in gain=0.25:1.25")
+    if (name == "stretch" and pair[0] <= 0) or (name.endswith("mask") and pair[0] < 0):
+        raise SepcliError(f"augment: {entry} goes too low; tempo is above 0, a mask 0 or more")
+    return name, pair
+
+
+class StemMixer:
+    """Music by number: `draw(seed, index)` depends on nothing but its arguments."""
+
+    def __init__(self, spec):
+        """Look up the songs; raises SepcliError where there are none, or they do not fit."""
+        self.spec, self._ranges = spec, spec.ranges()
+        self._songs, weights = [], []  # songs of each source
+        for source in spec.stems:
+            folder, weight = split_weight(source)
+            self._songs.append([_with_targets(s, spec.targets) for s in find_songs(folder)])
+            weights.append(weight)
+        self._edges = np.cumsum(weights) / sum(weights)  # source k is drawn below edge k
+        self.names = self._common_names()
+        self._headers = {}  # path -> (frames, sample rate)
+
+    def _common_names(self):
+        """The names of the stems, which are those of every song."""
+        first, *others = (song for songs in self._songs for song in songs)
+        for song in others:
+            if set(song.stems) != set(first.stems):
+                raise SepcliError(
+                    f"{song.name} has {_list(song.stems)}, but {first.name} {_list(first.stems)}; "
+                    "name targets that all have, such as vocals,accompaniment"
+                )
+        targets = self.spec.targets
+        return [*targets, *sorted(set(first.stems) - set(targets), key=_order)]
+
+    def draw(self, seed, index):
+        """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`, (C, T) each."""
+        spec = self.spec
+
+        def generator(*part):  # one for each part, so that none depends on the others
+            return np.random.default_rng([seed, index, *part])
+
+        rng = generator(1)
+        duration_s, gain_db = (
+            float(rng.uniform(*p)) for p in (spec.duration_s, spec.mixture_gain_db)
+        )
+        samples = round(duration_s * spec.sample_rate)
+        parts, gains, sources = [], [], {}
+        for k, name in enumerate(self.names):
+            place = generator(2, k if "remix" in self._ranges else 0)
+            signal, record = self._stem(name, samples, place)
+            drawn = self._drawn(generator, k, duration_s)
+            gain = drawn.get("gain", 1.0) * (-1 if drawn.get("polarity") else 1)
+            parts.append(self._changed(signal, drawn))
+            gains.append(gain * float(level.multiplier(gain_db)))
+            sources[name] = record | {
+                name.replace("-", "_"): value for name, value in drawn.items()
+            }
+        parts, mix, limit = add(parts, gains, spec.peak)
+        for name, gain in zip(self.names, gains, strict=True):
+            sources[name]["factor"] = gain * limit
+        record = {
+            "targets": list(spec.targets or self.names),
+            "seed": seed,
+            "index": index,
+            "mixture_gain_db": gain_db,
+            "peak_gain_db": float(level.gain_db(limit)),
+            "sources": sources,
+        }
+        return Mixture(mix, dict(zip(self.names, parts, strict=True)), record, spec.sample_rate)
+
+    def _drawn(self, generator, stem, duration_s):
+        """{augmentation: what was drawn} for one stem, of those that change a signal."""
+        drawn = {}
+        for number, (name, default) in enumerate(AUGMENTATIONS.items()):
+            if name in self._ranges and name not in ("remix", *_SPEEDS):
+                rng = generator(3, stem, number)
+                drawn[name] = float(rng.uniform(*self._ranges[name])) if default else None
+                if default is None:
+                    drawn[name] = bool(rng.random() < 0.5)
+                elif name == "time-mask":
+                    drawn[name] = _span(rng, drawn[name], duration_s)
+                elif name == "freq-mask":
+                    drawn[name] = _band(rng, drawn[name], self.spec.sample_rate / 2)
+        return drawn
+
+    def _stem(self, name, samples, rng):
+        """A stretch (C, T) of a stem of a song that `rng` draws, and where it is from."""
+        spec = self.spec
+        song, place = self._song(rng), rng.random()
+        drawn = {name: float(rng.uniform(*self._ranges.get(name, (0, 0)))) for name in _SPEEDS}
+        speed = 2 ** (drawn["pitch"] / 12) * (drawn["stretch"] or 1.0)
+        rate = round(spec.sample_rate / speed)  # played faster than it was sampled
+        wanted_s = samples / rate
+        length_s = min(np.divide(*self._header(p)) for paths in song.stems.values() for p in paths)
+        start_s = place * max(0.0, length_s - wanted_s)
+        signal = np.zeros((1 if spec.downmix else 2, samples), np.float32)
+        pieces = []
+        for path in song.stems[name]:
+            frames, file_rate = self._header(path)
+            start = round(start_s * file_rate)
+            stop = min(frames, start + math.ceil(wanted_s * file_rate))
+            sound, _ = recordings.read(path, start=start, stop=stop, sample_rate=rate)
+            sound = self._channels(sound, path)[:, :samples]
+            signal[:, : sound.shape[1]] += sound
+            pieces.append({"path": path, "start": start, "stop": stop})
+        drawn = {name: value for name, value in drawn.items() if name in self._ranges}
+        return signal, {"song": song.name, "files": pieces, "speed": speed, **drawn}
+
+    def _song(self, rng):
+        """A song: a source by weight, then one of its songs."""
+        songs = self._songs[int(np.searchsorted(self._edges[:-1], rng.random(), side="right"))]
+        return songs[int(rng.random() * len(songs))]
+
+    def _header(self, path):
+        if path not in self._headers:
+            self._headers[path] = recordings.header(path)
+        return self._headers[path]
+
+    def _channels(self, sound, path):
+        """Any (C, T) as mono, or as stereo."""
+        if self.spec.downmix:
+            return sound.mean(axis=0, keepdims=True)
+        if len(sound) > 2:
+            raise SepcliError(f"{path}: {len(sound)} channels; mix them down by --downmix")
+        return sound
+
+    def _changed(self, signal, drawn):
+        """`signal` (C, T) with channels swapped and parts masked, as drawn."""
+        if drawn.get("swap"):
+            signal = signal[::-1]
+        if "time-mask" in drawn:
+            signal = signal * _hole(signal.shape[1], self.spec.sample_rate, *drawn["time-mask"])
+        if "freq-mask" in drawn:
+            signal = _notched(signal, self.spec.sample_rate, *drawn["freq-mask"])
+        return signal
+
+
+def _span(rng, length_s, duration_s):
+    """(start s, stop s) of a mask."""
+    start_s = rng.random() * max(0.0, duration_s - length_s)
+    return start_s, start_s + length_s
+
+
+def _band(rng, octaves, highest_hz):
+    """(from Hz, to Hz) of a mask, every octave as likely as any other."""
+    top = max(LOWEST_HZ, highest_hz / 2**octaves)
+    low = LOWEST_HZ * (top / LOWEST_HZ) ** rng.random()
+    return low, low * 2**octaves
+
+
+def _hole(samples, sample_rate, start_s, stop_s):
+    """A gain (samples,) float32 that is 0 from `start_s` to `stop_s`."""
+    if start_s == stop_s:
+        return np.ones(samples, np.float32)
+    knots = start_s - FADE_S, start_s, stop_s, stop_s + FADE_S
+    return np.interp(np.arange(samples) / sample_rate, knots, (1, 0, 0, 1)).astype(np.float32)
+
+
+def _notched(signal, sample_rate, low_hz, high_hz):
+    """`signal` (C, T) without what is between two frequencies."""
+    n = fft.next_fast_len(signal.shape[1], real=True)
+    spectrum = fft.rfft(signal, n)  # (C, n/2 + 1)
+    low, high = (math.ceil(hz * n / sample_rate) for hz in (low_hz, high_hz))
+    spectrum[:, low:high] = 0
+    return fft.irfft(spectrum, n)[:, : signal.shape[1]]
+
+
+@dataclass(frozen=True)
+class Song:
+    """A song's name, and where its stems are: {stem: [path, …]}, of which the stem is the sum."""
+
+    name: str
+    stems: dict[str, list[str]]
+
+
+def find_songs(folder):
+    """The songs in a folder as `StemSpec` describes it, sorted by name.
+
+    Raises SepcliError where there are none, and for one that has less than two stems.
+    """
+    songs = {}
+    for path in find_audio(folder):
+        above, name = os.path.split(os.path.relpath(path, folder))
+        name = split_audio_name(name)[0]
+        first, _, rest = above.partition(os.sep)
+        if first in (*MUSDB_STEMS, *SAME):  # STEM/SONG.wav
+            song, stem = os.path.join(rest, name), first
+        else:
+            song, stem = above, name
+        if stem != MIXTURE:
+            songs.setdefault(song, {}).setdefault(SAME.get(stem, stem), []).append(path)
+    for song, stems in songs.items():
+        if len(stems) < 2:
+            raise SepcliError(
+                f"{next(iter(stems.values()))[0]}: the only stem of {song or folder}; expected "
+                "SONG/STEM.wav, or vocals/SONG.wav and accomp/SONG.wav"
+            )
+    if not songs:
+        raise SepcliError(f"{folder}: mixtures only; name a folder with their stems")
+    return [Song(os.path.join(folder, song), songs[song]) for song in sorted(songs)]
+
+
+def _with_targets(song, targets):
+    """The song with an accompaniment if that is a target, and without if it is more than that."""
+    if missing := set(targets) - set(song.stems) - {ACCOMPANIMENT}:
+        raise SepcliError(f"{song.name}: no {_list(missing)}, but {_list(song.stems)}")
+    rest = {name: paths for name, paths in song.stems.items() if name not in targets}
+    if ACCOMPANIMENT in targets:
+        all_else = [path for paths in rest.values() for path in paths]
+        if not all_else and ACCOMPANIMENT not in song.stems:
+            raise SepcliError(f"{song.name}: no {ACCOMPANIMENT}, and nothing to make it of")
+        stems = {ACCOMPANIMENT: all_else} | song.stems
+        return Song(song.name, {name: stems[name] for name in targets})
+    if ACCOMPANIMENT in rest and set(song.stems) > {"vocals", ACCOMPANIMENT}:
+        return Song(song.name, {k: v for k, v in song.stems.items() if k != ACCOMPANIMENT})
+    return song
+
+
+def _order(stem):
+    return MUSDB_STEMS.index(stem) if stem in MUSDB_STEMS else len(MUSDB_STEMS), stem
+
+
+def _list(names):
+    return ", ".join(sorted(names, key=_order))
