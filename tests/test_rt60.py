@@ -60,7 +60,7 @@ def test_the_table_has_aligned_columns_and_says_what_is_missing(tmp_path, hall):
     result = invoke(tmp_path)
     header, *rows, remark = result.stdout.splitlines()
     assert result.exit_code == 0
-    titles = ["RT60", "from", "EDT", "T20", "T30", "C50", "C80", "D50", "DRR", "range"]
+    titles = ["RT60", "from", "EDT", "T20", "T30", "C50", "C80", "D50", "DRR", "decay"]
     assert [title for title in header.split() if title in titles] == titles
     assert len({len(row) for row in (header, *rows)}) == 1
     found = {row.split()[0].rpartition("/")[2]: row.split()[1:] for row in rows}
@@ -78,6 +78,13 @@ def test_octaves_are_rows(tmp_path):
     assert [record["band_hz"] for record in records] == [63, 125, 250, 500, 1000, 2000, 4000]
     assert records[-1]["rt60_s"] == pytest.approx(0.4, rel=0.05)
     assert "band Hz" in invoke("--band", "third", path).stdout
+
+
+def test_a_rate_without_room_for_octaves_is_one_line(tmp_path):
+    path = write(tmp_path / "low.wav", exponential(0.5, 100), sample_rate=100)
+    result = invoke("--band", "octave", path)
+    assert result.exit_code == 1
+    assert "low.wav: no octave fits below half of its 100 Hz; use --band none" in result.stderr
 
 
 @pytest.mark.parametrize("text", ["-5:-35", "-35:-5"])

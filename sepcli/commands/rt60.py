@@ -68,7 +68,7 @@ def command(inputs, as_json, quiet, plot, strict, **settings):
     RT60 is T30 where the decay stands out from the noise by 45 dB, T20 where it does by 35 dB, and
     otherwise not measurable: no number is given then, but the reason. EDT is the first 10 dB,
     C50, C80, D50 and DRR compare early with late energy (DRR: 2.5 ms around the main tap), and
-    "range" is how far the decay falls before the noise. Every channel is measured on its own.
+    "decay" is how far it falls before the noise. Every channel is measured on its own.
     """
     from sepcli.engine import rooms as engine
 

@@ -9,6 +9,7 @@ from sepcli.dsp import decay, octaves
 
 METHODS = ("schroeder", "regression")
 RANGES = {"edt": (0, -10), "t20": (-5, -25), "t30": (-5, -35)}  # dB; ISO 3382-1, 3.5 and A.2.2
+EARLY_MS = {"c50_db": 50, "c80_db": 80}
 STRAIGHT = 0.8  # least r² of T20 and T30; half a straight line with a direct sound on top has 0.9
 DIRECT_MS = 2.5  # each side of the main tap: the direct sound (Zahorik, JASA 112(5), 2002)
 CLARITY_DB = 20  # that a decay has to have above the noise before its energy is split
@@ -19,7 +20,8 @@ class Measurement:
     """What one RIR says about its room, in one band or in all; NaN where it says nothing.
 
     rt60_s is T30, or else T20, or what was found in the range asked for, as `source` tells. Times
-    are in s, c50, c80 and drr in dB, d50 is 0 to 1, and `range_db` is the decay above the noise.
+    are in s, c50, c80 and drr in dB, d50 is 0 to 1, and decay_db is how far the decay stands out
+    from the noise.
     reasons: for everything that is NaN, why. curve and fit: what rt60_s was read from, or None;
     their sample 0 is the onset.
     """
@@ -33,7 +35,7 @@ class Measurement:
     c80_db: float = math.nan
     d50: float = math.nan
     drr_db: float = math.nan
-    range_db: float = 0.0
+    decay_db: float = 0.0
     reasons: dict[str, str] = field(default_factory=dict)
     curve: decay.Curve | None = None
     fit: decay.Fit | None = None
@@ -54,36 +56,50 @@ def measure_rir(rir, sample_rate, *, method="schroeder", range_db=None, band=Non
     if not rir.any():
         return _without_decay(result, "silent")
     rir = np.trim_zeros(np.asarray(rir, np.float64), "b")
-    start = decay.onset(rir)
-    power, before = _power(rir, start, sample_rate, band)
-    tail = decay.find_tail(power, sample_rate)
-    if tail is None:
+    rir = rir / np.abs(rir).max()  # so that the squares of quiet ones do not vanish
+    heard = _hear(rir, sample_rate, band)
+    if heard is None:
         return _without_decay(result, "nothing decays above the noise")
     if method == "schroeder":
-        result.curve = decay.schroeder_curve(power, tail)
+        result.curve = decay.schroeder_curve(heard.power, heard.tail)
     else:
         window_ms = decay.WINDOW_MS if window_ms is None else window_ms
-        result.curve = decay.regression_curve(power, tail, sample_rate, window_ms=window_ms)
-    result.range_db = float(result.curve.range_db)
-    _find_times(result, sample_rate, range_db, band, tail.seen)
-    _find_clarity(result, rir, start, sample_rate, band, tail, power, before)
+        result.curve = decay.regression_curve(
+            heard.power, heard.tail, sample_rate, window_ms=window_ms
+        )
+    result.decay_db = result.curve.depth_db
+    _find_times(result, sample_rate, range_db, band, heard.tail.seen)
+    _find_clarity(result, rir, sample_rate, band, heard)
     return result
+
+
+@dataclass(frozen=True)
+class _Heard:
+    """A squared response from its onset at sample `start` of the RIR on, and the energy before."""
+
+    power: np.ndarray
+    tail: decay.Tail
+    start: int
+    before: float
+
+
+def _hear(rir, sample_rate, band):
+    """The `_Heard` of a RIR (R,) in a band, or None where nothing decays."""
+    start = first = decay.onset(rir)
+    if band is not None:
+        rir, lead = octaves.filter_backwards(rir, sample_rate, band)
+        # Filtered backwards, everything comes earlier by what the filter delays.
+        first = max(0, start + lead - round(band.delay_s * sample_rate))
+    power = rir**2
+    before = power[:first].sum() if band is not None else 0.0
+    tail = decay.find_tail(power[first:], sample_rate)
+    return tail and _Heard(power[first:], tail, start, float(before))
 
 
 def _without_decay(result, reason):
     names = ("rt60_s", *(f"{name}_s" for name in RANGES), "c50_db", "c80_db", "d50", "drr_db")
     result.reasons = dict.fromkeys(names, reason)
     return result
-
-
-def _power(rir, start, sample_rate, band):
-    """The squared response from its onset on, and the energy before that."""
-    if band is not None:
-        rir, lead = octaves.filter_backwards(rir, sample_rate, band)
-        # Filtered backwards, everything comes earlier by what the filter delays.
-        start = max(0, start + lead - round(band.delay_s * sample_rate))
-    power = rir**2
-    return power[start:], float(power[:start].sum()) if band is not None else 0.0
 
 
 def _find_times(result, sample_rate, range_db, band, noise_seen):
@@ -113,9 +129,9 @@ def _find_times(result, sample_rate, range_db, band, noise_seen):
 def _fit(curve, levels, sample_rate, band, noise_seen):
     """The line between two levels and None, or None and why there is no decay to measure."""
     needed = decay.HEADROOM_DB - levels[1]
-    if curve.range_db < needed:
+    if curve.depth_db < needed:
         floor = "the noise" if noise_seen else "the end of the response"
-        has = max(curve.range_db, 0)
+        has = max(curve.depth_db, 0)
         return None, f"needs a decay of {needed:g} dB above {floor}, there are {has:.1f} dB"
     fit = decay.fit(curve, *levels)
     if fit is None or fit.line.slope >= 0:
@@ -132,42 +148,41 @@ def _seconds(fit, sample_rate):
     return -60 / (fit.line.slope * sample_rate)
 
 
-def _find_clarity(result, rir, start, sample_rate, band, tail, power, before):
+def _find_clarity(result, rir, sample_rate, band, heard):
     """Fill in C50, C80, D50 and DRR: what arrives early against what arrives late."""
-    early = {
-        name: (start, start + round(ms / 1000 * sample_rate))
-        for name, ms in (("c50_db", 50), ("c80_db", 80))
+    start = heard.start
+    windows = {
+        name: (start, start + max(1, round(ms / 1000 * sample_rate)))
+        for name, ms in EARLY_MS.items()
     }
     if band is None:
         tap, side = int(np.argmax(np.abs(rir))), round(DIRECT_MS / 1000 * sample_rate)
-        early["drr_db"] = max(start, tap - side), tap + side + 1
+        windows["drr_db"] = max(start, tap - side), tap + side + 1
     else:
         result.reasons["drr_db"] = "the direct sound is too short to have bands"
-    range_db = decay.schroeder_curve(power, tail).range_db
-    total = before + float(decay.backward_sums(power, tail)[0])
-    for name, (first, last) in early.items():
-        share = _share(rir[first:last], total, sample_rate, band)
-        reason = None
-        if range_db < CLARITY_DB:
-            reason = f"needs a decay of {CLARITY_DB} dB above the noise, there are {range_db:.1f}"
-        elif last - start >= tail.knee:
-            reason = f"the decay ends {tail.knee / sample_rate * 1000:.0f} ms after the onset"
-        elif share >= 1:
-            reason = "nothing arrives later"
-        names = ("c50_db", "d50") if name == "c50_db" else (name,)
-        if reason is not None:
-            result.reasons |= dict.fromkeys(names, reason)
-            continue
-        setattr(result, name, 10 * math.log10(share / (1 - share)))
-        if name == "c50_db":
+    for name, (first, last) in windows.items():
+        share, reason = _share(rir, first, last, sample_rate, band, heard)
+        if reason is None:
+            setattr(result, name, 10 * math.log10(share / (1 - share)))
+        else:
+            result.reasons[name] = reason
+        if name == "c50_db" and reason is None:
             result.d50 = share
+        elif name == "c50_db":
+            result.reasons["d50"] = reason
 
 
-def _share(part, total, sample_rate, band):
-    """The energy of a part of a RIR as a share of `total`.
-
-    It is cut out before it is filtered, so that the filter does not smear it over the cut.
-    """
+def _share(rir, first, last, sample_rate, band, heard):
+    """The share of samples [first, last) in the energy of a RIR, and None; or None and why not."""
+    depth_db = decay.schroeder_curve(heard.power, heard.tail).depth_db
+    if depth_db < CLARITY_DB:
+        has = max(depth_db, 0)
+        return None, f"needs a decay of {CLARITY_DB} dB above the noise, there are {has:.1f} dB"
+    if last - heard.start >= heard.tail.knee:
+        return None, f"the decay ends {heard.tail.knee / sample_rate * 1000:.0f} ms after the onset"
+    part = rir[first:last]  # before it is filtered, which would smear it over the ends
     if band is not None:
         part = octaves.filter_backwards(part, sample_rate, band)[0]
-    return float(part @ part) / total
+    total = heard.before + float(decay.backward_sums(heard.power, heard.tail)[0])
+    share = float(part @ part) / total
+    return (share, None) if share < 1 else (None, "nothing arrives later")

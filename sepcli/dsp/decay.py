@@ -55,13 +55,13 @@ class Tail:
 
 @dataclass(frozen=True)
 class Curve:
-    """A decay `level_db` (N,), of which the first `range_db` dB stand out from the noise.
+    """A decay `level_db` (N,), of which the first `depth_db` dB stand out from the noise.
 
-    range_db counts down to the noise itself, not to the headroom above it.
+    depth_db counts down to the noise itself, not to the headroom above it.
     """
 
     level_db: np.ndarray
-    range_db: float
+    depth_db: float
 
 
 @dataclass(frozen=True)

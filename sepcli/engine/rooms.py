@@ -23,7 +23,7 @@ FIGURES = {  # of a Measurement: (title in the table, decimals)
     "c80_db": ("C80 dB", 1),
     "d50": ("D50", 2),
     "drr_db": ("DRR dB", 1),
-    "range_db": ("range dB", 1),
+    "decay_db": ("decay dB", 1),
 }
 PER_OCTAVE = {"octave": 1, "third": 3}
 
@@ -88,6 +88,8 @@ def measure_rooms(path, *, band="none", method="schroeder", range_db=None, windo
         response = check_response(reader.rest(), name)
         rate, channels = reader.sample_rate, reader.channels
     bands = octaves.bands(rate, PER_OCTAVE[band]) if band != "none" else [None]
+    if not bands:
+        raise SepcliError(f"{name}: no {band} fits below half of its {rate} Hz; use --band none")
     for channel, rir in enumerate(response, start=1):
         for part in bands:
             found = acoustics.measure_rir(

@@ -23,7 +23,7 @@ def summary(report):
                 _cell(scores[key][statistic], metric) if key in scores else "-"
                 for key, metric in report["metrics"].items()
             ]
-            rows.append([target, statistic, *cells])
+            rows.append([target, statistic.replace("_", " "), *cells])
     return header, rows
 
 
@@ -79,6 +79,13 @@ def comparison(report):
 def remarks(report):
     """Lines on how scores were measured and why some are missing, and on the comparison."""
     lines = []
+    if framewise := [metric for metric in report["metrics"].values() if "frames" in metric]:
+        frames = framewise[0]["frames"]
+        lines.append(
+            f"{', '.join(metric['name'] for metric in framewise)}: BSS Eval v4, of each item the "
+            f"{frames['statistic']} of its frames of {frames['window_s']:g} s "
+            f"every {frames['hop_s']:g} s"
+        )
     for target, scores in report["summary"].items():
         for key, entry in scores.items():
             said = [*entry["notes"].items()]
