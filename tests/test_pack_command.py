@@ -1,5 +1,6 @@
 """`sepcli pack`: its contract, and that nothing it is killed at is lost."""
 
+import fcntl
 import json
 import os
 import random
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -174,31 +176,72 @@ def start(*args):
     return subprocess.Popen(command, stderr=subprocess.PIPE)
 
 
-def stages(tmp_path, pack):
-    part = tmp_path / f"{pack.name}.part"
-    return set(os.listdir(part)) if part.exists() else set()
-
-
 def test_twenty_kills_lose_nothing(tmp_path, many):
-    """Every run is killed after a random number of items, or in the steps behind the last."""
+    """Kills after a random number of items, and at random times in the steps behind the last."""
     whole, pack = tmp_path / "whole.h5", tmp_path / "killed.h5"
     assert run("--speech", many, "-o", whole).exit_code == 1  # for the damaged one
-    chance = random.Random(5)
-    kills, ended = 0, None
-    while kills < 20:
+    expected, chance, left = whole.read_bytes(), random.Random(5), 200
+    for kill in range(20):
         process = start("--speech", many, "-o", pack, "--resume")
         with process:
-            for _ in range(chance.choice([0, 1, 3, 7, 15])):
+            for _ in range(left if kill > 12 else chance.choice([0, 1, 5, 20, 30])):
                 process.stderr.readline()
-            time.sleep(chance.random() * 0.01)
-            assert not pack.exists() or Pack(pack).verify() is None
+            time.sleep(chance.random() * 0.03)
             process.send_signal(signal.SIGKILL)
             process.stderr.read()
-        ended = process.returncode
-        kills += 1
-    assert ended == -signal.SIGKILL
+        left = 200 - len(journal(pack))
+        assert not pack.exists() or pack.read_bytes() == expected
+    assert run("--speech", many, "-o", pack, "--resume").exit_code in (0, 1)
+    assert pack.read_bytes() == expected
+    assert not (tmp_path / "killed.h5.part").exists()
+
+
+def journal(pack):
+    """The records in the journal of a part, if there is one."""
+    path = pack.with_name(f"{pack.name}.part") / "journal.jsonl"
+    return (
+        [line for line in path.read_text().splitlines() if '"record"' in line]
+        if path.exists()
+        else []
+    )
+
+
+STEPS = (
+    *((os, name) for name in ("fsync", "replace", "truncate")),
+    *((Path, name) for name in ("unlink", "rmdir", "mkdir", "open")),
+)
+
+
+@pytest.mark.parametrize("occurrence", range(1, 4))
+@pytest.mark.parametrize(("module", "name"), STEPS, ids=[name for _, name in STEPS])
+def test_whatever_step_is_the_last_one_the_next_run_finishes(
+    tmp_path, voices, monkeypatch, module, name, occurrence
+):
+    """The same for each call that changes the disk around the writing itself."""
+    whole, pack = tmp_path / "whole.h5", tmp_path / "killed.h5"
+    assert run("--speech", voices, "-o", whole).exit_code == 0
+    original, calls = getattr(module, name), []
+
+    def killing(*args, **kwargs):
+        calls.append(args)
+        if len(calls) == occurrence:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, killing)
+        run("--speech", voices, "-o", pack)
     assert not pack.exists() or pack.read_bytes() == whole.read_bytes()
-    result = run("--speech", many, "-o", pack, "--resume")
-    assert result.exit_code in (0, 1)
+    assert run("--speech", voices, "-o", pack, "--resume").exit_code == 0
     assert pack.read_bytes() == whole.read_bytes()
     assert not (tmp_path / "killed.h5.part").exists()
+
+
+def test_two_runs_do_not_write_one_pack(tmp_path, voices):
+    part = tmp_path / "data.h5.part"
+    part.mkdir()
+    with (part / "journal.jsonl").open("a") as journal:
+        fcntl.flock(journal, fcntl.LOCK_EX)
+        result = run("--speech", voices, "-o", tmp_path / "data.h5", "--resume")
+    assert result.exit_code == 1
+    assert "data.h5.part: another process is writing it; wait for that" in result.stderr

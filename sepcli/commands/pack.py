@@ -123,16 +123,14 @@ def write(
     **spec,
 ):
     """Make a pack; say what was left out."""
-    import os
-
     from sepcli.data.packing import Packing, PackSpec, find_sources
+    from sepcli.data.part import is_whole
 
     if not (inputs or speech or noise or rir):
         raise click.UsageError("Nothing to pack: name --speech, --noise, --rir or samples.")
     if not output or not output.endswith(".h5"):
         raise click.UsageError("Name the pack to write: -o FILE.h5")
-    whole = os.path.exists(output) and not os.path.exists(f"{output}.part")
-    if whole and not overwrite and (resume or overwrite is False):
+    if not overwrite and (resume or overwrite is False) and is_whole(output):
         click.echo(f"{output}: exists already, left as it is", err=True)
         return
     given = {"speech": speech, "noise": noise, "rir": rir}

@@ -322,9 +322,10 @@ class Pack:
         if samples.size == group.sizes[index]:
             self._check(samples, group, index)
         signal = samples.reshape(-1, channels).T  # (T·C,) -> (C, T)
-        if group.dtype == "float32":
-            return np.ascontiguousarray(signal)
-        return np.multiply(signal, np.float32(2**-15), dtype=np.float32, order="C")
+        scaled = signal.astype(np.float32, order="C", copy=False)
+        if group.dtype == "int16":
+            scaled *= np.float32(2**-15)
+        return scaled
 
     def stored(self, group, index):
         """The bytes of an item as they are kept; SepcliError if they are damaged."""

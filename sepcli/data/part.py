@@ -32,10 +32,9 @@ class Part:
         another process is at it, and when the plan is not that of the part.
         """
         self.target = Path(os.path.realpath(target))  # a link stays a link
-        self.folder = self.target.with_name(f"{self.target.name}.part")
+        self.folder = _folder_of(self.target)
         self.records, self._files, self._sizes, self._changed = [], {}, {}, {}
-        self._clear_empty()
-        if self.target.exists() and not self.folder.exists() and not overwrite:
+        if is_whole(target) and not overwrite:
             raise SepcliError(f"{target}: exists; use --overwrite or --skip-existing")
         if self.folder.exists() and not (resume or overwrite):
             raise SepcliError(
@@ -108,11 +107,6 @@ class Part:
     def __exit__(self, *exc_info):
         self.close()
 
-    def _clear_empty(self):
-        """Remove what a run leaves that is killed within its last step."""
-        if self.folder.is_dir() and not os.listdir(self.folder):
-            self.folder.rmdir()
-
     def _lock(self):
         try:
             fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -172,6 +166,19 @@ class Part:
                 shutil.rmtree(path)
             elif path.name != _JOURNAL:
                 path.unlink()
+
+
+def is_whole(target):
+    """Whether an output stands in its place, and nothing of a part beside it."""
+    target = Path(os.path.realpath(target))
+    folder = _folder_of(target)
+    if folder.is_dir() and not os.listdir(folder):
+        folder.rmdir()  # by a run that was killed within its last step
+    return target.exists() and not folder.exists()
+
+
+def _folder_of(target):
+    return target.with_name(f"{target.name}.part")
 
 
 def fingerprint(lines):
