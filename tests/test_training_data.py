@@ -4,10 +4,12 @@ from itertools import islice
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from sepcli.data import training
 from sepcli.data.mixtures import Mixer, MixtureSpec
+from sepcli.data.speakers import SpeakerMixer, SpeakerSpec
 from sepcli.data.toy import Toy, ToyMixture, ToySpec
 from sepcli.errors import SepcliError
 
@@ -142,6 +144,40 @@ def test_mixtures_are_those_of_the_mixer():
     assert np.array_equal(refs[1], drawn.refs["speech"])
 
 
+@pytest.mark.parametrize("kind", ["mixtures", "speakers", "stems"])
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_workers_and_entering_in_the_middle_change_no_item_of_any_kind(kind, tmp_path):
+    settings = {"kind": kind, "duration_s": 0.2}
+    if kind == "stems":
+        for name in ("vocals", "drums"):
+            signal = 0.1 * np.random.default_rng(0).standard_normal((8000, 2))
+            soundfile.write(tmp_path / f"{name}.wav", signal, 8000)
+        settings |= {"stems": str(tmp_path), "augment": ["remix", "gain=0.5:2", "pitch"]}
+    data = dataset(settings, {"stems": ("vocals", "drums")}.get(kind, ("speech", "noise")))
+    whole = list(islice(training.batches(data, 2, seed=0), 4))
+    resumed = islice(training.batches(data, 2, seed=0, start=1, workers=2), 3)
+    for (mix, refs), (other_mix, other_refs) in zip(whole[1:], resumed, strict=True):
+        assert torch.equal(mix, other_mix)
+        assert torch.equal(refs, other_refs)
+    assert refs.shape == (2, 2, 2 if kind == "stems" else 1, 1600)
+
+
+def test_enrolments_are_a_third_tensor_for_those_who_ask():
+    settings = {"kind": "speakers", "duration_s": 0.2, "enroll_s": 0.3}
+    resolved = training.resolve(settings, section="data", items=0, seed=4)
+    about = {"section": "data", "sample_rate": 8000, "sources": ("speech",)}
+    data = training.build(resolved, **about, enroll=True)
+    mix, refs, enroll = next(iter(training.batches(data, 2, seed=0)))
+    assert (mix.shape, refs.shape, enroll.shape) == ((2, 1, 1600), (2, 1, 1, 1600), (2, 1, 2400))
+    spec = SpeakerSpec(sample_rate=8000, duration_s=0.2, enroll_s=0.3, enroll=True)
+    assert np.array_equal(enroll[1], SpeakerMixer(spec).draw(4, 1).enroll)
+    assert len(training.build(resolved, **about)[0]) == 2
+
+    toy = training.resolve({"kind": "toy"}, section="data", items=0, seed=4)
+    with pytest.raises(SepcliError, match=r"data\.kind toy has no enrolments; use speakers"):
+        training.build(toy, **about, enroll=True)
+
+
 def test_a_resolved_section_is_complete_and_resolves_to_itself():
     resolved = training.resolve({"kind": "mixtures", "snr_db": 3}, section="", items=7, seed=1)
     assert resolved["items"] == 7
@@ -166,6 +202,8 @@ def test_a_resolved_section_is_complete_and_resolves_to_itself():
         ({"kind": "toy", "duration_s": 0}, r"data\.train: duration_s must be above 0"),
         ({"kind": "toy", "sample_rate": 8000}, r"unknown setting data\.train\.sample_rate"),
         ({"kind": "mixtures", "rir_prob": "x"}, r"data\.train: .*"),
+        ({"kind": "speakers", "enroll": True}, r"unknown setting data\.train\.enroll"),
+        ({"kind": "stems"}, r"data\.train: stems must be folders of songs"),
         ({"kind": "mixtures", "speech": "absent/"}, r"data\.train: .*absent"),
     ],
 )

@@ -115,7 +115,7 @@ class Mixture:
 
     mix: float32 (1, T). refs: {"speech": …, "noise": …}, float32 (1, T); the noise and the speech
     as it was heard add up to the mix bit for bit. record: everything that was drawn, for JSON.
-    enroll: another utterance of the target, float32 (1, T'), if there is a target speaker.
+    enroll: another utterance of the target, float32 (1, T'), where one is asked for.
     """
 
     mix: np.ndarray

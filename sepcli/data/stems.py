@@ -33,6 +33,7 @@ AUGMENTATIONS = {
 LOWEST_HZ = 50.0  # where a frequency mask may begin
 FADE_S = 0.005  # at both ends of a time mask
 _SPEEDS = ("pitch", "stretch")
+_KEYS = {"time-mask": "time_mask_s", "freq-mask": "freq_mask_hz"}  # in the record
 
 
 @dataclass(frozen=True)
@@ -138,16 +139,14 @@ class StemMixer:
         )
         samples = round(duration_s * spec.sample_rate)
         parts, gains, sources = [], [], {}
-        for k, name in enumerate(self.names):
-            place = generator(2, k if "remix" in self._ranges else 0)
+        for number, name in enumerate(self.names):
+            place = generator(2, number if "remix" in self._ranges else 0)
             signal, record = self._stem(name, samples, place)
-            drawn = self._drawn(generator, k, duration_s)
+            drawn = self._drawn(generator, number, duration_s)
             gain = drawn.get("gain", 1.0) * (-1 if drawn.get("polarity") else 1)
             parts.append(self._changed(signal, drawn))
             gains.append(gain * float(level.multiplier(gain_db)))
-            sources[name] = record | {
-                name.replace("-", "_"): value for name, value in drawn.items()
-            }
+            sources[name] = record | {_KEYS.get(k, k): value for k, value in drawn.items()}
         parts, mix, limit = add(parts, gains, spec.peak)
         for name, gain in zip(self.names, gains, strict=True):
             sources[name]["factor"] = gain * limit
