@@ -41,8 +41,7 @@ from sepcli.errors import SepcliError
 )
 @click.option("--plot", metavar="FILE.png", help="Draw the responses before and after.")
 @options.overwrite
-@options.quiet
-def command(inputs, output, plot, overwrite, quiet, **settings):
+def command(inputs, output, plot, overwrite, **settings):
     """Shorten room impulse responses: early sound stays, late sound decays faster.
 
     \b

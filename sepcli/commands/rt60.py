@@ -125,12 +125,14 @@ def show_table(rooms):
         return
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    console, table = Console(), Table(header[0])
+    console, table = Console(), Table()
+    table.add_column(header[0], overflow="fold")
     for title in header[1:]:
         table.add_column(title, justify="right")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console.print(table)
     for line in engine.remarks(rooms):
         console.print(line, markup=False, highlight=False)
