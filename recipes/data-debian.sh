@@ -28,16 +28,16 @@ fail() {
 # choose PACKAGE: stage its recordings. Voices and jingles are left out of the noises by name.
 choose() {
     case $1 in
-    fillets-ng-data-*) # the two fish, m and v, with one actor each
+    fillets-ng-data-*) # the two fish, m and v, with one actor each; two files have no sound in them
         for voice in m v; do
             take "speech/fillets-${1##*-}-$voice" usr/share/games/fillets-ng/sound \
-                -name "*-$voice-*.ogg"
+                -name "*-$voice-*.ogg" ! -name zd1-m-cesta.ogg ! -name zav-v-sto.ogg
         done
         ;;
-    klettres-data) # a voice per language; uk, nb and en_GB have no voice of their own
+    klettres-data) # a voice per language, but uk, nb and en_GB; ar and ml lack the last Ogg page
         for language in "$unpacked"/usr/share/klettres/*/alpha; do
             language=$(basename "${language%/alpha}")
-            case $language in uk | nb | en_GB) continue ;; esac
+            case $language in uk | nb | en_GB | ar | ml) continue ;; esac
             take "speech/klettres-$language" "usr/share/klettres/$language" -name '*.ogg'
         done
         ;;
@@ -53,11 +53,12 @@ choose() {
         take "noise/$1" usr/share/sonic-pi/samples -name '*.flac' \
             ! -name 'ambi_choir*' ! -name 'bass_voxy*' ! -name 'misc_burp*'
         ;;
-    tuxpaint-stamps-default)
+    tuxpaint-stamps-default) # four of the animals are silent
         take "noise/$1" usr/share/tuxpaint/stamps -name '*.ogg' ! -name '*_desc*' \
             \( -path './animals/*' -o -path './household/*' -o -path './vehicles/*' \
             -o -path './naturalforces/*' -o -path '*/percussion/*' -o -path '*/newyears/*' \
-            -o -name 'camera*' \)
+            -o -name 'camera*' \) ! -name nandou.ogg ! -name iguana.ogg ! -name giraffe.ogg \
+            ! -name wombat.ogg
         ;;
     supertuxkart-data)
         take "noise/$1" usr/share/games/supertuxkart/data/sfx -name '*.ogg' \
@@ -69,7 +70,8 @@ choose() {
         take "noise/$1" usr/share/games/lincity-ng/sounds -name '*.wav'
         ;;
     torcs-data)
-        take "noise/$1" usr/share/games/torcs/data/sound -name '*.wav'
+        take "noise/$1" usr/share/games/torcs/data/sound -name '*.wav' \
+            ! -name locked.wav # which is no WAV
         ;;
     wesnoth-*-data)
         take "noise/$1" "usr/share/games/wesnoth/$(echo "$1" | cut -d- -f2)/data/core/sounds" \
