@@ -143,9 +143,10 @@ def test_compression_makes_the_mask_nearly_blind_to_the_level():
     assert (quiet - loud).norm() < 0.02 * loud.norm()
 
 
-def test_too_many_levels_are_refused():
-    with pytest.raises(ValueError, match="7 levels leave nothing of 161 frequencies"):
-        DmgtcmUnet(levels=7, padding=0)
+@pytest.mark.parametrize("levels", [0, 7])
+def test_too_few_and_too_many_levels_are_refused(levels):
+    with pytest.raises(ValueError, match=f"leave some of 161 bins, not {levels}"):
+        DmgtcmUnet(levels=levels, padding=0)
 
 
 def test_more_than_two_sources_are_refused():

@@ -22,8 +22,8 @@ def halved(bins, levels, padding):
     sizes = [bins]
     for _ in range(levels):
         sizes.append((sizes[-1] + 2 * padding - KERNEL) // STRIDE + 1)
-    if sizes[-1] < 1:
-        raise ValueError(f"{levels} levels leave nothing of {bins} frequencies; choose fewer")
+    if levels < 1 or sizes[-1] < 1:
+        raise ValueError(f"levels must be at least 1 and leave some of {bins} bins, not {levels}")
     return sizes
 
 
