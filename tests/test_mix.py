@@ -17,6 +17,8 @@ from click.testing import CliRunner
 
 from sepcli.cli import main
 from sepcli.data.mixtures import MixtureSpec
+from sepcli.data.speakers import SpeakerSpec
+from sepcli.data.stems import StemSpec
 
 RATE = 16000
 SEPCLI = [sys.executable, "-m", "sepcli"]
@@ -150,6 +152,85 @@ def test_the_defaults_are_those_of_the_library():
     assert len(given) == len(MixtureSpec.__dataclass_fields__)
 
 
+@pytest.mark.parametrize("spec", [SpeakerSpec, StemSpec])
+def test_the_defaults_of_speakers_and_music_are_those_of_the_library(spec):
+    command = main.get_command(None, "mix")
+    with command.make_context("mix", []) as context:
+        given = {k: v for k, v in context.params.items() if k in spec.__dataclass_fields__}
+    given |= {"stems": ("x",), "sample_rate": 44100} if spec is StemSpec else {}
+    wanted = StemSpec(stems="x") if spec is StemSpec else SpeakerSpec()
+    assert spec(**given) == wanted
+    of_training = {"noisy_enroll_ramp", "target_absent_from"}  # they count items, not chances
+    assert spec.__dataclass_fields__.keys() - given.keys() <= of_training
+
+
+def test_speakers_come_with_enrolments(folder):
+    for name in ("ann", "ben"):
+        (folder / "speech" / name).mkdir()
+        for k in range(2):
+            signal = 0.1 * np.random.default_rng(k).standard_normal(RATE)
+            soundfile.write(folder / "speech" / name / f"{k}.wav", signal, RATE)
+    (folder / "speech/a.wav").unlink()
+    options = [
+        *QUICK, "--speech", folder / "speech", "--enroll", "--interferers", "1", "-n", 4,
+        "--enroll-duration", "0.3", "--speed", "0.9:1.1", "--target-absent", "0.5", "--sir", "3",
+        "--noisy-enroll", "1", "--rir-prob", "0.5",
+    ]  # fmt: skip
+    result = run(*options)
+    assert result.exit_code == 0, result.stderr
+    assert run(*options, "-j", 2).stdout_bytes == result.stdout_bytes
+    found = samples(result.stdout_bytes)
+    for key in list(found)[:4]:
+        assert list(found[key]) == [
+            "json", "mix.wav", "ref.interferers.wav", "ref.noise.wav", "ref.speech.wav",
+            "enroll.wav",
+        ]  # fmt: skip
+        parts = {
+            name: soundfile.read(io.BytesIO(found[key][f"{name}.wav"]), dtype="float32")[0]
+            for name in ("mix", "ref.speech", "ref.interferers", "ref.noise", "enroll")
+        }
+        total = parts["ref.speech"] + parts["ref.interferers"] + parts["ref.noise"]
+        np.testing.assert_array_equal(parts["mix"], total)
+        assert parts["enroll"].shape == (0.3 * RATE,)
+        record = json.loads(found[key]["json"])
+        assert record["target_present"] == parts["ref.speech"].any()
+        assert record["sources"]["interferers"][0]["sir_db"] == 3
+        assert record["targets"] == ["speech"]
+
+
+def test_music_is_mixed_of_stems(tmp_path):
+    for name in ("vocals", "drums", "bass"):
+        signal = 0.1 * np.random.default_rng(len(name)).standard_normal((44100, 2))
+        soundfile.write(tmp_path / f"{name}.wav", signal, 44100)
+    options = [
+        *QUICK, "--stems", tmp_path, "--targets", "vocals,accompaniment", "-n", 3,
+        "--augment", "swap,gain=0.7:1.3", "--augment", "pitch,time-mask",
+    ]  # fmt: skip
+    result = run(*options)
+    assert result.exit_code == 0, result.stderr
+    assert run(*options, "-j", 2).stdout_bytes == result.stdout_bytes
+    found = samples(result.stdout_bytes)
+    for key in list(found)[:3]:
+        mix, vocals, accompaniment = (
+            soundfile.read(io.BytesIO(found[key][name]), dtype="float32")
+            for name in ("mix.wav", "ref.vocals.wav", "ref.accompaniment.wav")
+        )
+        np.testing.assert_array_equal(mix[0], vocals[0] + accompaniment[0])
+        assert mix[0].shape == (0.2 * 44100, 2)
+        assert mix[1] == 44100
+
+
+def test_options_override_a_preset():
+    found = samples(run(*QUICK, "-n", 20, "--preset", "poconet", "--level", "-30").stdout_bytes)
+    records = [json.loads(members["json"]) for members in list(found.values())[:20]]
+    assert {record["target"] for record in records} == {"decayed"}
+    assert {record["level_db"] for record in records} == {-30}
+    assert all(-5 <= record["snr_db"] <= 5 for record in records)
+    assert all(-25 <= record["mixture_gain_db"] <= 5 for record in records)
+    for name in ("speech", "noise"):
+        assert 4 <= sum(bool(record["sources"][name]["rir"]) for record in records) <= 16
+
+
 def test_neither_torch_nor_scipy_signal_is_imported():
     code = (
         "import sys; from sepcli.cli import main\n"
@@ -247,6 +328,9 @@ def test_bad_sources_give_one_line(args, line, tmp_path):
         (["--count", "-1"], "-1 is not in the range x>=0."),
         (["--seed", "-1"], "-1 is not in the range x>=0."),
         (["--jobs", "0"], "0 is not in the range x>=1."),
+        (["--interferers", "0.5"], "'0.5' is not a range; write LO:HI or a number"),
+        (["--speed", "0:1"], "'0:1' goes below 0.25, the least allowed"),
+        (["--target-absent", "2"], "2.0 is not in the range 0<=x<=1."),
     ],
 )
 def test_wrong_values_name_their_option(args, line):
@@ -256,3 +340,11 @@ def test_wrong_values_name_their_option(args, line):
     assert last.startswith("Error: Invalid value for ")
     assert args[0] in last
     assert line in last
+
+
+def test_options_of_speech_are_refused_for_music():
+    result = run("--stems", "songs", "--snr", "3", "--enroll")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == (
+        "Error: --snr, --enroll: for speech, which music (--stems) is not"
+    )
