@@ -1,8 +1,11 @@
 """`sepcli rt60` on files, folders and pipes: its numbers, its forms, and what it refuses."""
 
 import builtins
+import contextlib
 import io
 import json
+import os
+import pty
 import subprocess
 import sys
 
@@ -208,3 +211,42 @@ def test_sound_from_a_pipe_may_have_no_length(hall):
     with audio.Writer(stream, 16000, 1) as writer:
         writer.write(audio.read(hall)[0])
     assert float(invoke("-q", input=stream.getvalue()).stdout) == pytest.approx(0.5, rel=1e-3)
+
+
+def on_a_terminal(*args):
+    """(exit code, what a terminal of 100 columns shows) of a command."""
+    terminal, end = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "sepcli", *map(str, args)],
+        stdin=end,
+        stdout=end,
+        stderr=end,
+        env={**os.environ, "COLUMNS": "100", "TERM": "xterm"},
+    ) as process:
+        os.close(end)
+        shown = b""
+        # Linux reports the end of a terminal as an error, other systems as an empty read.
+        with contextlib.suppress(OSError):
+            while piece := os.read(terminal, 65536):
+                shown += piece
+        os.close(terminal)
+    return process.returncode, shown.decode()
+
+
+def test_a_terminal_gets_a_table_with_lines(tmp_path):
+    path = write(tmp_path / "[red]hall.wav", exponential(0.5, 16000))
+    code, shown = on_a_terminal("rt60", path)
+    assert code == 0
+    assert "│  0.500 │  T30 │" in shown
+    column = "".join(line.split("│")[1].strip() for line in shown.splitlines() if "│" in line)
+    assert column == str(path)  # folded, never cut off or taken for markup
+
+
+def test_a_terminal_is_not_waited_for_and_gets_no_sound(hall):
+    for args in (["rt60"], ["rir-decay"]):
+        code, shown = on_a_terminal(*args)
+        assert code == 2
+        assert "name files, or pipe a WAV in." in shown
+    code, shown = on_a_terminal("rir-decay", hall)
+    assert code == 2
+    assert "Sound is not written to a terminal; use -o FILE or a pipe." in shown
