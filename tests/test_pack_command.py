@@ -10,11 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from click.testing import CliRunner
 
 from sepcli.cli import main
 from sepcli.data.pack import Pack
+from sepcli.data.samples import read_samples
 from tests.samples import make_sample, to_tar
 from tests.test_pack import write_tones
 
@@ -157,6 +160,52 @@ def test_other_inputs_or_options_than_before_do_not_go_on(tmp_path, voices):
     assert run("--speech", voices, "-o", pack, "--overwrite").exit_code == 0
     assert Pack(pack).count == 4
     assert not part.exists()
+
+
+# --- tars
+
+
+def test_recordings_become_shards_of_samples_with_a_manifest(tmp_path, voices):
+    (voices / "bob/3.wav").write_bytes(b"no sound")
+    shards = tmp_path / "shards"
+    assert run("--speech", voices, "--shard-size", 3, "-o", shards).exit_code == 1
+    names = ["000000.tar", "000001.tar", "manifest.jsonl", "skipped.jsonl"]
+    assert sorted(os.listdir(shards)) == names
+    samples = [s for name in names[:2] for s in read_samples(shards / name)]
+    assert [s.meta["name"] for s in samples] == ["ann/1.wav", "ann/2.wav", "bob/1.wav", "bob/2.wav"]
+    assert [s.meta["speaker"] for s in samples] == ["ann", "ann", "bob", "bob"]
+    for sample in samples:
+        expected, _ = soundfile.read(voices / sample.meta["name"], dtype="float32")
+        np.testing.assert_array_equal(sample.audio("ref.speech"), expected[None])
+    lines = [json.loads(line) for line in (shards / "manifest.jsonl").read_text().splitlines()]
+    assert [line["shard"] for line in lines] == 3 * ["000000.tar"] + ["000001.tar"]
+    assert [line["split"] for line in lines] == 2 * ["train"] + 2 * ["validation"]
+    assert json.loads((shards / "skipped.jsonl").read_text())["name"] == "bob/3.wav"
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32", "flac"])
+def test_samples_go_into_one_tar(tmp_path, dtype):
+    originals = [make_sample(index, snr_db=1.5) for index in range(3)]
+    originals[2].members["note.txt"] = b"kept"
+    tar = tmp_path / "s.tar"
+    assert run("-", "-o", tar, "--dtype", dtype, input=to_tar(originals)).exit_code == 0
+    found = list(read_samples(tar))
+    assert [sample.key for sample in found] == ["000000", "000001", "000002"]
+    assert (found[2].members["note.txt"], found[0].meta["snr_db"]) == (b"kept", 1.5)
+    error = np.abs(found[1].audio("mix") - originals[1].audio("mix")).max()
+    assert error <= (0 if dtype == "float32" else 0.51 / 32768)
+
+
+def test_an_interrupted_folder_of_shards_is_finished(tmp_path):
+    stream = to_tar([make_sample(index) for index in range(8)])
+    whole, shards = tmp_path / "whole", tmp_path / "shards"
+    assert run("-", "-o", whole, "--shard-size", 3, input=stream).exit_code == 0
+    assert run("-", "-o", shards, "--shard-size", 3, input=stream[:-9000]).exit_code == 1
+    assert not shards.exists()
+    assert run("-", "-o", shards, "--shard-size", 3, "--resume", input=stream).exit_code == 0
+    for name in os.listdir(whole):
+        assert (shards / name).read_bytes() == (whole / name).read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["shards", "whole"]
 
 
 # --- killed

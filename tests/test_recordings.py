@@ -6,7 +6,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from sepcli.data.mixtures import Mixer, MixtureSpec
+from sepcli.data.packing import Packing, PackSpec, find_sources
 from sepcli.data.recordings import in_archive
+from sepcli.data.shards import TarForm
 from sepcli.data.sources import Pool
 from sepcli.data.training import Items
 from sepcli.errors import SepcliError
@@ -124,3 +126,27 @@ def test_damaged_archives_are_refused_before_anything_is_drawn(root, tmp_path):
             Pool([str(tmp_path / name)], what="speech")
     with pytest.raises(SepcliError, match="No such file"):
         Pool([str(tmp_path / "nowhere.h5")], what="speech")
+
+
+def test_shards_are_a_source_with_the_split_of_their_manifest(root, tmp_path):
+    sources = [
+        s
+        for kind, name in (("speech", "voices"), ("noise", "street"))
+        for s in find_sources(kind, [str(root / name)])
+    ]
+    list(
+        Packing(sources, spec=PackSpec(val_fraction=0.3), form=TarForm(4)).run(tmp_path / "shards")
+    )
+    found = {
+        split: [recording.name for recording in in_archive(f"{tmp_path}/shards{split}", "speech")]
+        for split in ("", ":train", ":validation", ":all")
+    }
+    assert found[""] == found[":train"] == [f"{n:06d}.ref.speech.wav" for n in range(6)]
+    assert found[":validation"] == [f"{n:06d}.ref.speech.wav" for n in range(6, 9)]
+    assert found[":all"] == found[":train"] + found[":validation"]
+    assert len(in_archive(f"{tmp_path}/shards/*.tar", "noise")) == 5
+    tars, pack = (
+        mixer(tmp_path, speech="shards", noise="shards"),
+        mixer(root, speech="split.h5", noise="split.h5"),
+    )
+    np.testing.assert_array_equal(tars.draw(0, 1).mix, pack.draw(0, 1).mix)

@@ -1,6 +1,7 @@
 """`sepcli pack`: many recordings or samples in one file."""
 
 import json
+import os
 import sys
 
 import click
@@ -36,7 +37,25 @@ class Regex(click.ParamType):
 @sources("speech", "Clean speech: a folder, glob, file or list (.txt, .jsonl); repeatable.")
 @sources("noise", "Noise, likewise.")
 @sources("rir", "Room impulse responses, likewise.")
-@click.option("-o", "--output", metavar="FILE.h5", help="The pack to write.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE.h5|FILE.tar|DIR",
+    help="The pack, sample tar or shards to write.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["h5", "tar"]),
+    help="HDF5, or tars of samples: one FILE.tar or a folder.  [default: by the output's name]",
+)
+@click.option(
+    "--shard-size",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Samples in each tar of a folder.",
+)
 @click.option(
     "--dtype",
     type=click.Choice(["int16", "float32", "flac"]),
@@ -80,11 +99,14 @@ def command(inputs, mode, output, **settings):
         $ sepcli pack --speech vctk/ --speech ears/ --noise noise/ --rir rooms/ -o data.h5
         $ sepcli mix --speech data.h5 --noise data.h5 --rir data.h5 -n 1000 -o mixtures.tar
         $ sepcli mix -n 100 | sepcli pack - -o samples.h5
+        $ sepcli pack --speech vctk/ --shard-size 500 -o shards
         $ sepcli pack --verify data.h5
 
     Everything is in the one file, also who speaks where, and which speakers (noises, rooms) are
     for validation: --list --json writes that as JSON lines. As a source, data.h5 stands for what
     is for training, data.h5:validation for the rest, and data.h5:all for both.
+
+    A folder gets tars of samples, as WebDataset reads them, and manifest.jsonl.
 
     Inputs that cannot be read are named, left out, and noted in the pack; then the exit code is 1.
     The pack appears when it is whole. Until then its part is in FILE.h5.part, and --resume goes on
@@ -109,6 +131,8 @@ def check_usage(inputs, output, settings):
 def write(
     inputs,
     output,
+    form,
+    shard_size,
     speech,
     noise,
     rir,
@@ -128,17 +152,30 @@ def write(
 
     if not (inputs or speech or noise or rir):
         raise click.UsageError("Nothing to pack: name --speech, --noise, --rir or samples.")
-    if not output or not output.endswith(".h5"):
-        raise click.UsageError("Name the pack to write: -o FILE.h5")
+    form = choose_form(output, form, shard_size)
     if not overwrite and (resume or overwrite is False) and is_whole(output):
         click.echo(f"{output}: exists already, left as it is", err=True)
         return
     given = {"speech": speech, "noise": noise, "rir": rir}
     found = [source for kind, paths in given.items() for source in find_sources(kind, paths)]
-    packing = Packing(found, inputs, PackSpec(**spec), strict=strict, input_type=input_type)
+    reading = {"strict": strict, "input_type": input_type}
+    packing = Packing(found, inputs, PackSpec(**spec), form, **reading)
     records = packing.run(output, resume=resume, overwrite=overwrite, jobs=jobs)
     collect(records, packing.count, progress, quiet)
-    report(output, quiet)
+    report(output, packing, quiet)
+
+
+def choose_form(output, form, shard_size):
+    """How to write `output`: None for HDF5, or a `TarForm`."""
+    from sepcli.data.shards import TarForm
+
+    extension = os.path.splitext(output or "")[1].lower()
+    form = form or extension.removeprefix(".") or "tar"
+    if not output or form not in ("h5", "tar") or (form == "h5") != (extension == ".h5"):
+        raise click.UsageError("Name the pack to write: -o FILE.h5, -o FILE.tar, or -o DIR")
+    if form == "h5":
+        return None
+    return TarForm(None if extension == ".tar" else shard_size)
 
 
 def collect(records, total, progress, quiet):
@@ -151,20 +188,14 @@ def collect(records, total, progress, quiet):
             click.echo(f"Skipped: {record['skipped']}", err=True)
 
 
-def report(output, quiet):
-    """Say what is in a new pack, and what is not; exit with 1 if something is not."""
-    from sepcli.data.pack import Pack
-
-    pack = Pack(output)
-    clipped = sum(group.clipped for group in pack.groups.values())
-    if clipped and not quiet:
-        click.echo(f"{output}: {clipped} samples beyond full scale were clipped", err=True)
-    if skipped := len(pack.skipped):
-        click.echo(
-            f"Error: {skipped} of {skipped + pack.count} inputs could not be read and are not in "
-            f"{output}",
-            err=True,
-        )
+def report(output, packing, quiet):
+    """Say what of the inputs is not in the new pack; exit with 1 if something is not."""
+    if packing.clipped and not quiet:
+        click.echo(f"{output}: {packing.clipped} samples beyond full scale were clipped", err=True)
+    if packing.skipped:
+        count = packing.skipped + packing.packed
+        message = f"{packing.skipped} of {count} inputs could not be read and are not in {output}"
+        click.echo(f"Error: {message}", err=True)
         sys.exit(1)
 
 

@@ -17,8 +17,6 @@ from sepcli.data.sources import find_audio
 from sepcli.data.workers import in_order
 from sepcli.errors import SepcliError
 
-_RESULT = "pack.h5"
-
 
 @dataclass(frozen=True)
 class PackSpec:
@@ -105,10 +103,11 @@ class Packing:
     sources: list of `Source`. samples: whatever `read_samples` takes, each. spec: `PackSpec`.
     """
 
-    def __init__(self, sources, samples=(), spec=None, **reading):
-        """reading: settings of `read_samples`."""
+    def __init__(self, sources, samples=(), spec=None, form=None, **reading):
+        """form: `H5Form` (the default) or `TarForm`. reading: settings of `read_samples`."""
         self.sources, self.samples, self.spec = sources, list(samples), spec or PackSpec()
-        self._reading = reading
+        self.form, self._reading = form or H5Form(), reading
+        self.packed = self.skipped = self.clipped = 0  # inputs, inputs, and samples, in the end
 
     def run(self, output, *, resume=False, overwrite=None, jobs=1):
         """Yield a record of every input as it is packed or skipped, and write the pack at last.
@@ -117,14 +116,20 @@ class Packing:
         killed run did is not done, nor yielded, again when `resume` is set.
         """
         with Part(output, self._plan(), resume=resume, overwrite=overwrite) as part:
+            kept = [record for record in part.records if "parts" in record]
             if not part.finished:
-                tasks = self._tasks(part.records)
-                for record, contents in in_order(_encode, tasks, jobs=jobs):
-                    yield _keep(part, record, contents)
-                if not any("parts" in record for record in part.records):
+                for record, contents in in_order(_encode, self._tasks(part.records), jobs=jobs):
+                    if contents:
+                        self.form.keep(part, record, contents, len(kept))
+                        kept.append(record)
+                    part.commit(record)
+                    yield record
+                if not kept:
                     raise SepcliError(f"{output}: nothing to pack could be read, see above")
-                _assemble(part, self.spec.val_fraction)
-            part.publish(_RESULT)
+                self.form.assemble(part, kept, for_validation(kept, self.spec.val_fraction))
+            self.packed, self.skipped = len(kept), len(part.records) - len(kept)
+            self.clipped = sum(about["clipped"] for record in kept for about in record["parts"])
+            part.publish(self.form.result)
 
     @property
     def count(self):
@@ -135,6 +140,7 @@ class Packing:
         """What must be the same when an interrupted run goes on."""
         return {
             "spec": asdict(self.spec),
+            "form": [type(self.form).__name__, vars(self.form)],
             "sources": [
                 [s.kind, s.name, len(s.paths), fingerprint(map(_state, s.paths, s.names))]
                 for s in self.sources
@@ -276,45 +282,51 @@ def _encode_bytes(content, group):
     return part | {"clipped": 0, "crc32": zlib.crc32(content), "size": len(content)}, content
 
 
-def _keep(part, record, contents):
-    """Put what was encoded into the part; returns the record."""
-    for about, content in zip(record.get("parts", ()), contents, strict=True):
-        part.append(_file_of(about["group"]), content)
-    part.commit(record)
-    return record
+class H5Form:
+    """How a `Packing` makes an HDF5 file: sound is gathered by group, then put together."""
+
+    result = "pack.h5"
+
+    def keep(self, part, record, contents, _number):
+        """Append what was encoded to the bytes of its groups."""
+        for about, content in zip(record["parts"], contents, strict=True):
+            part.append(_file_of(about["group"]), content)
+
+    def assemble(self, part, kept, for_validation):
+        """Write the pack from the records of all items and the numbers that are for validation."""
+        groups = {}  # name -> list of (number, record, part)
+        for number, record in enumerate(kept):
+            for about in record["parts"]:
+                groups.setdefault(about["group"], []).append((number, record, about))
+        packed = {
+            name: (
+                _attributes(name, [about for _, _, about in members]),
+                [_item(*member, member[0] in for_validation) for member in members],
+                _contents(part.folder / _file_of(name), members),
+            )
+            for name, members in sorted(groups.items())
+        }
+        skipped = [record for record in part.records if "skipped" in record]
+        write_pack(part.folder / self.result, packed, skipped)
+
+
+def for_validation(kept, fraction):
+    """The numbers, among the records `kept`, of what is for validation: a share of each source."""
+    ids = {}  # source -> {id: numbers}
+    for number, record in enumerate(kept):
+        of_source = ids.setdefault(record["parts"][0]["group"], {})
+        of_source.setdefault(record["speaker"] or record["name"], []).append(number)
+    return {
+        number
+        for of_source in ids.values()
+        for chosen in validation(of_source, fraction)
+        for number in of_source[chosen]
+    }
 
 
 def _file_of(group):
     """A file name for the bytes of a group."""
     return f"{fingerprint([group])}.raw"
-
-
-def _assemble(part, val_fraction):
-    """Write the pack from what the part holds."""
-    kept = [record for record in part.records if "parts" in record]
-    groups = {}  # name -> list of (number, record, part)
-    for number, record in enumerate(kept):
-        for about in record["parts"]:
-            groups.setdefault(about["group"], []).append((number, record, about))
-    samples = [record for record in kept if record["parts"][0]["group"] == JSON]
-    for_validation = {None: validation(set(map(_id, samples)), val_fraction)}
-    packed = {}
-    for name, members in sorted(groups.items()):
-        of = None if name.startswith(("samples/", "files/")) else name
-        if of not in for_validation:
-            ids = {_id(record) for _, record, _ in members}
-            for_validation[of] = validation(ids, val_fraction)
-        packed[name] = (
-            _attributes(name, [about for _, _, about in members]),
-            [_item(*member, for_validation[of]) for member in members],
-            _contents(part.folder / _file_of(name), members),
-        )
-    skipped = [record for record in part.records if "skipped" in record]
-    write_pack(part.folder / _RESULT, packed, skipped)
-
-
-def _id(record):
-    return record["speaker"] or record["name"]
 
 
 def _attributes(name, parts):
@@ -326,7 +338,7 @@ def _attributes(name, parts):
     }
 
 
-def _item(number, record, about, chosen):
+def _item(number, record, about, validation):
     return Item(
         record["name"],
         record["speaker"],
@@ -335,7 +347,7 @@ def _item(number, record, about, chosen):
         about["channels"],
         number,
         about["crc32"],
-        _id(record) in chosen,
+        validation,
     )
 
 

@@ -12,6 +12,7 @@ from sepcli.data.sample import explained
 from sepcli.errors import SepcliError
 
 _JOURNAL = "journal.jsonl"
+_MOST_OPEN = 64  # files at a time
 
 
 class Part:
@@ -58,6 +59,9 @@ class Part:
         """Add bytes to the file `name`; they count with the next `commit`."""
         with explained(self.folder):
             if name not in self._files:
+                (self.folder / name).parent.mkdir(exist_ok=True)
+                if len(self._files) == _MOST_OPEN:
+                    self._files.pop(next(iter(self._files))).close()
                 self._files[name] = open(self.folder / name, "ab", buffering=0)  # noqa: SIM115
             _put(self._files[name], data)
         size = self._changed.get(name, self._sizes.get(name, 0)) + len(data)
@@ -159,12 +163,11 @@ class Part:
         return path.stat().st_size if path.exists() else 0
 
     def _cut(self):
-        for path in self.folder.iterdir():
-            if path.name in self._sizes:
-                os.truncate(path, self._sizes[path.name])
-            elif path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != _JOURNAL:
+        for path in [path for path in self.folder.rglob("*") if path.is_file()]:
+            name = path.relative_to(self.folder).as_posix()
+            if name in self._sizes:
+                os.truncate(path, self._sizes[name])
+            elif name != _JOURNAL:
                 path.unlink()
 
 

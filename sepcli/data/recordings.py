@@ -1,5 +1,6 @@
 """Recordings wherever they are: files, items of packs, members of tars; read alike."""
 
+import glob
 import io
 import os
 import re
@@ -10,28 +11,33 @@ import numpy as np
 
 from sepcli import audio
 from sepcli.data.pack import BYTES, Pack
-from sepcli.data.sample import explained, split_audio_name
+from sepcli.data.sample import explained, parse_meta, split_audio_name
+from sepcli.data.shards import MANIFEST
 from sepcli.data.tarblocks import CutError, read_members
-from sepcli.data.tarstream import split_member_name
+from sepcli.data.tarstream import prefix_of, split_member_name
 from sepcli.errors import SepcliError
 
-_PACK = re.compile(r"(.+\.h5)(?::(train|validation|all))?", re.DOTALL)
+_SPLIT = re.compile(r"(.+?)(?::(train|validation|all))?", re.DOTALL)
 
 
 def in_archive(source, what):
     """The recordings of kind `what` in a pack or a tar, a sequence; None for any other source.
 
-    source: FILE.h5 for those that are not for validation, FILE.h5:validation or FILE.h5:all, or
-        FILE.tar.
+    source: FILE.h5, or a folder of shards that sepcli pack wrote, for those that are not for
+        validation, FILE.h5:validation or FILE.h5:all; FILE.tar, or a glob of those.
     what: "speech", "noise" or "rir"; in packs and tars of samples, their references of that name,
         or their mixes where there are no references. Anything else stands for all.
     Raises SepcliError for a file that is damaged, cut off, or has no such recordings.
     """
-    if match := _PACK.fullmatch(source):
-        return PackRecordings(match[1], what, match[2] or "train")
-    if source.endswith(".tar") and os.path.isfile(source):
-        return tar_recordings(source, what)
-    return None
+    path, split = _SPLIT.fullmatch(source).groups()
+    if path.endswith(".h5"):
+        return PackRecordings(path, what, split or "train")
+    if os.path.isfile(os.path.join(path, MANIFEST)):
+        return _shard_recordings(path, what, split or "train")
+    tars = sorted(glob.glob(source)) if source.endswith(".tar") else []
+    if os.path.isfile(source) and source.endswith(".tar"):
+        tars = [source]
+    return _tar_recordings(source, tars, what) if tars else None
 
 
 def header(recording):
@@ -163,21 +169,44 @@ class TarRecording:
             return file.read(self.size)
 
 
-def tar_recordings(path, what):
-    """The recordings of one kind in a tar of samples, a list of `TarRecording`."""
+def _shard_recordings(folder, what, split):
+    """Those of the recordings in a folder of shards that its manifest says are of a split."""
+    with explained(folder), open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
+        lines = [parse_meta(line, f"{folder}/{MANIFEST}") for line in file]
+    wanted = {
+        (line.get("shard"), prefix_of(str(line.get("key"))))
+        for line in lines
+        if split in ("all", line.get("split"))
+    }
+    tars = [os.path.join(folder, name) for name in sorted({str(line["shard"]) for line in lines})]
+    every = _tar_recordings(folder, tars, what)
+    found = [r for r in every if (os.path.basename(r.path), split_member_name(r.name)[0]) in wanted]
+    if not found:
+        raise SepcliError(f"{folder}: no {what} for {split}; say {folder}:all for all there is")
+    return found
+
+
+def _tar_recordings(source, paths, what):
+    """The recordings of one kind in tars of samples, a list of `TarRecording`."""
     found = {}  # signal -> its members
+    for path in paths:
+        for stem, recording in _signals(path):
+            found.setdefault(stem, []).append(recording)
+    chosen = found.get(f"ref.{what}") or (found.get("mix") if list(found) == ["mix"] else None)
+    if not chosen:
+        there = ", ".join(found) or "no sound at all"
+        raise SepcliError(f"{source}: no ref.{what} in it, but {there}; name another source")
+    return chosen
+
+
+def _signals(path):
+    """Yield (signal, `TarRecording`) for all members of a tar that are sound."""
     with explained(path), open(path, "rb") as file:
         try:
             for member, place in filter(None, read_members(file, path, index=True)):
                 _, name = split_member_name(member) or ("", "")
                 stem, extension = split_audio_name(name)
                 if extension:
-                    recording = TarRecording(path, member, *place)
-                    found.setdefault(stem or "mix", []).append(recording)
+                    yield stem or "mix", TarRecording(path, member, *place)
         except CutError as error:
             raise SepcliError(f"{path}: cut off {error}; copy it again, or make it again") from None
-    chosen = found.get(f"ref.{what}") or (found.get("mix") if list(found) == ["mix"] else None)
-    if not chosen:
-        there = ", ".join(found) or "no sound at all"
-        raise SepcliError(f"{path}: no ref.{what} in it, but {there}; name another file")
-    return chosen
