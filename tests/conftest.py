@@ -1,7 +1,21 @@
 """What holds for all tests, and for every process that they start."""
 
+import importlib.metadata
+import importlib.util
 import os
+
+import pytest
 
 # One thread per process: several would wait for each other whenever the machine is busy, which
 # makes the small models of the tests ten times slower. Before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(scope="session")
+def museval_metrics():
+    """museval/metrics.py by itself: the package around it needs ffmpeg when imported."""
+    path = importlib.metadata.distribution("museval").locate_file("museval/metrics.py")
+    spec = importlib.util.spec_from_file_location("museval_metrics", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

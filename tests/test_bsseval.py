@@ -1,7 +1,5 @@
 """BSS Eval v4 against museval, which is the definition."""
 
-import importlib.metadata
-import importlib.util
 import tracemalloc
 
 import numpy as np
@@ -12,17 +10,13 @@ from sepcli.metrics.bsseval import NAMES, bss_eval, bss_eval_blocks
 RATE = 8000
 
 
-@pytest.fixture(scope="module")
-def museval():
-    """museval's scores of (S, C, T) by name; its package needs ffmpeg, its metrics do not."""
-    path = importlib.metadata.distribution("museval").locate_file("museval/metrics.py")
-    spec = importlib.util.spec_from_file_location("museval_metrics", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+@pytest.fixture
+def museval(museval_metrics):
+    """museval's scores of (S, C, T) by name."""
 
     def score(estimates, references, *, window=RATE, hop=RATE):
         signals = references.transpose(0, 2, 1), estimates.transpose(0, 2, 1)
-        *scores, _ = module.bss_eval(*signals, window=window, hop=hop)
+        *scores, _ = museval_metrics.bss_eval(*signals, window=window, hop=hop)
         return dict(zip(NAMES, scores, strict=True))
 
     return score

@@ -9,6 +9,7 @@ from sepcli.errors import SepcliError
 
 FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown"}
 MOST_FAILURES = 20  # named one by one
+FRAMEWISE = tuple(name for name, metric in metrics.METRICS.items() if metric.framewise)
 
 
 class MetricNames(click.ParamType):
@@ -54,8 +55,33 @@ def check_metric(name, param, ctx):
     "--metrics",
     "names",
     type=MetricNames(),
-    help=f"Out of {', '.join(metrics.METRICS)}.  [default: si-sdri (where there is a mixture), "
-    "si-sdr and, unless the target's name is not speech, pesq, stoi]",
+    help=f"Out of {', '.join(metrics.METRICS)}.  [default: sdr (of stems of music), si-sdri (where "
+    "there is a mixture), si-sdr and, unless the target's name is not speech, pesq, stoi]",
+)
+@click.option(
+    "--window",
+    "window_s",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=1.0,
+    show_default=True,
+    help=f"Length of a frame of {', '.join(FRAMEWISE)} in seconds.",
+)
+@click.option(
+    "--hop",
+    "hop_s",
+    type=click.FloatRange(0, 3600, min_open=True),
+    help="From one frame to the next in seconds.  [default: the window, without overlap]",
+)
+@click.option(
+    "--median-of-median",
+    is_flag=True,
+    help="Over the frames of an item, then over items, as museval does. Scores "
+    f"{', '.join(FRAMEWISE)} unless --metrics says which of them.",
+)
+@click.option(
+    "--museval",
+    metavar="DIR",
+    help=f"Write the frames' {', '.join(FRAMEWISE)} to DIR/test/KEY.json in museval's format.",
 )
 @click.option(
     "--aggregate",
@@ -67,7 +93,7 @@ def check_metric(name, param, ctx):
     "limits",
     type=Limit(),
     multiple=True,
-    help="Exit with 1 when the mean (or what --aggregate says) of a metric is below X; repeatable.",
+    help="Exit with 1 when the mean (or what is shown instead) of a metric is below X; repeatable.",
 )
 @click.option(
     "--compare",
@@ -95,6 +121,10 @@ def command(
     references,
     mixtures,
     names,
+    window_s,
+    hop_s,
+    median_of_median,
+    museval,
     aggregate,
     limits,
     old,
@@ -112,6 +142,7 @@ def command(
         $ sepcli mix --snr -5:15 | sepcli separate - | sepcli eval -
         $ sepcli eval enhanced/ clean/ --mix noisy/ --metrics si-sdri,pesq,stoi
         $ sepcli eval - --json -o new.json --compare old.json --fail-under si-sdri=5
+        $ sepcli eval --median-of-median separated/umx/ musdb/test/
 
     SAMPLES is a stream (-, the default in a pipe), a tar or a folder with est.* and ref.* in every
     sample. EST and REF are two files, or folders in which the same name means the same thing:
@@ -119,29 +150,54 @@ def command(
 
     A silent reference has no score; such scores are counted as undefined and left out of mean and
     median, as infinite ones are. Signals of different lengths are an error: nothing is cut.
+
+    sdr, isr, sir and sar are those of BSS Eval v4, equal to museval's: all targets of a sample are
+    scored together, frame by frame, and a frame in which any of them is silent is left out; the
+    score of the sample is the median of its frames. vocals and accompaniment are scored as a pair,
+    and a reference "accompaniment" is made of drums, bass and other where there is none.
     """
     from pathlib import Path
 
-    from sepcli.engine import report
+    from sepcli.engine import museval_json, report
+    from sepcli.engine.framewise import Framing
 
     form = form or FORMATS.get(Path(output or "").suffix.lower())
+    framing = Framing(window_s, hop_s or window_s)
+    if names is None and (median_of_median or museval):
+        names = FRAMEWISE
+    check_frames(names, median_of_median, museval, aggregate)
     check_usage(estimates, references, mixtures, names, limits, old, form)
+    statistic = "median_of_median" if median_of_median else aggregate
     before = report.load(old) if old else None
-    rows = score(estimates, references, mixtures, names, jobs, strict, input_type)
+    rows = score(estimates, references, mixtures, names, framing, jobs, strict, input_type)
     rows = collect(rows, progress, quiet)
     if all(row.error for row in rows):
         raise SepcliError(f"none of {len(rows)} could be scored, see above")
-    scores = report.build(rows, [aggregate] if aggregate else None)
+    if museval:
+        museval_json.save(museval, rows, framing)
+    scores = report.build(rows, [statistic] if statistic else None, framing)
     if before:
         scores["compared"] = report.compare(scores, before, old)
     show(scores, form, output)
-    complaints = report.shortfalls(scores, limits, aggregate or "mean")
+    complaints = report.shortfalls(scores, limits, statistic or "mean")
     if scores["failed"]:
         complaints.append(f"{len(scores['failed'])} of {len(rows)} could not be scored, see above")
     for line in complaints:
         click.echo(f"Error: {line}", err=True)
     if complaints:
         sys.exit(1)
+
+
+def check_frames(names, median_of_median, museval, aggregate):
+    """Fail when what was asked of frames does not go with the metrics."""
+    if median_of_median and aggregate:
+        raise click.UsageError("--median-of-median is an --aggregate of its own; omit one of them.")
+    if median_of_median and not set(names) <= set(FRAMEWISE):
+        raise click.UsageError(
+            f"--median-of-median is for metrics of frames: {', '.join(FRAMEWISE)}."
+        )
+    if museval and not set(FRAMEWISE) <= set(names):
+        raise click.UsageError(f"--museval needs all of {', '.join(FRAMEWISE)} in --metrics.")
 
 
 def check_usage(estimates, references, mixtures, names, limits, old, form):
@@ -161,7 +217,7 @@ def check_usage(estimates, references, mixtures, names, limits, old, form):
             raise click.UsageError(f"--fail-under {name}: add it to --metrics.")
 
 
-def score(estimates, references, mixtures, names, jobs, strict, input_type):
+def score(estimates, references, mixtures, names, framing, jobs, strict, input_type):
     """An iterator over the rows of whatever the arguments name."""
     from sepcli.data.samples import read_samples
     from sepcli.engine.evaluate import evaluate
@@ -171,7 +227,7 @@ def score(estimates, references, mixtures, names, jobs, strict, input_type):
         samples = pair(estimates, references, mixtures)
     else:
         samples = read_samples(estimates or "-", strict=strict, input_type=input_type)
-    return evaluate(samples, names, jobs=jobs)
+    return evaluate(samples, names, framing=framing, jobs=jobs)
 
 
 def collect(rows, progress, quiet):

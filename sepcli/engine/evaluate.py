@@ -6,28 +6,37 @@ from functools import partial
 
 from sepcli import metrics
 from sepcli.data.workers import in_order
+from sepcli.engine.framewise import Framing, references, score_frames, unequal
 from sepcli.errors import SepcliError
 
-DEFAULT = ("si-sdri", "si-sdr", "pesq", "stoi")
+DEFAULT = ("sdr", "si-sdri", "si-sdr", "pesq", "stoi")
+STEMS = ("vocals", "drums", "bass", "other", "accompaniment")
+STEMS_ONLY = ("sdr",)
 SPEECH_ONLY = ("pesq", "stoi")
-NOT_SPEECH = ("noise", "music", "vocals", "drums", "bass", "other", "accompaniment")
+NOT_SPEECH = ("noise", "music", *STEMS)
 
 
 @dataclass(frozen=True)
 class Row:
-    """The scores of one estimate, metric name -> Score, or in `error` why there are none."""
+    """The scores of one estimate, metric name -> Score, or in `error` why there are none.
+
+    frames: metric name -> array (frames,), for metrics that are framewise.
+    """
 
     key: str
     target: str
     scores: dict = field(default_factory=dict)
     error: str = ""
+    frames: dict = field(default_factory=dict, compare=False)
 
 
-def evaluate(samples, names=None, *, jobs=1):
+def evaluate(samples, names=None, *, framing=None, jobs=1):
     """Yield a `Row` for every estimate in `samples`, in their order.
 
-    names: metrics out of `metrics.METRICS`. None means si-sdri where there is a mixture, si-sdr,
-    and pesq (if its package is there) and stoi except for targets that are not speech by name.
+    names: metrics out of `metrics.METRICS`. None means sdr for stems of music, si-sdri where there
+    is a mixture, si-sdr, and pesq (if its package is there) and stoi except for targets that are
+    not speech by name.
+    framing: of metrics that are framewise; frames of 1 s in a row by default.
     jobs: processes; samples are read only a little ahead of their turn.
     Raises SepcliError when there are no samples, or already the first has no estimate: then there
     is a step missing, which more samples (maybe endlessly many) cannot bring back.
@@ -43,50 +52,68 @@ def evaluate(samples, names=None, *, jobs=1):
             f"{_without_estimate(first)}; pipe samples through `sepcli separate -` first, "
             "or name both: sepcli eval EST REF"
         )
-    score = partial(score_sample, names=names)
+    score = partial(score_sample, names=names, framing=framing)
     for rows in in_order(score, itertools.chain([first], samples), jobs=jobs):
         yield from rows
 
 
-def score_sample(sample, names=None):
+def score_sample(sample, names=None, framing=None):
     """The `Row` of each estimate in a sample that has a reference; the others are not scored."""
-    ests, refs = sample.ests(), sample.refs()
+    ests, refs = sample.ests(), references(sample)
     targets = [target for target in ests if target in refs]
     if not ests:
         return [Row(sample.key, "", error=_without_estimate(sample))]
     if not targets:
         return [Row(sample.key, "", error=_without_reference(sample))]
-    return [_score_target(sample, target, names) for target in targets]
+    wanted = {
+        target: default_metrics(target, sample.has("mix")) if names is None else names
+        for target in targets
+    }
+    series = {target: list(filter(_is_framewise, wanted[target])) for target in targets}
+    scores, frames = score_frames(sample, series, framing or Framing())
+    return [
+        _score_target(sample, target, wanted[target], scores.get(target), frames.get(target))
+        for target in targets
+    ]
 
 
-def _score_target(sample, target, names):
+def _is_framewise(name):
+    return metrics.METRICS[name].framewise
+
+
+def _score_target(sample, target, names, scores, frames):
+    """The `Row` of a target, given what `score_frames` made of it."""
     try:
-        names, estimate, reference, mixture = _signals(sample, target, names)
+        if isinstance(scores, SepcliError):
+            raise scores
+        pairwise = [name for name in names if not _is_framewise(name)]
+        scores = {**(scores or {}), **_score_pair(sample, target, pairwise)}
     except SepcliError as error:
         return Row(sample.key, target, error=str(error))
-    rate = sample.sample_rate
-    return Row(
-        sample.key,
-        target,
-        {name: metrics.load(name)(estimate, reference, rate, mixture) for name in names},
-    )
+    return Row(sample.key, target, {name: scores[name] for name in names}, frames=frames or {})
+
+
+def _score_pair(sample, target, names):
+    if not names:
+        return {}
+    signals = _signals(sample, target, names)
+    return {name: metrics.load(name)(*signals) for name in names}
 
 
 def _signals(sample, target, names):
-    """(names of metrics, estimate, reference, mixture or None), all (C, T) of one shape."""
-    mixed = sample.has("mix")
-    if names is None:
-        names = default_metrics(target, mixed)
+    """(estimate, reference, rate in Hz, mixture or None), the signals (C, T) of one shape."""
     needy = [name for name in names if metrics.METRICS[name].needs_mixture]
-    if needy and not mixed:
+    if needy and not sample.has("mix"):
         raise SepcliError(
             f"{sample.label()}: {needy[0]} needs the mixture; give it with --mix, "
             f"or leave {needy[0]} out of --metrics"
         )
-    reference = sample.audio(f"ref.{target}")
-    estimate = _like(reference, sample, f"est.{target}", f"ref.{target}")
-    mixture = _like(reference, sample, "mix", f"ref.{target}") if needy else None
-    return names, estimate, reference, mixture
+    first, *more = references(sample)[target]
+    reference = sample.audio(first)
+    reference = sum((_like(reference, sample, name, first) for name in more), reference)
+    estimate = _like(reference, sample, f"est.{target}", first)
+    mixture = _like(reference, sample, "mix", first) if needy else None
+    return estimate, reference, sample.sample_rate, mixture
 
 
 def default_metrics(target, mixed):
@@ -97,6 +124,7 @@ def default_metrics(target, mixed):
         if (mixed or not metrics.METRICS[name].needs_mixture)
         and metrics.is_installed(name)
         and not (name in SPEECH_ONLY and target in NOT_SPEECH)
+        and not (name in STEMS_ONLY and target not in STEMS)
     )
 
 
@@ -107,10 +135,7 @@ def _like(reference, sample, name, reference_name):
         ("channels", "samples"), audio.shape, reference.shape, strict=True
     ):
         if ours != theirs:
-            raise SepcliError(
-                f"{sample.label()}: {name} has {ours} {what} but {reference_name} has {theirs}; "
-                "nothing is cut or padded here, so make them equal first"
-            )
+            raise SepcliError(unequal(sample, name, ours, what, reference_name, theirs))
     return audio
 
 

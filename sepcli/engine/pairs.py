@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sepcli.data.sample import Sample, split_audio_name
 from sepcli.data.samples import read_samples
+from sepcli.engine.framewise import PARTS
 from sepcli.errors import SepcliError
 
 UNNAMED = "audio"  # the target of files whose name does not tell one
@@ -29,20 +30,23 @@ def pair(estimates, references, mixtures=None):
     KEY/ref.T.wav, KEY.wav in both, or KEY.wav and the only target of KEY/. Without `mixtures`, the
     mixture is the one that lies with the references, or else with the estimates. No file is opened.
 
-    Estimates come in their order, also those without a reference; references without an estimate
-    come last. Raises SepcliError when nothing belongs together, or a mixture is missing.
+    Estimates come in their order, also those without a reference, and with all references of their
+    key; references without an estimate come last. Raises SepcliError when nothing belongs together,
+    or a mixture is missing.
     """
     ests, refs = _read(estimates, "est"), _read(references, "ref")
     mixes = _read(mixtures, "mix") if mixtures else None
-    samples, matched = {}, set()
+    samples, matched, taken = {}, set(), set()
     for key, est in ests.items():
         for target, member in est.signals.items():
             there, target, reference = _counterpart(key, target, est, refs)
             sample = samples.setdefault(there, Sample(there or est.sample.key))
             _add(sample, f"est.{target}", est, member)
             if reference:
-                matched.add(there)
+                taken.add((there, reference))
                 _add(sample, f"ref.{target}", refs[there], reference)
+            if reference or _has_parts(refs.get(there), target):
+                matched.add(there)
                 if mixed := _mixture(there, est, refs, mixes, mixtures):
                     _add(sample, "mix", mixed, mixed.mix)
     if not any(est.signals for est in ests.values()):
@@ -55,10 +59,11 @@ def pair(estimates, references, mixtures=None):
             f"{estimates} and {references}: no names in common, here {_example(ests)}, "
             f"there {_example(refs)}; give an estimate the name of its reference"
         )
-    for key in [key for key in refs if key not in samples]:
-        samples[key] = Sample(key)
-        for target, member in refs[key].signals.items():
-            _add(samples[key], f"ref.{target}", refs[key], member)
+    for key, ref in refs.items():
+        sample = samples.setdefault(key, Sample(key))
+        for target, member in ref.signals.items():
+            if (key, member) not in taken:
+                _add(sample, f"ref.{target}", ref, member)
     return list(samples.values())
 
 
@@ -120,6 +125,11 @@ def _counterpart(key, target, est, refs):
     if target == UNNAMED and folder in refs:  # goes with its siblings there
         return folder, name, None
     return key, target, None
+
+
+def _has_parts(ref, target):
+    """Whether a reference that is not there can be made of others that are."""
+    return ref and target in PARTS and all(part in ref.signals for part in PARTS[target])
 
 
 def _add(sample, name, found, member):

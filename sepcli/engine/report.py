@@ -4,31 +4,28 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
+
 import sepcli
 from sepcli import metrics
 from sepcli.errors import SepcliError
 from sepcli.metrics import aggregate
 
 
-def build(rows, statistics=None):
-    """Make a report of `evaluate.Row`s, with the given statistics or all there are.
+def build(rows, statistics=None, framing=None):
+    """Make a report of `evaluate.Row`s, with the given statistics or the usual ones.
 
     {"sepcli": version, "metrics": {key: {"name", "unit", "definition"}}, "summary": {target: {key:
     `aggregate.summarise`}}, "items": [{"key", "target", key: score, ...}], "failed": [{"key",
     "target", "error"}]}, where key is the name of a metric with its unit, such as "si_sdr_db".
-    Scores may be NaN or infinite; "reasons" of an item says why.
+    Scores may be NaN or infinite; "reasons" of an item says why. Scores out of frames are medians:
+    "frames" of the metric has their length and distance (`framing`) in seconds, "frames" of an item
+    how many there are and how many of them have a score.
     """
     scored = [row for row in rows if not row.error]
     return {
         "sepcli": sepcli.__version__,
-        "metrics": {
-            metrics.key(name): {
-                "name": name,
-                "unit": metrics.METRICS[name].unit,
-                "definition": metrics.METRICS[name].definition,
-            }
-            for name in _names(scored)
-        },
+        "metrics": {metrics.key(name): _describe(name, framing) for name in _names(scored)},
         "summary": {
             target: _summary([row for row in scored if row.target == target], statistics)
             for target in dict.fromkeys(row.target for row in scored)
@@ -38,6 +35,14 @@ def build(rows, statistics=None):
             {"key": row.key, "target": row.target, "error": row.error} for row in rows if row.error
         ],
     }
+
+
+def _describe(name, framing):
+    metric = metrics.METRICS[name]
+    entry = {"name": name, "unit": metric.unit, "definition": metric.definition}
+    if metric.framewise and framing:
+        entry["frames"] = {"statistic": "median", **framing._asdict()}
+    return entry
 
 
 def _names(rows):
@@ -58,6 +63,11 @@ def _item(row):
     scores = {metrics.key(name): score for name, score in row.scores.items()}
     item = {"key": row.key, "target": row.target}
     item |= {key: float(score) for key, score in scores.items()}
+    if row.frames:
+        item["frames"] = {
+            metrics.key(name): {"count": len(series), "finite": int(np.isfinite(series).sum())}
+            for name, series in row.frames.items()
+        }
     reasons = {
         key: score.note or str(score) for key, score in scores.items() if not math.isfinite(score)
     }
@@ -128,7 +138,8 @@ def _shortfalls(report, name, limit, statistic):
     if not found:
         yield f"nothing has a score of {name}, so it is not at least {limit:g}"
     for target, summary in found.items():
-        what = f"{statistic} {name} of {target} is {summary[statistic]:.3f} {unit}".rstrip()
+        said = statistic.replace("_", " ")
+        what = f"{said} {name} of {target} is {summary[statistic]:.3f} {unit}".rstrip()
         hopeless = _count(report, target, key, ("silent estimate", "-inf"))
         if not summary[statistic] >= limit:  # also where it is NaN
             yield f"{what}, under the limit of {limit:g}"

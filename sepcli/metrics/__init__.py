@@ -5,7 +5,8 @@ Every metric is a pure function
     metric(estimate, reference, sample_rate, mixture=None) -> Score
 
 estimate, reference and mixture are arrays (C, T) of the same shape. A `Score` is a float that can
-say why it is NaN. Wrong shapes raise ValueError.
+say why it is NaN. Wrong shapes raise ValueError. Metrics that are framewise need all sources at
+once and give a series: theirs is the one function `sepcli.metrics.bsseval.bss_eval`.
 """
 
 from importlib import import_module
@@ -23,7 +24,10 @@ class Metric(NamedTuple):
     definition: str
     needs_mixture: bool = False
     needs: str | None = None  # a package that may be missing: PESQ has to be compiled
+    framewise: bool = False  # of all sources at once, and many frames
 
+
+BSS_EVAL = "sepcli.metrics.bsseval:bss_eval"
 
 METRICS = {
     "si-sdr": Metric(
@@ -75,6 +79,30 @@ METRICS = {
         "sepcli.metrics.stoi:extended_stoi",
         "",
         "extended short-time objective intelligibility at 10 kHz, mean over channels",
+    ),
+    "sdr": Metric(
+        BSS_EVAL,
+        "dB",
+        "BSS Eval v4: energy of the reference over energy of (estimate - reference), of frames",
+        framewise=True,
+    ),
+    "isr": Metric(
+        BSS_EVAL,
+        "dB",
+        "BSS Eval v4: reference over what filters of 512 taps on it add, of frames",
+        framewise=True,
+    ),
+    "sir": Metric(
+        BSS_EVAL,
+        "dB",
+        "BSS Eval v4: filtered reference over what filters on the other references add, of frames",
+        framewise=True,
+    ),
+    "sar": Metric(
+        BSS_EVAL,
+        "dB",
+        "BSS Eval v4: all filtered references over the rest of the estimate, of frames",
+        framewise=True,
     ),
 }
 

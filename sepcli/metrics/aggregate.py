@@ -4,13 +4,15 @@ from collections import Counter
 
 import numpy as np
 
-STATISTICS = {"mean": np.mean, "median": np.median}
+STATISTICS = {"mean": np.mean, "median": np.median, "median_of_median": np.median}
+DEFAULT = ("mean", "median")
 RESAMPLES = 2000
 
 
 def summarise(scores, statistics=None):
     """What a list of `Score` says: {"mean": ..., "median": ..., "count": ..., ...}.
 
+    statistics: names out of `STATISTICS`; "median_of_median" for scores that are medians already.
     The statistics are over the scores that are finite, and "count" is how many those are (all
     infinite: infinity; none at all: NaN). "undefined" maps the reasons of the NaN to how often they
     occurred, "infinite" counts the infinite scores, "notes" maps remarks on finite scores to how
@@ -20,7 +22,7 @@ def summarise(scores, statistics=None):
     finite = values[np.isfinite(values)]
     infinite = values[np.isinf(values)]
     summary = {}
-    for name in statistics or STATISTICS:
+    for name in statistics or DEFAULT:
         if finite.size:
             summary[name] = float(STATISTICS[name](finite))
         else:  # NaN, too, where both infinities occur
