@@ -14,7 +14,7 @@ from sepcli.audio import write
 from sepcli.cli import main
 from sepcli.dsp.stft import ChunkedStft
 from sepcli.engine import export as exporting
-from sepcli.engine.modelfile import save
+from sepcli.engine.modelfile import SHIPPED, save
 from sepcli.engine.onnx import OnnxRunner
 from sepcli.engine.stream import Stream, TorchRunner, open_runner
 from sepcli.errors import SepcliError
@@ -109,6 +109,11 @@ def test_the_graph_beside_the_weights_is_run_if_it_was_made_from_them(one, tmp_p
     assert open_runner(copy).engine == "torch"
     with pytest.raises(SepcliError, match="made from other weights than other"):
         open_runner(copy, "onnx")
+
+
+def test_every_shipped_graph_was_made_from_the_weights_beside_it():
+    for graph in SHIPPED.glob("*.onnx"):
+        assert open_runner(graph.with_suffix(".safetensors"), "onnx").engine == "onnx"
 
 
 def test_streaming_a_graph_never_imports_torch(one):
