@@ -14,6 +14,7 @@ from sepcli.data import mixtures
 from sepcli.data.mixtures import Mixer, MixtureSpec, draw_sample
 from sepcli.data.speakers import PREROLL_S, SpeakerMixer, SpeakerSpec
 from sepcli.errors import SepcliError
+from tests.test_pack import make
 
 RATE = 16000
 SHORT = {"duration_s": 0.3, "enroll_s": 0.2}
@@ -179,6 +180,16 @@ def test_a_regex_says_who_speaks(tmp_path):
     assert sorted(names) == ["a", "b"]
     with pytest.raises(SepcliError, match=r"a-1\.wav: no telling who speaks"):
         SpeakerMixer(SpeakerSpec(**common, speaker_regex="(b)-"))
+
+
+def test_packs_know_who_speaks(speech, tmp_path):
+    make(tmp_path / "all.h5", val_fraction=0, speech=speech)
+    spec = SpeakerSpec(**SHORT, speech=tmp_path / "all.h5", enroll=True, interferers=3)
+    packed = SpeakerMixer(spec).draw(0, 0)
+    files = SpeakerMixer(SpeakerSpec(**{**vars(spec), "speech": speech})).draw(0, 0)
+    assert packed.record["speaker"].rpartition("/")[2] == files.record["speaker"].rpartition("/")[2]
+    np.testing.assert_allclose(packed.mix, files.mix, atol=1e-3)  # 16 bits
+    np.testing.assert_allclose(packed.enroll, files.enroll, atol=1e-3)
 
 
 # --- speed, rooms, enrolments

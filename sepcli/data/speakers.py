@@ -8,6 +8,7 @@ import numpy as np
 from sepcli.data import synthetic
 from sepcli.data.mixtures import VOICES, Mixer, Mixture, MixtureSpec, add, scaled
 from sepcli.data.packing import speaker_of
+from sepcli.data.recordings import PackRecording
 from sepcli.dsp import level
 from sepcli.errors import SepcliError
 
@@ -293,12 +294,16 @@ def _speakers(source, recordings, regex):
         names = [getattr(recording, "name", str(recording)) for recording in recordings]
         root = os.path.commonpath([os.path.dirname(os.path.abspath(name)) for name in names])
     for recording in recordings:
-        packed = getattr(recording, "speaker", None)
-        name = os.path.relpath(getattr(recording, "name", str(recording)), root)
-        who = speaker_of(name, regex or None) if packed is None else packed
-        if not who and (regex or packed is not None):
+        if isinstance(recording, PackRecording):  # knows it
+            who = recording.speaker
+            speaker = os.path.join(source, recording.group, who)
+        else:
+            name = os.path.relpath(getattr(recording, "name", str(recording)), root)
+            who = speaker_of(name, regex or None)
+            speaker = who if regex else os.path.join(source, who).rstrip(os.sep)
+        if not who and (regex or isinstance(recording, PackRecording)):
             raise SepcliError(
                 f"{recording}: no telling who speaks; name speakers in its path, "
                 "and say how by --speaker-regex"
             )
-        yield who if regex else os.path.join(source, who).rstrip(os.sep)
+        yield speaker
