@@ -10,7 +10,6 @@ from sepcli.metrics.score import Score, undefined
 
 PIECE = 1 << 16  # frames read at a time
 PARTS = {"accompaniment": ("drums", "bass", "other")}  # what MUSDB leaves to be added up
-
 FIX = "nothing is cut or padded here, so make them equal first"
 
 
