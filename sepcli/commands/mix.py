@@ -25,7 +25,10 @@ def probability(name, field, text):
 
 
 @click.command()
-@sources("speech", "Clean speech: a folder, glob, file or list (.txt, .jsonl); repeatable.")
+@sources(
+    "speech",
+    "Clean speech: folder, glob, file, list (.txt, .jsonl), pack (.h5) or sample tar; repeatable.",
+)
 @sources("noise", "Noise, likewise.")
 @sources("rir", "Room impulse responses, likewise.")
 @sources("stems", "Music instead: folders of SONG/STEM.wav, or of vocals/SONG.wav and accomp/….")
