@@ -32,7 +32,7 @@ AUGMENTATIONS = {
 }
 LOWEST_HZ = 50.0  # where a frequency mask may begin
 FADE_S = 0.005  # at both ends of a time mask
-_SPEEDS = ("pitch", "stretch")
+_SPEEDS = {"pitch": (0, 0), "stretch": (1, 1)}  # the ranges that leave a song as it is
 _KEYS = {"time-mask": "time_mask_s", "freq-mask": "freq_mask_hz"}  # in the record
 
 
@@ -179,8 +179,9 @@ class StemMixer:
         """A stretch (C, T) of a stem of a song that `rng` draws, and where it is from."""
         spec = self.spec
         song, place = self._song(rng), rng.random()
-        drawn = {name: float(rng.uniform(*self._ranges.get(name, (0, 0)))) for name in _SPEEDS}
-        speed = 2 ** (drawn["pitch"] / 12) * (drawn["stretch"] or 1.0)
+        ranges = _SPEEDS | self._ranges
+        drawn = {name: float(rng.uniform(*ranges[name])) for name in _SPEEDS}
+        speed = 2 ** (drawn["pitch"] / 12) * drawn["stretch"]
         rate = round(spec.sample_rate / speed)  # played faster than it was sampled
         wanted_s = samples / rate
         length_s = min(np.divide(*self._header(p)) for paths in song.stems.values() for p in paths)
