@@ -1,6 +1,7 @@
 """`sepcli eval` of what comes frame by frame: SDR, ISR, SIR, SAR, and the median of medians."""
 
 import importlib.metadata
+import io
 import json
 import os
 import re
@@ -230,6 +231,23 @@ def test_signals_of_different_shapes_are_refused(signal, message):
     assert result.exit_code == 1
     assert message in result.stderr
     assert re.search(r"^speech +count +1$", result.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("cut", [0, 10])
+def test_lengths_that_no_header_tells_are_found_out(cut):
+    stream = io.BytesIO()
+    with audio.Writer(stream, RATE, 1) as writer:
+        signal = song(0)[0]["drums"]
+        writer.write(signal[:, : signal.shape[1] - cut])
+    untold = sample()
+    untold.members["est.noise.wav"] = stream.getvalue()
+    result = run("--metrics", "sdr", "--json", data=to_tar([untold]))
+    assert result.exit_code == (1 if cut else 0)
+    if cut:
+        assert "est.noise, est.speech, ref.noise, ref.speech differ in length; nothing" in result.stderr
+    else:
+        told = report("--metrics", "sdr", data=to_tar([sample()]))
+        assert json.loads(result.stdout)["summary"] == told["summary"]
 
 
 def test_a_limit_holds_for_the_median_of_medians(musdb):
