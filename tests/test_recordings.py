@@ -150,3 +150,8 @@ def test_shards_are_a_source_with_the_split_of_their_manifest(root, tmp_path):
         mixer(root, speech="split.h5", noise="split.h5"),
     )
     np.testing.assert_array_equal(tars.draw(0, 1).mix, pack.draw(0, 1).mix)
+
+
+@pytest.mark.parametrize("source", ["", "nowhere", "nowhere.tar", "nowhere/*.tar", "a:all"])
+def test_anything_else_is_left_to_the_search_for_files(source):
+    assert in_archive(source, "speech") is None

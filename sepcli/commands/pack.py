@@ -109,8 +109,8 @@ def command(inputs, mode, output, **settings):
     A folder gets tars of samples, as WebDataset reads them, and manifest.jsonl.
 
     Inputs that cannot be read are named, left out, and noted in the pack; then the exit code is 1.
-    The pack appears when it is whole. Until then its part is in FILE.h5.part, and --resume goes on
-    from there, however the run before ended.
+    The pack appears when it is whole. Until then its part is in FILE.h5.part, which at the end
+    takes as much room again, and --resume goes on from there, however the run before ended.
     """
     if mode:
         check_usage(inputs, output, settings)

@@ -17,7 +17,7 @@ from sepcli.data.tarblocks import CutError, read_members
 from sepcli.data.tarstream import prefix_of, split_member_name
 from sepcli.errors import SepcliError
 
-_SPLIT = re.compile(r"(.+?)(?::(train|validation|all))?", re.DOTALL)
+_SPLIT = re.compile(r"(.*?)(?::(train|validation|all))?", re.DOTALL)
 
 
 def in_archive(source, what):
@@ -32,7 +32,7 @@ def in_archive(source, what):
     path, split = _SPLIT.fullmatch(source).groups()
     if path.endswith(".h5"):
         return PackRecordings(path, what, split or "train")
-    if os.path.isfile(os.path.join(path, MANIFEST)):
+    if path and os.path.isfile(os.path.join(path, MANIFEST)):
         return _shard_recordings(path, what, split or "train")
     tars = sorted(glob.glob(source)) if source.endswith(".tar") else []
     if os.path.isfile(source) and source.endswith(".tar"):
