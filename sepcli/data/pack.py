@@ -175,7 +175,7 @@ def _digest(file, block, places, size):
 
 
 def _open_seal(path):
-    """Check that a file is a whole pack; returns (what its user's block says, blocks's bytes)."""
+    """Check that a file is a whole pack; returns what its user's block says."""
     with explained(path), open(path, "rb") as file:
         head = file.read(512)
         if not (match := _FIRST_LINE.match(head)):
