@@ -241,7 +241,8 @@ def test_an_item_depends_on_seed_and_index_alone_and_a_mixer_may_be_pickled(musd
         ({"augment": "gain=2:1"}, "augment: gain=2:1 is no range; write gain, or as in gain=0.25"),
         ({"augment": "swap=1"}, "augment: swap=1 is no range"),
         ({"augment": "gain=x"}, "augment: gain=x is no range"),
-        ({"augment": "stretch=0:1"}, "augment: stretch=0:1 goes too low"),
+        ({"augment": "stretch=0:1"}, r"stretch=0:1 goes beyond 0\.25:4, all that is allowed"),
+        ({"augment": "pitch=1000"}, "pitch=1000 goes beyond -24:24"),
         ({"duration_s": 0}, "duration_s must be 0.1 to 3600"),
     ],
 )

@@ -30,6 +30,7 @@ AUGMENTATIONS = {
     "time-mask": (0.0, 0.5),  # s of silence
     "freq-mask": (0.0, 1.0),  # octaves taken out
 }
+_LIMITS = {"pitch": (-24, 24), "stretch": (0.25, 4), "time-mask": (0, 60), "freq-mask": (0, 10)}
 LOWEST_HZ = 50.0  # where a frequency mask may begin
 FADE_S = 0.005  # at both ends of a time mask
 _SPEEDS = {"pitch": (0, 0), "stretch": (1, 1)}  # the ranges that leave a song as it is
@@ -94,8 +95,9 @@ def _augmentation(entry):
         pair = math.nan, math.nan
     if default is None or not -math.inf < pair[0] <= pair[1] < math.inf:
         raise SepcliError(f"augment: {entry} is no range; write {name}, or as in gain=0.25:1.25")
-    if (name == "stretch" and pair[0] <= 0) or (name.endswith("mask") and pair[0] < 0):
-        raise SepcliError(f"augment: {entry} goes too low; tempo is above 0, a mask 0 or more")
+    low, high = _LIMITS.get(name, pair)
+    if not low <= pair[0] <= pair[1] <= high:
+        raise SepcliError(f"augment: {entry} goes beyond {low}:{high}, all that is allowed")
     return name, pair
 
 
@@ -163,17 +165,21 @@ class StemMixer:
     def _drawn(self, generator, stem, duration_s):
         """{augmentation: what was drawn} for one stem, of those that change a signal."""
         drawn = {}
-        for number, (name, default) in enumerate(AUGMENTATIONS.items()):
+        for number, name in enumerate(AUGMENTATIONS):
             if name in self._ranges and name not in ("remix", *_SPEEDS):
-                rng = generator(3, stem, number)
-                drawn[name] = float(rng.uniform(*self._ranges[name])) if default else None
-                if default is None:
-                    drawn[name] = bool(rng.random() < 0.5)
-                elif name == "time-mask":
-                    drawn[name] = _span(rng, drawn[name], duration_s)
-                elif name == "freq-mask":
-                    drawn[name] = _band(rng, drawn[name], self.spec.sample_rate / 2)
+                drawn[name] = self._draw(name, generator(3, stem, number), duration_s)
         return drawn
+
+    def _draw(self, name, rng, duration_s):
+        """What is drawn for one augmentation: yes or no, an amount, or the two ends of a mask."""
+        if AUGMENTATIONS[name] is None:
+            return bool(rng.random() < 0.5)
+        amount = float(rng.uniform(*self._ranges[name]))
+        if name == "time-mask":
+            return _span(rng, amount, duration_s)
+        if name == "freq-mask":
+            return _band(rng, amount, self.spec.sample_rate / 2)
+        return amount
 
     def _stem(self, name, samples, rng):
         """A stretch (C, T) of a stem of a song that `rng` draws, and where it is from."""
