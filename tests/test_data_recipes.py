@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from click.testing import CliRunner
 
 from sepcli.cli import main
 from sepcli.data import sources
+from sepcli.data.packing import speaker_of
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -187,6 +189,7 @@ def debian(machine):
         notice.parent.mkdir(parents=True)
         notice.write_text(f"{package} is free\n")
     (machine.folder / "packages/klettres-data/usr/share/klettres/id").mkdir()
+    (machine.folder / f"packages/lincity-ng-data/{GAMES}/lincity-ng/sounds/none.wav").touch()
     for name, script in (("apt-get", APT_GET), ("apt-cache", APT_CACHE), ("dpkg-deb", DPKG_DEB)):
         machine.add(name, script)
     machine.add("ffmpeg", FFMPEG)
@@ -382,6 +385,30 @@ def test_a_corpus_becomes_lists_of_its_recordings_and_of_nothing_else(corpus, ma
         wanted = sorted(str(machine.folder / corpus / f) for f, to in files.items() if to == name)
         assert sources.find_audio(str(out / name)) == wanted
         assert f"{out / name}: {len(wanted)} recordings\n" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("corpus", "speakers"),
+    [
+        ("librispeech", {"19", "84", "367"}),
+        ("vctk", {"p225", "p226"}),
+        ("ears", {"p001", "p099", "p100", "p107"}),
+    ],
+)
+def test_the_documented_patterns_find_the_speakers(corpus, speakers):
+    readme = (RECIPES / "README.md").read_text()
+    pattern = re.search(rf"^\| `{corpus} .*`(.*)` \|$", readme, re.MULTILINE)[1]
+    for names in (MINIATURES[corpus], [f"/data/{name}" for name in MINIATURES[corpus]]):
+        assert {speaker_of(name, pattern) for name in names} == speakers
+
+
+def test_the_readme_names_every_corpus_and_package():
+    readme = (RECIPES / "README.md").read_text()
+    for corpus in (*MINIATURES, "musdb18-hq", "musdb18"):
+        assert f"| `{corpus} " in readme
+    for package in FILES:
+        stem = re.sub("-(cs|nl|en-g722|1.16-data)$", "-", package)
+        assert f"`{stem}" in readme, package
 
 
 def test_the_lists_of_a_corpus_are_what_mix_reads(machine):
