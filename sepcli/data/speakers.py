@@ -102,20 +102,27 @@ class SpeakerMixer(Mixer):
         others = sum((voice.heard for voice in voices), np.zeros(samples))
         target = self._voice(said, samples, speed, 0.0, generator(2))
         heard = np.zeros(samples) if absent else target.heard
-        noise, noise_record = self._draw_noise(samples, generator(3))
-        noise, noise_record["rir"] = self._in_room(noise, spec.noise_rir_prob, generator(4))
-        noise = noise[0]
+        dry_noise, noise_record = self._draw_noise(samples, generator(3))
+        noise, noise_record["rir"] = self._in_room(dry_noise, spec.noise_rir_prob, generator(4))
 
         everyone = heard + others
         loudness_db = level_db + gain_db
         gain = level.rms_multiplier(everyone, loudness_db) if everyone.any() else 0.0
-        noise_gain = level.rms_multiplier(noise, loudness_db - snr_db)
+        noise_gain = level.rms_multiplier(noise[0], loudness_db - snr_db)
         gains = gain, gain, noise_gain
-        (heard, others, noise), mix, limit = add((heard, others, noise), gains, spec.peak)
+        (heard, others, noise), mix, limit = add((heard, others, noise[0]), gains, spec.peak)
         wanted = heard if absent else scaled(target.wanted, gain * limit)
         noise_record["gain_db"] = float(level.gain_db(noise_gain * limit))
         for voice in (target, *voices):
             voice.record["gain_db"] += float(level.gain_db(gain * limit))
+        sources = {
+            "speech": None if absent else target.record,
+            "interferers": [voice.record for voice in voices],
+            "noise": noise_record,
+        }
+        enroll = None
+        if spec.enroll:
+            enroll, sources["enroll"] = self._enrol(enrolled, index, speed, level_db, generator(6))
         record = {
             "targets": ["speech"],
             "snr_db": snr_db,
@@ -128,17 +135,8 @@ class SpeakerMixer(Mixer):
             "mixture_gain_db": gain_db,
             "peak_gain_db": float(level.gain_db(limit)),
             "snr_achieved_db": level.rms_db(heard + others) - level.rms_db(noise),
-            "sources": {
-                "speech": None if absent else target.record,
-                "interferers": [voice.record for voice in voices],
-                "noise": noise_record,
-            },
+            "sources": sources,
         }
-        enroll = None
-        if spec.enroll:
-            enroll, record["sources"]["enroll"] = self._enrol(
-                enrolled, index, speed, level_db, generator(6)
-            )
         refs = {"speech": wanted[None], "interferers": others[None], "noise": noise[None]}
         return Mixture(mix[None], refs, record, spec.sample_rate, enroll)
 
