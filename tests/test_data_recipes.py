@@ -444,8 +444,11 @@ def test_musdb_becomes_tracks_for_training_validation_and_test(corpus, machine):
     assert found == {f"{part}/{Path(track).name}" for track, part in MUSDB_TRACKS.items()}
     for path in out.glob("*/*"):
         assert sorted(os.listdir(path)) == sorted(f"{stem}.wav" for stem in MUSDB_STEMS)
-    vocals = sources.find_audio(str(out / "train/*/vocals.wav"))
-    assert vocals == [str(out / "train/A Classic Education - NightOwl/vocals.wav")]
+    result = CliRunner().invoke(
+        main, ["mix", "-n", "1", "--stems", str(out / "train"), "-o", str(machine.folder / "mixed")]
+    )
+    assert result.exit_code == 0, result.output
+    assert (machine.folder / "mixed/000000/ref.vocals.wav").exists()
 
 
 def test_musdb18_needs_ffmpeg_and_says_so(machine):
