@@ -12,12 +12,15 @@ PIECE = 8192  # samples; OpenBLAS uses threads for dot products of more than 10,
 
 def mean_square(signal):
     """Mean of the squared samples over all channels, in float64."""
-    samples = np.asarray(signal, dtype=np.float64).ravel()
+    samples = np.asarray(signal).ravel()
     if samples.size == 0:
         raise ValueError("the level of an empty signal is not defined")
+    total = 0.0
     # In pieces that BLAS does not share out to threads: their number must not change the last bit.
-    pieces = (samples[k : k + PIECE] for k in range(0, samples.size, PIECE))
-    return float(sum(piece @ piece for piece in pieces) / samples.size)
+    for start in range(0, samples.size, PIECE):
+        piece = samples[start : start + PIECE].astype(np.float64)
+        total += np.dot(piece, piece)
+    return float(total / samples.size)
 
 
 def rms(signal):

@@ -4,7 +4,8 @@ First: CPU time per item of 5 s at 16 kHz, of `Mixer.draw` and of the plain reci
 into float64 and `scipy.signal.convolve`. Both make the same items: `Mixer.draw` decides
 everything, and the plain recipe repeats what its record says (same files, stretches, rooms, SNR),
 without having to draw anything. Speech and noise are each convolved with a 1 s RIR half of the
-time; both keep the RIRs in memory; all files are 16-bit WAV made on the spot.
+time; both keep the RIRs in memory; all files are 16-bit WAV made on the spot. Then the same with
+targets of partial dereverberation, for which the speech is convolved with two RIRs.
 
 Second: the peak memory of `sepcli mix` while 10,000 items go through a pipe.
 
@@ -25,6 +26,8 @@ import scipy.signal
 import soundfile
 
 RATE = 16000
+WARM_UP = 100  # items before time is taken
+TURN = 50  # items at a time, in turns, so that both see the same machine, and their own caches
 read_rir = lru_cache(lambda path: soundfile.read(path)[0])
 
 
@@ -47,43 +50,54 @@ def write_recordings(folder):
             audio.write(folder / name / f"{k}.wav", sound[None], RATE, subtype="PCM_16")
 
 
-def plain_source(record, samples):
-    """The reads, the RMS floor and the room of one source, as most scripts do it."""
+def plain_source(record, samples, decayed=False):
+    """The reads, the RMS floor and the room of one source, as most scripts do it.
+
+    Returns it as it is heard, and through the shortened room when `decayed`, else the same.
+    """
     parts = []
     for piece in record["files"]:
         part, _ = soundfile.read(piece["path"], start=piece["start"], stop=piece["stop"])
         assert 10 * np.log10(np.mean(part**2)) > -38
         parts.append(part)
     signal = np.concatenate(parts)[:samples]
-    if record["rir"]:
-        rir = read_rir(record["rir"]["path"])
-        tap = np.argmax(np.abs(rir))
-        signal = scipy.signal.convolve(signal, rir / rir[tap])[tap : tap + samples]
-    return signal
+    if not record["rir"]:
+        return signal, signal
+    rir = read_rir(record["rir"]["path"])
+    tap = np.argmax(np.abs(rir))
+    rir = rir / rir[tap]
+    heard = scipy.signal.convolve(signal, rir)[tap : tap + samples]
+    if not decayed:
+        return heard, heard
+    late = np.maximum(0, np.arange(rir.size) - tap - 0.02 * RATE) / RATE  # s after the early part
+    short = scipy.signal.convolve(signal, rir * 10 ** (-3 * late / 0.3))[tap : tap + samples]
+    return heard, short
 
 
 def plain_recipe(record, samples):
-    """(mix, speech, noise) in float64, from the record of an item."""
-    speech = plain_source(record["sources"]["speech"], samples)
-    noise = plain_source(record["sources"]["noise"], samples)
-    speech = speech * 10 ** (record["level_db"] / 20) / np.sqrt(np.mean(speech**2))
+    """(mix, target, noise) in float64, from the record of an item."""
+    decayed = record["target"] == "decayed"
+    speech, target = plain_source(record["sources"]["speech"], samples, decayed)
+    noise, _ = plain_source(record["sources"]["noise"], samples)
+    gain = 10 ** (record["level_db"] / 20) / np.sqrt(np.mean(speech**2))
+    speech, target = gain * speech, gain * target
     ratio = np.mean(speech**2) / np.mean(noise**2) / 10 ** (record["snr_db"] / 10)
     noise = noise * np.sqrt(ratio)
     mix = speech + noise
     scale = min(1, 0.99 / max(np.abs(mix).max(), np.abs(speech).max(), np.abs(noise).max()))
-    return scale * mix, scale * speech, scale * noise
+    return scale * mix, scale * target, scale * noise
 
 
 def serve_plain(connection):
-    """Make the items whose (record, samples) arrive; answer with (CPU seconds, mix)."""
-    while request := connection.recv():
+    """Make the items whose (record, samples) arrive; answer with (CPU seconds, items)."""
+    while requests := connection.recv():
         start = time.process_time()
-        mix, _, _ = plain_recipe(*request)
-        connection.send((time.process_time() - start, mix))
+        made = [plain_recipe(*request) for request in requests]
+        connection.send((time.process_time() - start, made))
 
 
-def compare(items):
-    """Print items per second of CPU time of both, in turns so that both see the same machine."""
+def compare(items, target):
+    """Print items per second of CPU time of both."""
     from sepcli.data.mixtures import Mixer, MixtureSpec
 
     seconds = {"Mixer.draw": 0.0, "plain recipe": 0.0}
@@ -91,23 +105,28 @@ def compare(items):
         folder = Path(folder)
         write_recordings(folder)
         sources = {name: folder / name for name in ("speech", "noise", "rir")}
-        mixer = Mixer(MixtureSpec(**sources, noise_rir_prob=0.5, duration_s=5.0))
+        spec = MixtureSpec(**sources, noise_rir_prob=0.5, duration_s=5.0, target=target)
+        mixer = Mixer(spec)
         # A process of its own, as a script would have: the mixer tunes the memory allocator.
         ours, theirs = multiprocessing.Pipe()
         plain = multiprocessing.get_context("spawn").Process(target=serve_plain, args=(theirs,))
         plain.start()
-        for index in range(100 + items):  # the first 100 warm up the caches
+        for first in range(-WARM_UP, items, TURN):
             start = time.process_time()
-            item = mixer.draw(0, index)
+            drawn = [mixer.draw(0, WARM_UP + k) for k in range(first, first + TURN)]
             ours_s = time.process_time() - start
-            ours.send((item.record, item.mix.shape[1]))
-            plain_s, mix = ours.recv()
-            np.testing.assert_allclose(item.mix[0], mix, atol=1e-5)
-            if index >= 100:
+            ours.send([(item.record, item.mix.shape[1]) for item in drawn])
+            plain_s, made = ours.recv()
+            for item, (mix, speech, _) in zip(drawn, made, strict=True):
+                np.testing.assert_allclose(item.mix[0], mix, atol=1e-5)
+                np.testing.assert_allclose(item.refs["speech"][0], speech, atol=1e-5)
+            if first >= 0:
                 seconds["Mixer.draw"] += ours_s
                 seconds["plain recipe"] += plain_s
         ours.send(None)
         plain.join()
+    print(f"--target {target}")
+    items = -(-items // TURN) * TURN
     for name, total in seconds.items():
         print(f"{name:<13} {items / total:6.0f} items/core-second  {1000 * total / items:.2f} ms")
     print(f"ratio         {seconds['plain recipe'] / seconds['Mixer.draw']:6.2f}")
@@ -138,5 +157,7 @@ if __name__ == "__main__":
     parser.add_argument("--items", type=int, default=300, help="items whose time is taken")
     parser.add_argument("--stream", type=int, default=10_000, help="items through the pipe")
     args = parser.parse_args()
-    compare(args.items)
-    args.stream and stream(args.stream)
+    for target in ("reverb", "decayed"):
+        compare(args.items, target)
+    if args.stream:
+        stream(args.stream)
