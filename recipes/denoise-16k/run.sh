@@ -1,6 +1,7 @@
 #!/bin/sh
 # Noise suppression at 16 kHz in 10 ms hops: a DMgTCM UNet of 1,995,211 parameters learns to map
-# noisy speech of -5 to 5 dB to its complex spectrum, 5 s items, eight hours on one GPU.
+# noisy speech of -5 to 5 dB to its complex spectrum, 5 s items; meant for eight hours on one GPU,
+# not run yet.
 # DATA=FOLDER: recordings in FOLDER/{train,valid}/{speech,noise,rir}; else everything is made up.
 # SMALL=1: a model of 125,917 parameters, half an hour on one slow CPU core.
 # SMOKE=1: a tiny model and short items, half a minute.
