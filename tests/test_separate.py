@@ -15,7 +15,7 @@ from sepcli import audio
 from sepcli.cli import main
 from sepcli.data.samples import Sample, open_sample_writer, read_samples
 from sepcli.engine import modelfile, separate
-from sepcli.engine.separate import Separator
+from sepcli.engine.separate import Average, Method, Separator
 from sepcli.engine.stems import default_model
 from sepcli.errors import SepcliError
 from sepcli.models import build
@@ -103,11 +103,57 @@ def test_resampling_inside_keeps_the_signal_in_place():
     np.testing.assert_allclose(total[:, 2000:-2000], tone[:, 2000:-2000], atol=1e-4)
 
 
-def test_a_model_that_is_not_causal_gets_the_whole_signal():
+def test_a_model_that_is_not_causal_gets_a_short_signal_at_once():
     x = noise(2, 3000)
     estimates = Separator(Halves()).separate(x, 16000)
     np.testing.assert_allclose(estimates["a"], x / 2, atol=1e-7)
     np.testing.assert_allclose(estimates["a"] + estimates["b"], x, atol=1e-7)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    length=st.integers(0, 20000),
+    segment_s=st.floats(0.001, 1),
+    overlap=st.floats(0, 0.9),
+    channels=st.integers(1, 6),
+    block_s=st.floats(0.01, 1),
+)
+def test_halves_of_any_length_and_channels_add_up_to_the_input(
+    length, segment_s, overlap, channels, block_s
+):
+    x = noise(channels, length)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(separate, "BLOCK_SECONDS", block_s)
+        parts = Separator(Halves(), method=Method(segment_s, overlap)).separate(x, 16000)
+    np.testing.assert_allclose(parts["a"] + parts["b"], x, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(parts["a"], x / 2, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("sample_rate", "channels"), [(16000, 1), (96000, 6), (44100, 3)])
+def test_in_segments_rate_length_and_channels_of_the_input_are_kept(sample_rate, channels):
+    t = np.arange(sample_rate) / sample_rate
+    x = np.stack([0.3 * np.sin(2 * np.pi * 100 * (c + 1) * t) for c in range(channels)])
+    x = x.astype(np.float32)
+    separator = Separator(Halves(), method=Method(0.2, 0.3))
+    parts = separator.separate(x, sample_rate)
+    assert parts["a"].shape == x.shape
+    inner = slice(sample_rate // 20, -sample_rate // 20)  # the resampler rings at the ends
+    np.testing.assert_allclose(parts["a"][:, inner], x[:, inner] / 2, rtol=0, atol=1e-4)
+
+
+class Middles(Halves):
+    """A stereo model of two sources: what both channels share, and what they do not."""
+
+    def forward(self, x):
+        middle = self.weight * (x + x.flip(1))
+        return torch.stack([middle, x - middle], 1)
+
+
+def test_a_stereo_model_takes_channels_two_by_two_and_a_last_one_twice():
+    x = noise(5, 3000)
+    middle = Separator(Middles()).separate(x, 16000)["a"]
+    pairs = [(x[0] + x[1]) / 2, (x[2] + x[3]) / 2, x[4]]
+    np.testing.assert_allclose(middle, np.stack(pairs)[[0, 0, 1, 1, 2]], rtol=0, atol=1e-6)
 
 
 def test_sources_add_up_to_the_mixture_when_the_model_was_trained_so(tmp_path):
@@ -123,9 +169,50 @@ def test_sources_add_up_to_the_mixture_when_the_model_was_trained_so(tmp_path):
         assert (np.abs(total - x).max() < 1e-6) == consistent
 
 
-def test_a_stereo_model_refuses_other_channels():
-    with pytest.raises(SepcliError, match="takes 2 channels but the audio has 3"):
-        Separator(Halves()).separate(noise(3, 100), 16000)
+def test_a_model_of_more_channels_refuses_other_numbers():
+    model = Halves()
+    model.channels = 4
+    with pytest.raises(SepcliError, match="takes 4 channels but the audio has 3"):
+        Separator(model).separate(noise(3, 100), 16000)
+
+
+class Only(Halves):
+    """A mono model that finds one source, `gain` times the mixture."""
+
+    channels = 1
+
+    def __init__(self, source, gain, causal=False):
+        super().__init__()
+        self.sources, self.gain, self.causal = (source,), gain, causal
+        self.hop, self.delay = 7, 20
+
+    def forward(self, x):
+        return self.gain * x[:, None] * (2 * self.weight)
+
+    def initial_state(self, batch):
+        return torch.zeros(batch, 1, self.delay)
+
+    def step(self, x, state):
+        x = torch.cat([state, x], -1)
+        return self.forward(x[..., : -self.delay]), x[..., -self.delay :]
+
+
+@pytest.mark.parametrize("sample_rate", [16000, 22050])
+def test_an_average_is_the_mean_over_the_models_that_find_a_source(sample_rate):
+    separators = [
+        Separator(Only("a", 1.0), method=Method(0.05, 0.2)),
+        Separator(Halves(), method=Method(0.3, 0.5)),
+        Separator(Only("c", 3.0, causal=True)),
+        Separator(Only("a", 0.0, causal=True)),
+    ]
+    x = noise(2, 30000)
+    alone = [each.separate(x, sample_rate) for each in separators]
+    together = Average(separators).separate(x, sample_rate)
+    assert list(together) == ["a", "b", "c"]
+    expected = (alone[0]["a"] + alone[1]["a"] + alone[3]["a"]) / 3
+    np.testing.assert_allclose(together["a"], expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(together["b"], alone[1]["b"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(together["c"], alone[2]["c"], rtol=0, atol=1e-6)
 
 
 def test_audio_without_a_channel_axis_is_refused(separator):

@@ -1,10 +1,14 @@
 """Run a model over audio of any length, sample rate and number of channels, block by block."""
 
+import itertools
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
 from sepcli.audio import Resampler
 from sepcli.engine.modelfile import load_model
+from sepcli.engine.segments import grid, in_segments
 from sepcli.engine.stream import Stream, TorchRunner
 from sepcli.errors import SepcliError
 
@@ -28,13 +32,21 @@ def pick_device(name):
     return device
 
 
-class Separator:
-    """A model ready to separate audio: `load("denoise").separate(audio, 44100)["speech"]`."""
+@dataclass(frozen=True)
+class Method:
+    """How models are run.
 
-    def __init__(self, model, card=None):
-        self.model, self.card = model, card
-        self.sources, self.sample_rate = model.sources, model.sample_rate
-        self.consistent = card.consistent if card else False  # as it was trained
+    segment_s, overlap: models that need what comes later are run on segments of so many seconds,
+        which share that part with the one before; see `engine.segments`. Longer ones take more
+        memory.
+    """
+
+    segment_s: float = 30.0
+    overlap: float = 0.1
+
+
+class Separates:
+    """What separates audio block by block: it has `sources` and `blocks`, as `Separator` does."""
 
     def separate(self, audio, sample_rate):
         """Separate audio (C, T) float32 at any rate; return {source: (C, T)} at the same rate."""
@@ -47,6 +59,15 @@ class Separator:
         parts = [nothing, *self.blocks(blocks, sample_rate, audio.shape[0])]
         return dict(zip(self.sources, np.concatenate(parts, -1), strict=True))
 
+
+class Separator(Separates):
+    """A model ready to separate audio: `load("denoise").separate(audio, 44100)["speech"]`."""
+
+    def __init__(self, model, card=None, method=None):
+        self.model, self.card, self.method = model, card, method or Method()
+        self.sources, self.sample_rate = model.sources, model.sample_rate
+        self.consistent = card.consistent if card else False  # as it was trained
+
     def stream(self, sample_rate, channels=1, **choices):
         """A `Stream(**choices)` to push live audio (C, n) into, at the model's own rate only."""
         if sample_rate != self.sample_rate:
@@ -56,15 +77,16 @@ class Separator:
     def blocks(self, blocks, sample_rate, channels):
         """Separate an iterable of blocks (C, n) into blocks (S, C, m); in all, as many samples out.
 
-        Memory does not grow with the length for a causal model; one that is not causal needs the
-        whole signal and yields once. Raises SepcliError when the model takes other channels.
+        Memory does not grow with the length. A mono model takes every channel by itself, a stereo
+        model every two of them, and a channel that is left over as both of its channels. Raises
+        SepcliError when the model takes yet another number of channels.
         """
-        if self.model.channels not in (1, channels):
+        if self.model.channels not in (1, 2, channels):
             raise SepcliError(
                 f"the model takes {self.model.channels} channels but the audio has {channels}; "
                 "convert it first"
             )
-        run = self._causal if getattr(self.model, "causal", True) else self._whole
+        run = self._causal if getattr(self.model, "causal", True) else self._in_segments
         if sample_rate == self.sample_rate:
             yield from run(blocks, channels)
         else:
@@ -96,7 +118,7 @@ class Separator:
     def _causal(self, blocks, channels):
         """Stream blocks (C, n) at the model's rate through `step`, and take out the lag."""
         model = self.model
-        state = model.initial_state(channels if model.channels == 1 else 1)
+        state = model.initial_state(-(-channels // model.channels))
         pending = heard = np.zeros((channels, 0), np.float32)  # not yet separated; not yet given
         drop, owed = model.delay, 0  # samples to take out at the start, and still to give
         for block, real in self._flushed(blocks, channels):
@@ -107,7 +129,7 @@ class Separator:
             if ready:
                 y, state = model.step(self._batch(pending[:, :ready]), state)
                 pending = pending[:, ready:]
-                y = self._unbatch(y)[..., drop:][..., :owed]
+                y = self._unbatch(y, channels)[..., drop:][..., :owed]
                 drop = max(0, drop - ready)
                 owed -= y.shape[-1]
                 yield self._add_up(y, heard[:, : y.shape[-1]])
@@ -122,26 +144,78 @@ class Separator:
         tail = self.model.delay + -(total + self.model.delay) % self.model.hop
         yield np.zeros((channels, tail), np.float32), 0
 
+    def _in_segments(self, blocks, channels):
+        """Run a model that is not causal on blocks (C, n) at its rate."""
+        length = max(1, round(self.method.segment_s * self.sample_rate))
+        stft = getattr(self.model, "stft", None)
+        geometry = grid(length, self.method.overlap, stft.hop if stft else 1)
+        return in_segments(self._segment, blocks, geometry)
+
     @torch.inference_mode()
-    def _whole(self, blocks, channels):
-        whole = np.concatenate([np.zeros((channels, 0), np.float32), *blocks], 1)
-        if whole.shape[1]:
-            yield self._add_up(self._unbatch(self.model(self._batch(whole))), whole)
+    def _segment(self, audio, start):
+        y = self._unbatch(self.model(self._batch(audio)), len(audio))
+        return self._add_up(y, audio)
 
     def _add_up(self, y, mixture):
         """Share what the estimates (S, C, T) lack of the mixture (C, T), if trained so."""
         return y + (mixture - y.sum(0)) / len(y) if self.consistent else y
 
     def _batch(self, audio):
-        """Audio (C, T) as the model's batch: a mono model takes every channel as an item."""
-        x = torch.from_numpy(np.ascontiguousarray(audio))
+        """Audio (C, T) as a batch (B, C', T) of the model's C' channels; see `blocks`."""
+        missing = -len(audio) % self.model.channels
+        x = torch.from_numpy(np.concatenate([audio, *[audio[-1:]] * missing]))
         device = next(self.model.parameters()).device
-        return x.reshape(-1, self.model.channels, x.shape[1]).to(device)  # (C, 1, T) or (1, C, T)
+        return x.reshape(-1, self.model.channels, x.shape[1]).to(device)  # (B, C', T)
 
-    def _unbatch(self, y):
-        """The model's output (B, S, C', T) as (S, C, T)."""
-        B, S, C, T = y.shape
-        return y.transpose(0, 1).reshape(S, B * C, T).cpu().numpy()  # (S, C, T)
+    def _unbatch(self, y, channels):
+        """The model's output (B, S, C', T) as (S, C, T); that of a repeated channel is averaged."""
+        B, S, M, T = y.shape
+        y = y.transpose(0, 1).reshape(S, B * M, T)  # (S, B*C', T)
+        if channels < B * M:
+            y = torch.cat([y[:, : channels - 1], y[:, channels - 1 :].mean(1, keepdim=True)], 1)
+        return y.cpu().numpy()  # (S, C, T)
+
+
+class Average(Separates):
+    """Several separators as one: a source is the mean of those that find it, all weighing the same.
+
+    `sources` are those of all models, in the order in which they first appear.
+    """
+
+    def __init__(self, separators):
+        self.separators = list(separators)
+        self.sources = tuple(dict.fromkeys(s for each in separators for s in each.sources))
+
+    def blocks(self, blocks, sample_rate, channels):
+        """As `Separator.blocks`: models whose blocks end elsewhere wait for each other."""
+        feeds = itertools.tee(blocks, len(self.separators))
+        flows = [
+            each.blocks(feed, sample_rate, channels)
+            for each, feed in zip(self.separators, feeds, strict=True)
+        ]
+        waiting = [  # what came out of each model and not yet of all
+            np.zeros((len(each.sources), channels, 0), np.float32) for each in self.separators
+        ]
+        for block in flows[0]:
+            waiting[0] = np.concatenate([waiting[0], block], -1)
+            for i, flow in enumerate(flows[1:], 1):
+                while waiting[i].shape[-1] < waiting[0].shape[-1]:
+                    waiting[i] = np.concatenate([waiting[i], next(flow)], -1)
+            ready = waiting[0].shape[-1]
+            yield self._mean([each[..., :ready] for each in waiting])
+            waiting = [each[..., ready:] for each in waiting]
+
+    def _mean(self, estimates):
+        """The sources (S, C, n) of each model's (S', C, n)."""
+        mean = []
+        for source in self.sources:
+            found = [
+                y[each.sources.index(source)]
+                for each, y in zip(self.separators, estimates, strict=True)
+                if source in each.sources
+            ]
+            mean.append(sum(found) / len(found))
+        return np.stack(mean)
 
 
 def block_frames(sample_rate):
@@ -149,7 +223,13 @@ def block_frames(sample_rate):
     return max(1, int(BLOCK_SECONDS * sample_rate))
 
 
-def load(name, device="cpu"):
-    """Load the model `name` (shipped, a model file, or a run folder), ready to separate audio."""
+def load(name, device="cpu", method=None):
+    """Load the model `name` (shipped, a model file, or a run folder), ready to separate audio.
+
+    A list of names gives the `Average` of the models.
+    """
+    if isinstance(name, list | tuple):
+        loaded = [load(each, device, method) for each in name]
+        return loaded[0] if len(loaded) == 1 else Average(loaded)
     model, card = load_model(name, pick_device(device))
-    return Separator(model, card)
+    return Separator(model, card, method)
