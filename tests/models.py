@@ -2,7 +2,7 @@
 
 import torch
 
-TINY = [  # name, settings; every model in MODELS is here at least once
+TINY = [  # name, settings; every causal model in MODELS is here at least once
     (
         "conv_tasnet",
         {"filters": 16, "bottleneck": 8, "hidden": 12, "skip": 8, "blocks": 3, "repeats": 2},
@@ -63,6 +63,26 @@ TINY = [  # name, settings; every model in MODELS is here at least once
         },
     ),
 ]
+
+OFFLINE = [  # likewise, models that need the whole signal
+    ("open_unmix", {"window": 128, "hop": 32, "hidden": 8, "layers": 2}),
+    (
+        "open_unmix",
+        {
+            "sources": ("drums", "bass", "vocals"),
+            "residual": False,
+            "channels": 1,
+            "window": 64,
+            "hop": 32,
+            "hidden": 6,
+            "layers": 1,
+            "bidirectional": False,
+            "mask": False,
+        },
+    ),
+    ("open_unmix", {"window": 64, "hop": 16, "hidden": 5, "layers": 0, "bandwidth_hz": 4000.0}),
+]
+EVERY = TINY + OFFLINE
 
 
 def randomise(model):

@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 from sepcli.engine import modelfile
 from sepcli.errors import SepcliError
 from sepcli.models import build
-from tests.models import TINY, randomise
+from tests.models import EVERY, TINY, randomise
 
 
 def save(path, name="conv_tasnet", settings=TINY[0][1], card=None):
@@ -18,7 +18,7 @@ def save(path, name="conv_tasnet", settings=TINY[0][1], card=None):
     return model
 
 
-@pytest.mark.parametrize(("name", "settings"), TINY)
+@pytest.mark.parametrize(("name", "settings"), EVERY)
 def test_a_saved_model_answers_as_before(tmp_path, name, settings):
     path = tmp_path / "net.safetensors"
     model = save(path, name, settings)

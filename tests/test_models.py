@@ -5,7 +5,7 @@ import torch
 
 from sepcli.errors import SepcliError
 from sepcli.models import MODELS, build, model_class
-from tests.models import TINY, randomise
+from tests.models import EVERY, TINY, randomise
 
 
 def stream(model, x, chunks):
@@ -23,10 +23,10 @@ def stream(model, x, chunks):
 
 
 def test_every_model_has_a_tiny_form():
-    assert {name for name, _ in TINY} == set(MODELS)
+    assert {name for name, _ in EVERY} == set(MODELS)
 
 
-@pytest.mark.parametrize(("name", "settings"), TINY)
+@pytest.mark.parametrize(("name", "settings"), EVERY)
 @pytest.mark.parametrize("length", [1, 100, 1601])
 def test_output_has_a_source_axis_and_the_length_of_the_input(name, settings, length):
     model = build(name, **settings).eval()
@@ -35,7 +35,7 @@ def test_output_has_a_source_axis_and_the_length_of_the_input(name, settings, le
     assert torch.isfinite(y).all()
 
 
-@pytest.mark.parametrize(("name", "settings"), TINY)
+@pytest.mark.parametrize(("name", "settings"), EVERY)
 def test_every_parameter_gets_a_gradient(name, settings):
     model = build(name, **settings)
     model(torch.randn(2, model.channels, 2000)).square().sum().backward()
@@ -76,7 +76,7 @@ def test_no_output_depends_on_input_beyond_the_latency(name, settings):
     assert difference[2000:].max() > 0
 
 
-@pytest.mark.parametrize(("name", "settings"), TINY)
+@pytest.mark.parametrize(("name", "settings"), EVERY)
 def test_a_wrong_number_of_channels_is_refused(name, settings):
     model = build(name, **settings)
     with pytest.raises(ValueError, match="expected"):

@@ -50,7 +50,7 @@ def first_output_seconds(path):
 def main():
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        for name in sorted(MODELS):
+        for name in sorted(set(MODELS) - {"open_unmix"}):  # not causal
             path = Path(folder, f"{name}.safetensors")
             save(path, name, {}, build(name).state_dict(), {})
             torch_start = min(first_output_seconds(path) for _ in range(3))

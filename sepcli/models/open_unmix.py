@@ -1,0 +1,119 @@
+"""Open-Unmix: recurrent networks over magnitude spectrograms, one for each source of a song.
+
+Stöter et al., "Open-Unmix - A Reference Implementation for Music Source Separation", JOSS 2019.
+The parameters are named as in the authors' package, whose checkpoints fit (see
+`sepcli.engine.openunmix_files`).
+B batch, S sources, C channels, T samples, N frames, F frequencies.
+"""
+
+import torch
+from torch import nn
+
+from sepcli.nn.spectral import CentredStft, OfflineSpectralModel, with_phase
+
+DROPOUT = 0.4  # between LSTM layers
+
+
+def bins_up_to(bandwidth_hz, sample_rate, window):
+    """How many of the STFT's frequencies are not above `bandwidth_hz`."""
+    return min(window // 2, int(bandwidth_hz * window / sample_rate)) + 1
+
+
+class Network(nn.Module):
+    """The network of one source: magnitudes (B, C, F, N) of the mixture to those of the source.
+
+    bins: frequencies of input and output.  kept: how many of them the network reads.
+    The other settings are those of `OpenUnmix`.
+    """
+
+    def __init__(self, bins, kept, channels, hidden, layers, bidirectional, mask):
+        super().__init__()
+        self.bins, self.kept, self.mask = bins, kept, mask
+        self.fc1 = nn.Linear(kept * channels, hidden, bias=False)
+        self.bn1 = nn.BatchNorm1d(hidden)
+        if layers:
+            self.lstm = nn.LSTM(
+                hidden,
+                hidden // 2 if bidirectional else hidden,
+                num_layers=layers,
+                bidirectional=bidirectional,
+                dropout=DROPOUT if layers > 1 else 0.0,
+            )
+        self.fc2 = nn.Linear(2 * hidden if layers else hidden, hidden, bias=False)
+        self.bn2 = nn.BatchNorm1d(hidden)
+        self.fc3 = nn.Linear(hidden, bins * channels, bias=False)
+        self.bn3 = nn.BatchNorm1d(bins * channels)
+        self.input_mean = nn.Parameter(torch.zeros(kept))  # minus the mean
+        self.input_scale = nn.Parameter(torch.ones(kept))  # 1 / the standard deviation
+        self.output_scale = nn.Parameter(torch.ones(bins))
+        self.output_mean = nn.Parameter(torch.ones(bins))
+
+    def forward(self, mixture):
+        x = mixture.permute(3, 0, 1, 2)  # (N, B, C, F)
+        N, B, C, _ = x.shape
+        x = (x[..., : self.kept] + self.input_mean) * self.input_scale
+        x = self.bn1(self.fc1(x.reshape(N * B, -1))).tanh()  # (N*B, hidden)
+        if hasattr(self, "lstm"):
+            x = torch.cat([x, self.lstm(x.reshape(N, B, -1))[0].reshape(N * B, -1)], 1)
+        x = self.bn2(self.fc2(x)).relu()
+        x = self.bn3(self.fc3(x)).reshape(N, B, C, self.bins)
+        x = (x * self.output_scale + self.output_mean).relu().permute(1, 2, 3, 0)  # (B, C, F, N)
+        return x * mixture if self.mask else x
+
+
+class OpenUnmix(OfflineSpectralModel):
+    """Open-Unmix separator; (B, C, T) to (B, S, C, T), not causal.
+
+    The network of one source has 8,893,348 parameters with the defaults, which are those of the
+    published `umx` and `umxhq`, and 28,257,188 with `hidden` 1024, as in `umxl`.
+
+    sources: names. Each has a network of its own, except the last with `residual`, which is the
+        rest of the mixture.
+    window, hop: samples of the STFT.  bandwidth_hz: highest frequency that the networks read.
+    hidden: features inside.  layers: of the LSTM, 0 for none.  bidirectional: whether the LSTM
+        reads backwards, too, each direction with half the features.
+    mask: whether the output multiplies the mixture's magnitudes instead of being them.
+    """
+
+    def __init__(
+        self,
+        *,
+        sources=("vocals", "accompaniment"),
+        residual=True,
+        sample_rate=44100,
+        channels=2,
+        window=4096,
+        hop=1024,
+        bandwidth_hz=16000.0,
+        hidden=512,
+        layers=3,
+        bidirectional=True,
+        mask=True,
+    ):
+        super().__init__()
+        if len(sources) <= residual:
+            raise ValueError("residual needs a source beside the rest of the mixture")
+        if bidirectional and layers and hidden % 2:
+            raise ValueError(f"hidden must be even for both directions, not {hidden}")
+        self.sources, self.residual = tuple(sources), residual
+        self.sample_rate, self.channels = sample_rate, channels
+        self.stft = CentredStft(window, hop)
+        kept = bins_up_to(bandwidth_hz, sample_rate, window)
+        estimated = self.sources[: len(self.sources) - residual]
+        self.networks = nn.ModuleDict(
+            {
+                name: Network(window // 2 + 1, kept, channels, hidden, layers, bidirectional, mask)
+                for name in estimated
+            }
+        )
+
+    def magnitudes(self, magnitude):
+        """What the networks make of magnitudes (B, C, F, N): (B, S, C, F, N), without the rest."""
+        return torch.stack([network(magnitude) for network in self.networks.values()], 1)
+
+    def spectra(self, spectrum):
+        """The spectra (B, S, C, F, N) of the sources in the mixture's (B, C, F, N), complex."""
+        estimates = with_phase(self.magnitudes(spectrum.abs()), spectrum[:, None])
+        if not self.residual:
+            return estimates
+        return torch.cat([estimates, spectrum[:, None] - estimates.sum(1, keepdim=True)], 1)

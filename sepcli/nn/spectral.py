@@ -1,0 +1,72 @@
+"""What spectral models that are not causal share: a centred STFT, and what acts in it."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+SMALLEST = 1e-12  # magnitude of a bin that has no phase
+
+
+class CentredStft(nn.Module):
+    """Short-time Fourier transform (..., T) to complex (..., F, N) and back, F = window/2 + 1.
+
+    Frame n is centred at sample n * hop, N = 1 + T // hop, the ends are reflected, and the window
+    is a periodic Hann window: what `torch.stft` does unless told otherwise.
+    """
+
+    def __init__(self, window, hop):
+        super().__init__()
+        if not 1 <= hop <= window // 2:
+            raise ValueError(f"a Hann window needs window >= 2 * hop, not {window} and {hop}")
+        self.hop = hop
+        self.register_buffer("window", torch.hann_window(window), persistent=False)
+
+    @property
+    def size(self):
+        """Samples of the window."""
+        return len(self.window)
+
+    def analyse(self, x):
+        """The spectrum (..., F, N) of samples (..., T) (zeros follow too few to reflect)."""
+        T = x.shape[-1]
+        x = F.pad(x, (0, max(0, self.size // 2 + 1 - T)))
+        flat = x.reshape(-1, x.shape[-1])  # (B*C, T)
+        spectrum = torch.stft(flat, self.size, self.hop, window=self.window, return_complex=True)
+        return spectrum.reshape(*x.shape[:-1], *spectrum.shape[-2:])  # (B, C, F, N)
+
+    def synthesise(self, spectrum, length):
+        """The samples (..., length) of a spectrum (..., F, N)."""
+        flat = spectrum.reshape(-1, *spectrum.shape[-2:])  # (B*S*C, F, N)
+        x = torch.istft(flat, self.size, self.hop, window=self.window, length=length)
+        return x.reshape(*spectrum.shape[:-2], length)
+
+
+class OfflineSpectralModel(nn.Module):
+    """A separator between a centred STFT and its inverse that needs the whole signal.
+
+    A subclass sets `sample_rate` (Hz), `sources` (names), `channels` and `stft`, and has
+    `spectra(spectrum)`: the mixture's spectrum (B, C, F, N) gives those of the sources,
+    (B, S, C, F, N), complex. Wiener filters and Griffin-Lim act between that and the synthesis.
+    """
+
+    causal = False
+
+    @property
+    def hop(self):
+        """Samples from one frame to the next."""
+        return self.stft.hop
+
+    def forward(self, x):
+        """Separate whole signals (B, C, T), any T >= 1, into (B, S, C, T)."""
+        if x.ndim != 3 or x.shape[1] != self.channels:
+            raise ValueError(f"expected (batch, {self.channels}, samples), got {tuple(x.shape)}")
+        return self.stft.synthesise(self.spectra(self.stft.analyse(x)), x.shape[-1])
+
+    def spectra(self, spectrum):
+        """The spectra (B, S, C, F, N) of the sources in the mixture's (B, C, F, N), complex."""
+        raise NotImplementedError
+
+
+def with_phase(magnitude, spectrum):
+    """`magnitude`, (..., F, N), with the phase of the complex `spectrum`; 0 where that is 0."""
+    return magnitude * (spectrum / spectrum.abs().clamp(min=SMALLEST))
