@@ -62,6 +62,14 @@ TINY = [  # name, settings; every causal model in MODELS is here at least once
             "compression": 0.3,
         },
     ),
+    (
+        "tcn_max78000",
+        {"filters": 12, "kernel": 20, "width": 8, "hidden": 6, "dilations": (1, 4)},
+    ),
+    (
+        "tcn_max78000",
+        {"transform": "stft", "kernel": 64, "width": 8, "hidden": 6, "dilations": (2, 1, 8)},
+    ),
 ]
 
 OFFLINE = [  # likewise, models that need the whole signal

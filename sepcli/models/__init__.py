@@ -9,6 +9,7 @@ MODELS = {
     "dmgtcm_unet": "sepcli.models.dmgtcm_unet:DmgtcmUnet",
     "open_unmix": "sepcli.models.open_unmix:OpenUnmix",
     "spectral_tasnet": "sepcli.models.spectral_tasnet:SpectralTasNet",
+    "tcn_max78000": "sepcli.models.tcn_max78000:TcnMax78000",
 }
 
 

@@ -1,0 +1,171 @@
+"""The chip's model: its integers against the simulator, and what the host adds."""
+
+import numpy as np
+import pytest
+import torch
+
+from sepcli.engine import export as exporting
+from sepcli.engine.modelfile import load_model, save
+from sepcli.models import build
+from sepcli.models.tcn_max78000 import to_integers
+from sepcli.nn.chip import run
+
+DILATIONS = (1, 8, 2)
+SCALES = {
+    "features": 5,
+    "stream": 4,
+    "hidden": [5, 4, 5],
+    "logits": 4,
+    "weights": [8, 7, 8, 7, 7, 8, 6, 7],
+}
+SETTINGS = {"kernel": 32, "width": 8, "hidden": 12, "dilations": DILATIONS, "scales": SCALES}
+FORMS = [{"transform": "stft", **SETTINGS}, {"transform": "learned", "filters": 12, **SETTINGS}]
+
+
+def quantised(seed=0, **settings):
+    torch.manual_seed(seed)
+    model = build("tcn_max78000", **{**FORMS[0], **settings}).eval()
+    with torch.no_grad():
+        for parameter in model.tcn.parameters():
+            parameter.mul_(3)  # so that everything is clipped now and then
+    return model
+
+
+def windows(network, features, frames):
+    """The network's outputs (C', N) of a stream (C, N), by windows of `frames` outputs each."""
+    rng = np.random.default_rng(0)
+    past = network.context - network.dummies
+    x = np.pad(features, ((0, 0), (past, 0)))  # zeros before the first frame
+    out = []
+    for at in range(0, features.shape[1], frames):
+        window = x[:, at : at + past + frames]
+        dummies = rng.integers(-128, 128, (len(x), network.dummies))
+        out.append(run(network, np.concatenate([window, dummies], 1)))
+    return np.concatenate(out, 1)
+
+
+@pytest.mark.parametrize("frames", [1, 10, 60])
+@pytest.mark.parametrize(("width", "hidden"), [(8, 12), (64, 104)])
+def test_the_stream_in_torch_is_the_chips_windows_in_every_value(width, hidden, frames):
+    model = quantised(width=width, hidden=hidden)
+    features = np.random.default_rng(1).integers(0, 128, (16, 60))
+    with torch.no_grad():
+        stored = torch.from_numpy(features).float()[None]
+        logits, _ = model.tcn.step_stored(stored, model.tcn.initial_state())
+    expected = windows(model.network(), features, frames)
+    assert 0.01 < np.mean(abs(expected.astype(int)) > 126) < 0.9  # it does saturate
+    np.testing.assert_array_equal(logits[0].numpy(), expected)
+
+
+@pytest.mark.parametrize("settings", FORMS)
+@pytest.mark.parametrize("hops", [1, 3])
+def test_streaming_a_quantised_model_equals_offline(settings, hops):
+    model = quantised(**settings).double()
+    x = torch.randn(2, 1, 30 * model.hop, dtype=torch.float64)
+    state, out = model.initial_state(2), []
+    with torch.no_grad():
+        for chunk in x.split(hops * model.hop, -1):
+            y, state = model.step(chunk, state)
+            out.append(y)
+        whole = model.step(x, model.initial_state(2))[0]
+    torch.testing.assert_close(torch.cat(out, -1), whole, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("settings", FORMS)
+def test_a_quantised_model_is_an_ordinary_model_file(settings, tmp_path):
+    model = quantised(**settings)
+    path = tmp_path / "chip.safetensors"
+    save(path, "tcn_max78000", settings, model.state_dict(), {})
+    loaded, _ = load_model(path)
+    x = 0.1 * torch.randn(1, 1, 2000)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x), model(x), rtol=0, atol=0)
+    for ours, theirs in zip(model.network().layers, loaded.network().layers, strict=True):
+        assert (ours.name, ours.output_shift) == (theirs.name, theirs.output_shift)
+        np.testing.assert_array_equal(ours.weight, theirs.weight)
+
+
+def test_a_quantised_model_has_a_graph(tmp_path):
+    path = tmp_path / "chip.safetensors"
+    save(path, "tcn_max78000", FORMS[0], quantised().state_dict(), {})
+    assert exporting.export(path, tmp_path / "chip.onnx")["max_difference"] < 1e-5
+
+
+def test_coarse_integers_are_near_the_floating_point():
+    fine = build("tcn_max78000", **{**FORMS[0], "scales": None}).eval()
+    model = build("tcn_max78000", **FORMS[0]).eval()
+    model.load_state_dict(fine.state_dict())
+    x = 0.1 * torch.randn(1, 1, 4000)
+    with torch.no_grad():
+        ours, theirs = model(x), fine(x)
+    error = (ours - theirs).square().mean() / theirs.square().mean()
+    assert 1e-9 < error < 1e-2
+
+
+def test_integers_pass_the_gradient_where_they_are_not_clipped():
+    x = torch.tensor([-9.0, -0.3, 0.4, 9.0], requires_grad=True)
+    y = to_integers(x, 4)
+    y.sum().backward()
+    assert y.tolist() == [-128, -5, 6, 127]
+    assert x.grad.tolist() == [0, 16, 16, 0]
+
+
+def test_training_a_quantised_model_moves_every_weight():
+    model = quantised().train()
+    model(0.1 * torch.randn(2, 1, 2000)).square().sum().backward()
+    assert all(parameter.grad.any() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("hidden", "weights"), [(64, 126_976), (96, 184_320), (104, 198_656)])
+def test_the_chip_holds_as_many_weights_as_planned(hidden, weights):
+    model = build("tcn_max78000", hidden=hidden)
+    assert sum(conv.weight.numel() for conv in model.tcn.convolutions()) == weights
+
+
+def test_the_sources_of_a_fourier_transform_add_up_to_the_mixture():
+    model = quantised()
+    x = 0.1 * torch.randn(1, 1, 1000)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x).sum(1), x, rtol=0, atol=1e-6)
+
+
+def test_silence_is_zero_in_all_features_but_the_constant():
+    model = quantised()
+    frames, _ = model.bank.analyse(torch.zeros(1, 160), torch.zeros(1, 16))
+    features = model.bank.features(frames, 0.3)
+    assert (features[:, 0] == 1).all()
+    assert not features[:, 1:].any()
+
+
+def test_perfect_reconstruction_survives_masks_of_one():
+    model = build("tcn_max78000", sources=("speech",), init="pr").eval()
+    with torch.no_grad():
+        model.tcn.mask.weight.zero_()  # masks of one half
+        x = 0.1 * torch.randn(1, 1, 1000)
+        torch.testing.assert_close(2 * model(x)[:, 0], x, rtol=0, atol=1e-6)
+
+
+def test_latency_and_receptive_field_are_those_of_the_transform():
+    learned, fourier = build("tcn_max78000"), build("tcn_max78000", transform="stft")
+    assert (learned.latency, learned.receptive_field) == (32, 254 * 16 + 32)
+    assert (fourier.latency, fourier.receptive_field) == (256, 254 * 128 + 256)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"transform": "wavelet"}, "unknown transform 'wavelet'"),
+        ({"init": "pr", "transform": "stft"}, "unknown init 'pr'"),
+        ({"transform": "stft", "sources": ("a", "b", "c")}, "stft has one mask"),
+        ({"scales": SCALES}, "one of `hidden` per block"),
+        ({**FORMS[0], "scales": {**SCALES, "stream": -12}}, "output shift -18"),
+    ],
+)
+def test_impossible_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        build("tcn_max78000", **settings)
+
+
+def test_a_network_in_floating_point_is_none_for_the_chip():
+    with pytest.raises(ValueError, match="not quantised"):
+        build("tcn_max78000").network()
