@@ -342,7 +342,10 @@ def test_a_diverging_run_keeps_its_last_good_checkpoint(folder):
         ("trian.steps=8", "unknown setting trian; did you mean train?"),
         ("train.steps=few", "train.steps must be a whole number, not 'few'"),
         ("train.loss={sdr: 1}", "unknown loss 'sdr'; choose from"),
-        ("data.valid=", "data.valid.kind is missing; choose from mixtures, speakers, stems, toy"),
+        (
+            "data.valid=",
+            "data.valid.kind is missing; choose from mixtures, speakers, spectrograms, stems, toy",
+        ),
         ("data.test.kind=toy", "unknown setting data.test; known: train, valid"),
         ("data.valid.items=0", "data.valid.items must be at least 1, not 0"),
         ("data.train={kind: mixtures, speech: nowhere/}", "data.train: nowhere"),

@@ -149,7 +149,7 @@ class StemMixer:
             parts.append(self._changed(signal, drawn))
             gains.append(gain * float(level.multiplier(gain_db)))
             sources[name] = record | {_KEYS.get(k, k): value for k, value in drawn.items()}
-        parts, mix, limit = add(parts, gains, spec.peak)
+        parts, mix, limit = self._add(parts, gains)
         for name, gain in zip(self.names, gains, strict=True):
             sources[name]["factor"] = gain * limit
         record = {
@@ -161,6 +161,10 @@ class StemMixer:
             "sources": sources,
         }
         return Mixture(mix, dict(zip(self.names, parts, strict=True)), record, spec.sample_rate)
+
+    def _add(self, parts, gains):
+        """As `mixtures.add`: the parts and their sum, and the factor that all were limited by."""
+        return add(parts, gains, self.spec.peak)
 
     def _drawn(self, generator, stem, duration_s):
         """{augmentation: what was drawn} for one stem, of those that change a signal."""
@@ -190,7 +194,7 @@ class StemMixer:
         speed = 2 ** (drawn["pitch"] / 12) * drawn["stretch"]
         rate = round(spec.sample_rate / speed)  # played faster than it was sampled
         wanted_s = samples / rate
-        length_s = min(np.divide(*self._header(p)) for paths in song.stems.values() for p in paths)
+        length_s = self._seconds(song)
         start_s = place * max(0.0, length_s - wanted_s)
         signal = np.zeros((1 if spec.downmix else 2, samples), np.float32)
         pieces = []
@@ -209,6 +213,10 @@ class StemMixer:
         """A song: a source by weight, then one of its songs."""
         songs = self._songs[int(np.searchsorted(self._edges[:-1], rng.random(), side="right"))]
         return songs[int(rng.random() * len(songs))]
+
+    def _seconds(self, song):
+        """How long all stems of a song go on."""
+        return min(np.divide(*self._header(p)) for paths in song.stems.values() for p in paths)
 
     def _header(self, path):
         if path not in self._headers:

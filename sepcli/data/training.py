@@ -17,12 +17,15 @@ from sepcli.errors import SepcliError
 
 # kind -> (settings, source built from the settings); a source has draw(seed, index), which returns
 # an object with `mix` (C, T) and `refs`, {name: (C, T)}, and, if it makes them, `enroll` (C, T').
+# Those of spectrograms are complex, (C, F, N) in place of (C, T).
 KINDS = {
     "mixtures": ("sepcli.data.mixtures:MixtureSpec", "sepcli.data.mixtures:Mixer"),
     "speakers": ("sepcli.data.speakers:SpeakerSpec", "sepcli.data.speakers:SpeakerMixer"),
+    "spectrograms": ("sepcli.data.spectra:SpectraSpec", "sepcli.data.spectra:SpectraMixer"),
     "stems": ("sepcli.data.stems:StemSpec", "sepcli.data.stems:StemMixer"),
     "toy": ("sepcli.data.toy:ToySpec", "sepcli.data.toy:Toy"),
 }
+RESERVED = ("sample_rate", "enroll", "window", "hop")  # the model's
 
 
 def resolve(settings, *, section, items, seed):
@@ -40,15 +43,15 @@ def resolve(settings, *, section, items, seed):
     for key in ("items", "seed"):
         if type(common[key]) is not int or common[key] < 0:
             raise SepcliError(f"{section}.{key} must be a whole number, 0 or more")
-    reserved = ("sample_rate", "enroll")  # the model's
-    own = config.check_keys(spec, own, section=section, reserved=reserved)
-    return common | config.defaults(spec, reserved=reserved) | own
+    own = config.check_keys(spec, own, section=section, reserved=RESERVED)
+    return common | config.defaults(spec, reserved=RESERVED) | own
 
 
-def build(resolved, *, section, sample_rate, sources, enroll=False):
+def build(resolved, *, section, sample_rate, sources, enroll=False, stft=None):
     """The data set of a section that `resolve` returned, with refs in the order of `sources`.
 
     enroll: whether items have an enrolment, another utterance of the target, as a third tensor.
+    stft: (window, hop) of a model that takes spectrograms as well as sound.
     Raises SepcliError for settings that make no sense, and for folders without audio.
     """
     spec, source = _classes(resolved["kind"], section)
@@ -57,6 +60,10 @@ def build(resolved, *, section, sample_rate, sources, enroll=False):
         if "enroll" not in inspect.signature(spec).parameters:
             raise SepcliError(f"{section}.kind {resolved['kind']} has no enrolments; use speakers")
         own["enroll"] = True
+    if resolved["kind"] == "spectrograms":
+        if stft is None:
+            raise SepcliError(f"{section}.kind spectrograms: the model takes sound; use stems")
+        own["window"], own["hop"] = stft
     try:
         drawn = source(spec(sample_rate=sample_rate, **own))
     except (SepcliError, TypeError) as error:
@@ -67,7 +74,8 @@ def build(resolved, *, section, sample_rate, sources, enroll=False):
 class Items(Dataset):
     """Numbered training examples: item i is (mix (C, T), refs (S, C, T)), float32 tensors.
 
-    Where the source makes enrolments, (mix, refs, enroll (C, T')).
+    Where the source makes enrolments, (mix, refs, enroll (C, T')). Spectrograms are complex64,
+    (C, F, N) and (S, C, F, N).
     source: has draw(seed, index). sources: names of the refs, in the order of the result.
     items: how many different ones there are; 0 means endless.
     An item that cannot be made is its SepcliError instead: raised in a worker process, its one
@@ -86,7 +94,7 @@ class Items(Dataset):
             return error
         enroll = getattr(drawn, "enroll", None)
         signals = (drawn.mix, refs) if enroll is None else (drawn.mix, refs, enroll)
-        return tuple(torch.from_numpy(np.asarray(x, dtype=np.float32)) for x in signals)
+        return tuple(map(_tensor, signals))
 
     def _ref(self, refs, name):
         if name not in refs:
@@ -146,6 +154,11 @@ def _loader(data, order, workers):
         worker_init_fn=_leave_signals_to_the_parent,
         generator=torch.Generator(),
     )
+
+
+def _tensor(signal):
+    kind = np.complex64 if np.iscomplexobj(signal) else np.float32
+    return torch.from_numpy(np.asarray(signal, kind))
 
 
 def _collate(items):
