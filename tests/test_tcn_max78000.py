@@ -7,28 +7,30 @@ import torch
 from sepcli.engine import export as exporting
 from sepcli.engine.modelfile import load_model, save
 from sepcli.models import build
-from sepcli.models.tcn_max78000 import to_integers
+from sepcli.models.tcn_max78000 import Grid
 from sepcli.nn.chip import run
+from sepcli.nn.quant import set_phase
 
 DILATIONS = (1, 8, 2)
-SCALES = {
-    "features": 5,
-    "stream": 4,
-    "hidden": [5, 4, 5],
-    "logits": 4,
-    "weights": [8, 7, 8, 7, 7, 8, 6, 7],
-}
-SETTINGS = {"kernel": 32, "width": 8, "hidden": 12, "dilations": DILATIONS, "scales": SCALES}
-FORMS = [{"transform": "stft", **SETTINGS}, {"transform": "learned", "filters": 12, **SETTINGS}]
+SETTINGS = {"kernel": 32, "width": 8, "hidden": 12, "dilations": DILATIONS, "quantised": True}
+FORMS = [
+    {"transform": "stft", **SETTINGS},
+    {"transform": "learned", "filters": 12, **SETTINGS},
+]
 
 
-def quantised(seed=0, **settings):
+def calibrated(seed=0, squeeze=0.6, **settings):
+    """A quantised model whose ranges are those of noise; times `squeeze` inside the network."""
     torch.manual_seed(seed)
-    model = build("tcn_max78000", **{**FORMS[0], **settings}).eval()
+    model = build("tcn_max78000", **{**FORMS[0], **settings}).train()
+    set_phase(model, "observe")
     with torch.no_grad():
-        for parameter in model.tcn.parameters():
-            parameter.mul_(3)  # so that everything is clipped now and then
-    return model
+        model(0.1 * torch.randn(2, 1, 4000))
+    set_phase(model, "frozen")
+    for grid in (model.tcn.stream, model.tcn.logits, *(block.grid for block in model.tcn.blocks)):
+        grid.high.mul_(squeeze)
+        grid.low.mul_(squeeze)
+    return model.eval()
 
 
 def windows(network, features, frames):
@@ -47,20 +49,21 @@ def windows(network, features, frames):
 @pytest.mark.parametrize("frames", [1, 10, 60])
 @pytest.mark.parametrize(("width", "hidden"), [(8, 12), (64, 104)])
 def test_the_stream_in_torch_is_the_chips_windows_in_every_value(width, hidden, frames):
-    model = quantised(width=width, hidden=hidden)
+    model = calibrated(squeeze=0.2, width=width, hidden=hidden)
     features = np.random.default_rng(1).integers(0, 128, (16, 60))
     with torch.no_grad():
-        stored = torch.from_numpy(features).float()[None]
-        logits, _ = model.tcn.step_stored(stored, model.tcn.initial_state())
+        values = torch.from_numpy(features)[None] * 2.0**-model.tcn.features.exponent
+        logits, _ = model.tcn.step(values, model.tcn.initial_state())
+        logits = logits[0] * 2.0**model.tcn.logits.exponent
     expected = windows(model.network(), features, frames)
-    assert 0.01 < np.mean(abs(expected.astype(int)) > 126) < 0.9  # it does saturate
-    np.testing.assert_array_equal(logits[0].numpy(), expected)
+    assert 0.01 < np.mean(abs(expected.astype(int)) > 126) < 0.9  # some saturate
+    np.testing.assert_array_equal(logits.numpy(), expected)
 
 
 @pytest.mark.parametrize("settings", FORMS)
 @pytest.mark.parametrize("hops", [1, 3])
 def test_streaming_a_quantised_model_equals_offline(settings, hops):
-    model = quantised(**settings).double()
+    model = calibrated(**settings).double()
     x = torch.randn(2, 1, 30 * model.hop, dtype=torch.float64)
     state, out = model.initial_state(2), []
     with torch.no_grad():
@@ -73,7 +76,7 @@ def test_streaming_a_quantised_model_equals_offline(settings, hops):
 
 @pytest.mark.parametrize("settings", FORMS)
 def test_a_quantised_model_is_an_ordinary_model_file(settings, tmp_path):
-    model = quantised(**settings)
+    model = calibrated(**settings)
     path = tmp_path / "chip.safetensors"
     save(path, "tcn_max78000", settings, model.state_dict(), {})
     loaded, _ = load_model(path)
@@ -87,14 +90,14 @@ def test_a_quantised_model_is_an_ordinary_model_file(settings, tmp_path):
 
 def test_a_quantised_model_has_a_graph(tmp_path):
     path = tmp_path / "chip.safetensors"
-    save(path, "tcn_max78000", FORMS[0], quantised().state_dict(), {})
+    save(path, "tcn_max78000", FORMS[0], calibrated().state_dict(), {})
     assert exporting.export(path, tmp_path / "chip.onnx")["max_difference"] < 1e-5
 
 
 def test_coarse_integers_are_near_the_floating_point():
-    fine = build("tcn_max78000", **{**FORMS[0], "scales": None}).eval()
-    model = build("tcn_max78000", **FORMS[0]).eval()
-    model.load_state_dict(fine.state_dict())
+    model = calibrated(squeeze=1)
+    fine = build("tcn_max78000", **{**FORMS[0], "quantised": False}).eval()
+    fine.load_state_dict(model.state_dict(), strict=False)
     x = 0.1 * torch.randn(1, 1, 4000)
     with torch.no_grad():
         ours, theirs = model(x), fine(x)
@@ -102,16 +105,38 @@ def test_coarse_integers_are_near_the_floating_point():
     assert 1e-9 < error < 1e-2
 
 
-def test_integers_pass_the_gradient_where_they_are_not_clipped():
-    x = torch.tensor([-9.0, -0.3, 0.4, 9.0], requires_grad=True)
-    y = to_integers(x, 4)
+def test_a_grid_rounds_clips_and_passes_the_gradient_of_what_it_does_not_clip():
+    grid = Grid()
+    grid.high.fill_(8)  # 127 / 8 is nearest to 2^4
+    x = torch.tensor([-9.0, -0.28125, 0.40625, 9.0], requires_grad=True)
+    y = grid(x)
     y.sum().backward()
-    assert y.tolist() == [-128, -5, 6, 127]
-    assert x.grad.tolist() == [0, 16, 16, 0]
+    assert (16 * y).tolist() == [-128, -4, 7, 127]
+    assert x.grad.tolist() == [0, 1, 1, 0]
+
+
+@pytest.mark.parametrize(("peak", "exponent"), [(127, 0), (128, 0), (90, 0), (89, 1), (0.99, 7)])
+def test_a_grid_is_the_power_of_two_that_uses_its_range_best(peak, exponent):
+    grid = Grid()
+    grid.low.fill_(-peak)
+    assert grid.exponent == exponent
+
+
+def test_the_range_of_the_stream_is_that_of_its_largest_block():
+    model = calibrated()
+    model.train()
+    set_phase(model, "observe")
+    with torch.no_grad():
+        model.tcn.blocks[-1].point.weight.mul_(50)
+        x = 0.1 * torch.randn(2, 1, 4000)
+        before = model.tcn.stream.high.clone()
+        for _ in range(100):
+            model(x)
+    assert model.tcn.stream.high > 5 * before
 
 
 def test_training_a_quantised_model_moves_every_weight():
-    model = quantised().train()
+    model = calibrated().train()
     model(0.1 * torch.randn(2, 1, 2000)).square().sum().backward()
     assert all(parameter.grad.any() for parameter in model.parameters())
 
@@ -119,18 +144,18 @@ def test_training_a_quantised_model_moves_every_weight():
 @pytest.mark.parametrize(("hidden", "weights"), [(64, 126_976), (96, 184_320), (104, 198_656)])
 def test_the_chip_holds_as_many_weights_as_planned(hidden, weights):
     model = build("tcn_max78000", hidden=hidden)
-    assert sum(conv.weight.numel() for conv in model.tcn.convolutions()) == weights
+    assert sum(weight.numel() for weight in model.tcn.parameters()) == weights
 
 
 def test_the_sources_of_a_fourier_transform_add_up_to_the_mixture():
-    model = quantised()
+    model = calibrated()
     x = 0.1 * torch.randn(1, 1, 1000)
     with torch.no_grad():
         torch.testing.assert_close(model(x).sum(1), x, rtol=0, atol=1e-6)
 
 
 def test_silence_is_zero_in_all_features_but_the_constant():
-    model = quantised()
+    model = calibrated()
     frames, _ = model.bank.analyse(torch.zeros(1, 160), torch.zeros(1, 16))
     features = model.bank.features(frames, 0.3)
     assert (features[:, 0] == 1).all()
@@ -157,8 +182,6 @@ def test_latency_and_receptive_field_are_those_of_the_transform():
         ({"transform": "wavelet"}, "unknown transform 'wavelet'"),
         ({"init": "pr", "transform": "stft"}, "unknown init 'pr'"),
         ({"transform": "stft", "sources": ("a", "b", "c")}, "stft has one mask"),
-        ({"scales": SCALES}, "one of `hidden` per block"),
-        ({**FORMS[0], "scales": {**SCALES, "stream": -12}}, "output shift -18"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from sepcli.nn.causal import CausalModel
 from sepcli.nn.chip import HIGH, INPUT, LOW, ChipLayer, ChipNetwork
 from sepcli.nn.filterbank import LearnedDecoder, LearnedEncoder, Stft, perfect_reconstruction_
+from sepcli.nn.quant import Range
 
 FLOOR = 1e-6  # power added before it is compressed, which bounds the gradient
 KERNELS = {"learned": 32, "stft": 256}  # default samples of a frame
@@ -34,141 +35,143 @@ class RoundHalfUp(torch.autograd.Function):
         return grad
 
 
-def to_integers(x, exponent, low=LOW):
-    """The integers round(x * 2^exponent) from `low` to 127, as floating point."""
-    return RoundHalfUp.apply(x * 2.0**exponent).clamp(low, HIGH)
+class Grid(Range):
+    """Tensors that the chip stores as integers v * 2^exponent from -128 to 127.
+
+    A grid gives what is left of a tensor: everything in the phase "observe", and the integers'
+    values v in the others. Powers of two are exact in floating point, as are sums of products of
+    less than 2^24, so what float32 computes of such values are the chip's sums, bit for bit.
+    """
+
+    @property
+    def exponent(self):
+        """That of the power of two nearest to where 127 is the largest value of the range."""
+        peak = torch.maximum(-self.low, self.high).clamp(min=2.0**-20)
+        return (HIGH / peak).log2().round()
+
+    def forward(self, x):
+        self.watch(x)
+        return self.stored(x)
+
+    def stored(self, x):
+        """What is left of `x`, which does not move the range."""
+        if self.phase == "observe":
+            return x
+        unit = 2.0**-self.exponent
+        return RoundHalfUp.apply(x / unit).clamp(LOW, HIGH) * unit
+
+
+class Ungridded(nn.Identity):
+    """The grid of floating point: everything is left."""
+
+    def stored(self, x):
+        return x
+
+    def watch(self, x):
+        """Nothing to move."""
 
 
 class ChipConv(nn.Module):
     """A valid convolution without bias, and a ReLU if asked for: (B, C, N) to (B, C', N - lost).
 
-    After `quantise` it maps the chip's integers to the chip's integers, bit for bit: sums of less
-    than 2^24 are exact in float32. Its weights are rounded as it runs, so that training moves them.
+    Its weights are put on their grid as it runs, so that training moves what was rounded.
     """
 
-    def __init__(self, inputs, outputs, kernel=1, *, dilation=1, relu=False, gain=1.0):
+    def __init__(self, inputs, outputs, kernel=1, *, dilation=1, relu=False, gain=1.0, grid):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu" if relu else "linear")
         with torch.no_grad():
             self.weight.mul_(gain)
-        self.dilation, self.relu = dilation, relu
-        self.exponent = self.shift = None
-
-    def quantise(self, exponent, before, after):
-        """Fix the scales: w is stored as w * 2^exponent, input and output likewise."""
-        self.exponent, self.shift = exponent, 7 + after - before - exponent
-        if not -15 <= self.shift <= 15:
-            raise ValueError(f"output shift {self.shift}, but the chip's are -15 to 15")
-
-    def integers(self):
-        """The weights as the chip has them, -128 to 127."""
-        return to_integers(self.weight, self.exponent)
+        self.dilation, self.relu, self.grid = dilation, relu, grid()
 
     def forward(self, x):
-        if self.exponent is None:
-            y = F.conv1d(x, self.weight, dilation=self.dilation)
-            return y.relu() if self.relu else y
-        total = F.conv1d(x, self.integers(), dilation=self.dilation)
-        return to_integers(total, self.shift - 7, 0 if self.relu else LOW)
+        y = F.conv1d(x, self.grid(self.weight), dilation=self.dilation)
+        return y.relu() if self.relu else y
 
-    def layer(self, name, *inputs, **crop):
-        """The chip's layer."""
+    @torch.no_grad()
+    def layer(self, name, before, after, *, inputs, **crop):
+        """The chip's layer, between the grids of its input and its output."""
+        own = self.grid.exponent
         return ChipLayer(
             name,
             "conv",
             inputs,
-            weight=self.integers().detach().cpu().numpy().astype(np.int8),
+            weight=(self.grid.stored(self.weight) * 2.0**own).cpu().numpy().astype(np.int8),
             dilation=self.dilation,
             relu=self.relu,
-            output_shift=self.shift,
+            output_shift=7 + int(after.exponent - before.exponent - own),
             **crop,
         )
 
 
 class ChipBlock(nn.Module):
-    """x + point(relu(dilated(x))), saturated; the state is the last 2 * dilation frames of x."""
+    """What a block adds to the stream x: point(relu(dilated(x))) without its first frames."""
 
-    def __init__(self, width, hidden, dilation, gain):
+    def __init__(self, width, hidden, dilation, gain, grid):
         super().__init__()
-        self.dilated = ChipConv(width, hidden, 3, dilation=dilation, relu=True)
-        self.point = ChipConv(hidden, width, gain=gain)
+        self.dilated = ChipConv(width, hidden, 3, dilation=dilation, relu=True, grid=grid)
+        self.point = ChipConv(hidden, width, gain=gain, grid=grid)
+        self.grid = grid()  # of what is between the two
         self.context = 2 * dilation
 
-    def step(self, x, past):
-        history = torch.cat([past, x], -1)  # (B, width, context + N)
-        x = x + self.point(self.dilated(history))
-        if self.point.exponent is not None:
-            x = x.clamp(LOW, HIGH)
-        return x, history[..., history.shape[-1] - self.context :]
+    def forward(self, x):
+        return self.point(self.grid(self.dilated(x)))
 
 
 class ChipTcn(nn.Module):
     """Features (B, inputs, N) to the logits of masks (B, outputs, N): what runs on the chip.
 
-    scales: None for floating point, or {"features", "stream", "hidden" (of each block), "logits",
-    "weights" (of each convolution)}: exponents e, by which v is stored as the integer v * 2^e.
+    The state is what each block has to remember, the last 2 * dilation frames of the stream.
+    quantised: compute with the chip's integers, by `Grid`s; one for the whole residual stream.
     """
 
-    def __init__(self, inputs, outputs, *, width, hidden, dilations, scales=None):
+    def __init__(self, inputs, outputs, *, width, hidden, dilations, quantised):
         super().__init__()
+        grid = Grid if quantised else Ungridded
         gain = len(dilations) ** -0.5  # so that the residual stream grows little
-        self.bottleneck = ChipConv(inputs, width)
-        self.blocks = nn.ModuleList(ChipBlock(width, hidden, d, gain) for d in dilations)
-        self.mask = ChipConv(width, outputs)
+        self.bottleneck = ChipConv(inputs, width, grid=grid)
+        self.blocks = nn.ModuleList(ChipBlock(width, hidden, d, gain, grid) for d in dilations)
+        self.mask = ChipConv(width, outputs, grid=grid)
+        self.features, self.stream, self.logits = grid(), grid(), grid()
         self.receptive_field = 1 + sum(block.context for block in self.blocks)  # frames
-        self.scales = scales
-        if scales is not None:
-            self._quantise(**scales)
-
-    def convolutions(self):
-        """All convolutions, in the order in which they run."""
-        pairs = [conv for block in self.blocks for conv in (block.dilated, block.point)]
-        return [self.bottleneck, *pairs, self.mask]
-
-    def _quantise(self, *, features, stream, hidden, logits, weights):
-        if len(hidden) != len(self.blocks) or len(weights) != 2 * len(hidden) + 2:
-            raise ValueError("scales: one of `hidden` per block, and of `weights` per convolution")
-        weights = iter(weights)
-        self.bottleneck.quantise(next(weights), features, stream)
-        for block, inside in zip(self.blocks, hidden, strict=True):
-            block.dilated.quantise(next(weights), stream, inside)
-            block.point.quantise(next(weights), inside, stream)
-        self.mask.quantise(next(weights), stream, logits)
+        self.quantised = quantised
 
     def initial_state(self, batch=1):
+        """Zeros before the first frame."""
         like = self.bottleneck.weight
         return tuple(like.new_zeros(batch, len(like), block.context) for block in self.blocks)
 
     def step(self, features, state):
         """Map a chunk of N >= 1 frames to its logits and the next state."""
-        if self.scales is not None:
-            features = to_integers(features, self.scales["features"], 0)
-        logits, state = self.step_stored(features, state)
-        return logits if self.scales is None else logits * 2.0 ** -self.scales["logits"], state
-
-    def step_stored(self, features, state):
-        """`step` on features and logits as the chip has them, integers if quantised."""
-        x, following = self.bottleneck(features), []
+        x = self.bottleneck(self.features(features))
+        heard, following = [x], []
+        x = self.stream.stored(x)
         for block, past in zip(self.blocks, state, strict=True):
-            x, past = block.step(x, past)
-            following.append(past)
-        return self.mask(x), tuple(following)
+            history = torch.cat([past, x], -1)  # (B, width, context + N)
+            following.append(history[..., history.shape[-1] - block.context :])
+            x = x + self.stream.stored(block(history))
+            heard.append(x)
+            x = self.stream.stored(x)
+        self.stream.watch(torch.stack(heard).detach())
+        return self.logits(self.mask(x)), tuple(following)
 
     def network(self):
         """The quantised network as the chip runs it, on windows of past frames."""
-        if self.scales is None:
+        if not self.quantised:
             raise ValueError("the network is not quantised")
-        layers, stream = [self.bottleneck.layer("bottleneck", INPUT)], "bottleneck"
+        stream = "bottleneck"
+        layers = [self.bottleneck.layer(stream, self.features, self.stream, inputs=(INPUT,))]
         for i, block in enumerate(self.blocks, 1):
+            keep, dilated, point, total = (f"{x}{i}" for x in ("keep", "dilated", "point", "add"))
             layers += [
-                ChipLayer(f"keep{i}", "keep", (stream,), crop=(block.context, 1)),
-                block.dilated.layer(f"dilated{i}", stream),
-                block.point.layer(f"point{i}", f"dilated{i}", crop=(0, 1)),
-                ChipLayer(f"add{i}", "add", (f"keep{i}", f"point{i}")),
+                ChipLayer(keep, "keep", (stream,), crop=(block.context, 1)),
+                block.dilated.layer(dilated, self.stream, block.grid, inputs=(stream,)),
+                block.point.layer(point, block.grid, self.stream, inputs=(dilated,), crop=(0, 1)),
+                ChipLayer(total, "add", (keep, point)),
             ]
-            stream = f"add{i}"
-        layers.append(self.mask.layer("mask", stream))
+            stream = total
+        layers.append(self.mask.layer("mask", self.stream, self.logits, inputs=(stream,)))
         return ChipNetwork(self.bottleneck.weight.shape[1], tuple(layers))
 
 
@@ -249,7 +252,7 @@ class TcnMax78000(CausalModel):
     width, hidden: channels of the residual stream and inside a block. dilations: of the blocks.
     compression: power of the magnitudes that the network reads.
     init: `random`, or `pr` for a filterbank that reconstructs perfectly (filters = 2 * kernel).
-    scales: see `ChipTcn`; None for floating point.
+    quantised: compute the network with the chip's integers; their ranges are buffers, `Grid`s.
     """
 
     channels = 1
@@ -267,7 +270,7 @@ class TcnMax78000(CausalModel):
         dilations=(1, 2, 4, 8, 16, 32, 64),
         compression=0.3,
         init="random",
-        scales=None,
+        quantised=False,
     ):
         super().__init__()
         if transform not in KERNELS:
@@ -289,7 +292,7 @@ class TcnMax78000(CausalModel):
             width=width,
             hidden=hidden,
             dilations=dilations,
-            scales=scales,
+            quantised=quantised,
         )
         if init == "pr":
             perfect_reconstruction_(self.bank.encoder, self.bank.decoder)
