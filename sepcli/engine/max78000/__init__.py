@@ -1,0 +1,1 @@
+"""From a quantised model to what Analog Devices' tools and a microcontroller take."""

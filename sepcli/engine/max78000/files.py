@@ -1,0 +1,78 @@
+"""A plan in the files of Analog Devices' tools: the network's YAML, and its checkpoint."""
+
+from collections import OrderedDict
+
+import torch
+
+from sepcli.engine.max78000 import limits
+from sepcli.nn.chip import INPUT
+
+ARCH = "tcn_max78000"
+OPERATIONS = {"conv": "Conv1d", "keep": "Passthrough", "add": "Add"}
+HEX = {"processors": 16, "output_processors": 16, "in_offset": 4, "out_offset": 4}  # digits
+
+
+def config(plan):
+    """What network.yaml says, as a dict."""
+    layers = [_layer(plan, i) for i in range(len(plan.steps))]
+    return {"arch": ARCH, "dataset": "sepcli", "layers": layers}
+
+
+def _layer(plan, index):
+    """The keys of one layer; all that have defaults are given where these could mislead."""
+    step = plan.steps[index]
+    layer, written = step.layer, step.written
+    entry = {"name": layer.name, "operation": OPERATIONS[layer.kind]}
+    if index == 0:
+        entry["data_format"] = "HWC"
+    before = plan.steps[index - 1].layer.name if index else INPUT
+    if len(layer.inputs) > 1:
+        entry["in_sequences"] = list(layer.inputs)
+    elif layer.inputs != (before,):
+        entry["in_sequences"] = layer.inputs[0]
+    if any(layer.crop):
+        entry |= {"in_dim": step.frames_in, "in_crop": list(layer.crop)}
+    entry |= {
+        "processors": limits.mask(step.read[0].channels),
+        "output_processors": limits.mask(written.channels),
+        "in_offset": step.in_offset,
+        "out_offset": written.offset,
+    }
+    if written.gap:
+        entry["write_gap"] = written.gap
+    if layer.weight is not None:
+        entry |= {"kernel_size": layer.weight.shape[2], "pad": 0}
+        if layer.dilation > 1:
+            entry["dilation"] = layer.dilation
+        entry["activate"] = "ReLU" if layer.relu else "None"
+    return entry
+
+
+def yaml(config):
+    """The text of network.yaml."""
+    lines = ["---", f"arch: {config['arch']}", f"dataset: {config['dataset']}", "", "layers:"]
+    for entry in config["layers"]:
+        pairs = [f"{key}: {_value(key, value)}" for key, value in entry.items()]
+        lines += [f"  - {pairs[0]}", *(f"    {pair}" for pair in pairs[1:])]
+    return "\n".join([*lines, ""])
+
+
+def _value(key, value):
+    if key in HEX:
+        return f"0x{value:0{HEX[key]}x}"
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
+
+
+def checkpoint(network):
+    """The dict that checkpoint.pth.tar holds: all numbers are integers, as float32."""
+    state = OrderedDict()
+    for layer in network.layers:
+        if layer.weight is None:
+            continue
+        state[f"{layer.name}.op.weight"] = torch.tensor(layer.weight, dtype=torch.float32)
+        if layer.bias is not None:
+            one = 2 ** (layer.weight_bits - 1)  # biases are scaled as weights are
+            state[f"{layer.name}.op.bias"] = one * torch.tensor(layer.bias, dtype=torch.float32)
+        state[f"{layer.name}.output_shift"] = torch.tensor([float(layer.output_shift)])
+        state[f"{layer.name}.weight_bits"] = torch.tensor([float(layer.weight_bits)])
+    return {"epoch": 0, "arch": ARCH, "state_dict": state}

@@ -1,0 +1,90 @@
+"""What the MAX78000 has, and what a layer costs on it: weight columns, data words, cycles.
+
+Numbers are those of Analog Devices' documentation and tools (ai8x-synthesis: README.md,
+tornadocnn.py, kernels.py, latency.py), which count a 64-channel 1x1 convolution as 66 cycles per
+frame. C channels, K taps, d dilation.
+"""
+
+import math
+
+LAYERS = 32
+PROCESSORS = 64  # each takes one channel at a time, and four share an instance of data memory
+COLUMNS = 768  # words of 9 bytes of weights per processor
+WEIGHT_BYTES = PROCESSORS * COLUMNS * 9  # 442,368
+INSTANCE_BYTES = 32768  # of data memory, per four processors
+CHANNELS = 1024
+FRAMES = 1023
+TAPS = 9
+PAD = 2
+DILATION = 1023
+SHIFTS = (-15, 15)
+OPERANDS = (2, 16)
+BIAS_GROUPS, BIAS_GROUP_BYTES = 4, 512  # one group per 16 processors
+CLOCK_HZ = 50_000_000
+
+
+def passes(channels):
+    """How often the processors go over so many channels."""
+    return math.ceil(channels / PROCESSORS)
+
+
+def processors(channels):
+    """How many processors hold so many channels: all of them, or whole fours in several passes."""
+    each = math.ceil(channels / passes(channels))
+    return each if channels <= PROCESSORS else 4 * math.ceil(each / 4)
+
+
+def mask(channels):
+    """The bits of these processors, from the first one up."""
+    return (1 << processors(channels)) - 1
+
+
+def emulated(taps, dilation):
+    """Whether a convolution is too long to be stretched with zeros, and runs as a 3x3 one."""
+    return dilation > 1 and (taps - 1) * dilation >= TAPS
+
+
+def stored_taps(taps, dilation):
+    """Weights that are stored per kernel: stretched with zeros, or 3x3."""
+    if dilation == 1:
+        return taps
+    return TAPS if emulated(taps, dilation) else (taps - 1) * dilation + 1
+
+
+def columns(channels_in, channels_out, taps, dilation=1, bits=8):
+    """Words of weight memory that a convolution takes in every processor that it uses."""
+    kernels = processors(channels_out) * passes(channels_out) * passes(channels_in)
+    return math.ceil(kernels * stored_taps(taps, dilation) * bits / 72)
+
+
+def data_bytes(channels, frames, *, gap=0, width=1):
+    """Bytes of an instance from the first frame to behind the last; `width` bytes per value."""
+    return 4 * passes(channels) * (gap + 1) * width * frames
+
+
+def junk(channels, dilation):
+    """Bytes that an emulated convolution writes below its output."""
+    return 4 * dilation * passes(channels)
+
+
+def emulated_bytes(channels, frames_in, dilation):
+    """Bytes that an emulated convolution writes in all, its junk included."""
+    return junk(channels, dilation) * math.ceil(frames_in / dilation)
+
+
+def conv_cycles(channels_in, channels_out, taps, dilation, frames_in):
+    """Cycles of a convolution without padding: reading frames, and one per output channel."""
+    read = 2 * passes(channels_in)  # a frame, and as much for one of padding
+    write = passes(channels_in) * channels_out
+    if not emulated(taps, dilation):
+        before = (taps - 1) * dilation  # frames before the first output
+        return before * (read + 1) + (frames_in - before) * (read + write)
+    rows = math.ceil(frames_in / dilation)  # of `dilation` columns, with padding on all sides
+    first = 2 * (dilation + 2) * (read + 1)
+    row = 2 * (read + 1) + dilation * read
+    return first + rows * (row + dilation * write)
+
+
+def copy_cycles(channels, frames, operands=1):
+    """Cycles of a copy or an element-wise operation."""
+    return frames * passes(channels) * (2 * operands + 4)
