@@ -1,5 +1,6 @@
 """Kept spectrograms of stems: what they are, that they are made once, and what decides."""
 
+import json
 import multiprocessing
 import os
 import pickle
@@ -10,11 +11,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from click.testing import CliRunner
 
+from sepcli.cli import main
 from sepcli.data import training
 from sepcli.data.spectra import SpectraMixer, SpectraSpec
 from sepcli.data.stems import StemMixer, StemSpec
+from sepcli.engine import validation
 from sepcli.errors import SepcliError
+from sepcli.nn.spectral import CentredStft
 
 RATE = 8000
 STFT = {"window": 512, "hop": 128}
@@ -168,11 +173,12 @@ def _draw_all(mixer, connection):
     connection.send([mixer.draw(0, index).mix.sum() for index in range(6)])
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 with threads about
 def test_processes_share_the_work_and_the_files(songs, tmp_path):
     mixer = SpectraMixer(spec(songs, tmp_path / "a"))
     expected = [mixer.draw(0, index).mix.sum() for index in range(6)]
     assert len(pickle.dumps(mixer)) < 5000
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     workers = []
     for _ in range(2):
         ours, theirs = context.Pipe()
@@ -218,9 +224,52 @@ def test_workers_and_entering_in_the_middle_change_no_spectrogram(songs, tmp_pat
     assert refs.shape == (2, 2, 2, 257, 32)
 
 
-def test_a_model_that_takes_sound_gets_no_spectrograms(songs, tmp_path):
-    with pytest.raises(SepcliError, match=r"data\.kind spectrograms: the model takes sound; use s"):
+def test_where_sound_is_needed_there_are_no_spectrograms(songs, tmp_path):
+    with pytest.raises(SepcliError, match=r"data\.kind spectrograms: sound is needed here; use s"):
         dataset(songs, tmp_path, stft=None)
+
+
+def test_the_quality_of_a_transform_is_that_of_the_sound():
+    stft = CentredStft(512, 128)
+    generator = torch.Generator().manual_seed(0)
+    refs, errors = torch.randn(2, 3, 2, 2, 2 * RATE, generator=generator)  # (B, S, C, T) each
+    estimates = 0.5 * refs + 0.1 * errors
+    spectra = stft.analyse(estimates), stft.analyse(refs)
+    for measure in validation.MEASURES.values():
+        of_sound = validation.measured(measure, estimates, refs)
+        found = validation.measured(measure, *spectra)
+        torch.testing.assert_close(found, of_sound, atol=0.1, rtol=0)
+
+
+def test_a_model_between_transforms_is_trained_on_spectrograms(songs, tmp_path):
+    stems = f"{{stems: {songs}, duration_s: 0.5, targets: [vocals, accompaniment]"
+    (tmp_path / "umx.yaml").write_text(
+        "model: {name: open_unmix, window: 512, hop: 128, hidden: 8, layers: 0,\n"
+        "        sample_rate: 8000}\n"
+        "data:\n"
+        f"  train: {stems}, kind: spectrograms, folder: {tmp_path}/kept, augment: [remix]}}\n"
+        f"  valid: {stems}, kind: stems, items: 2}}\n"
+        "train: {steps: 30, batch: 4, warmup: 1, log_every: 10, lr: 0.02, ema: 0.5,\n"
+        "        loss: {magnitude: 1}}\n"
+    )
+    run = ["train", f"{tmp_path}/umx.yaml", "-o", f"{tmp_path}/run", "-q"]
+    result = CliRunner().invoke(main, run)
+    assert result.exit_code == 0, result.output
+    lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+    losses = [line["loss"] for line in lines if line["event"] == "train"]
+    assert len(losses) == 3
+    assert losses[-1] < 0.8 * losses[0]
+    assert len(files(tmp_path / "kept")) == 6
+    result = CliRunner().invoke(
+        main, [*run, "--overwrite", "--set", "data.valid.kind=spectrograms"]
+    )
+    assert result.exit_code == 1
+    assert "data.valid.kind spectrograms: sound is needed here; use stems" in result.output
+    result = CliRunner().invoke(
+        main, [*run, "--overwrite", "--set", "train.loss={si_sdr: 1, l1: 1}"]
+    )
+    assert result.exit_code == 1
+    assert "train.loss si_sdr needs sound; for spectrograms choose from l1, magn" in result.output
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,7 @@ def test_a_resolved_section_is_complete_and_resolves_to_itself():
     [
         (
             {},
-            r"data\.train\.kind is missing; choose from mixtures, speakers, spectrograms, stems, toy",
+            r"train\.kind is missing; choose from mixtures, speakers, spectrograms, stems, toy",
         ),
         (None, r"data\.train\.kind is missing"),
         (

@@ -51,7 +51,7 @@ def build(resolved, *, section, sample_rate, sources, enroll=False, stft=None):
     """The data set of a section that `resolve` returned, with refs in the order of `sources`.
 
     enroll: whether items have an enrolment, another utterance of the target, as a third tensor.
-    stft: (window, hop) of a model that takes spectrograms as well as sound.
+    stft: (window, hop) of the spectrograms that may take the place of sound, or None.
     Raises SepcliError for settings that make no sense, and for folders without audio.
     """
     spec, source = _classes(resolved["kind"], section)
@@ -62,7 +62,7 @@ def build(resolved, *, section, sample_rate, sources, enroll=False, stft=None):
         own["enroll"] = True
     if resolved["kind"] == "spectrograms":
         if stft is None:
-            raise SepcliError(f"{section}.kind spectrograms: the model takes sound; use stems")
+            raise SepcliError(f"{section}.kind spectrograms: sound is needed here; use stems")
         own["window"], own["hop"] = stft
     try:
         drawn = source(spec(sample_rate=sample_rate, **own))

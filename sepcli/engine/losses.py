@@ -19,7 +19,10 @@ LOSSES = {
     "mr_stft_l1": "sepcli.engine.losses:mr_stft_l1_loss",
     "spectral": "sepcli.engine.losses:spectral_loss",
     "compressed": "sepcli.engine.losses:compressed_loss",
+    "magnitude": "sepcli.engine.losses:magnitude_loss",
 }
+
+OF_SPECTROGRAMS = ("l1", "magnitude")  # take complex (B, S, C, F, N), too
 
 # (FFT, window, hop) in samples; Yamamoto et al., "Parallel WaveGAN", ICASSP 2020, section 3.
 RESOLUTIONS = ((1024, 600, 120), (2048, 1200, 240), (512, 240, 50))
@@ -138,6 +141,19 @@ def compressed_loss(estimate, reference, *, n_fft=512, hop=128, power=0.3, compl
     phase_aware = (e - t).square().sum(-1).mean()
     magnitude = (_norm(e) - _norm(t)).square().mean()
     return (1 - complex_weight) * magnitude + complex_weight * phase_aware
+
+
+def magnitude_loss(estimate, reference, *, n_fft=4096, hop=1024):
+    """Mean squared difference of magnitude spectrograms, what Open-Unmix learns by.
+
+    Stöter et al., "Open-Unmix - A Reference Implementation for Music Source Separation", 2019.
+    n_fft, hop: of the spectrograms that signals are turned into, with a Hann window.
+    """
+    if estimate.is_complex():
+        return (estimate.abs() - reference.abs()).square().mean()
+    window = torch.hann_window(n_fft, dtype=estimate.dtype, device=estimate.device)
+    e, t = (_norm(_stft(x, n_fft, hop, window)) for x in (estimate, reference))
+    return (e - t).square().mean()
 
 
 def mixture_consistency(estimates, mixture, weights=None):

@@ -19,10 +19,11 @@ import torch
 from sepcli import config as configuration
 from sepcli import models
 from sepcli.data import training
-from sepcli.engine import checkpoint, modelfile
+from sepcli.engine import checkpoint, losses, modelfile
 from sepcli.engine.runlog import METRICS, RunLog, plain
 from sepcli.engine.train import Settings, State, fit
 from sepcli.errors import SepcliError
+from sepcli.nn.spectral import OfflineSpectralModel
 
 CONFIG, CHECKPOINT, SCORES = "config.yaml", "last.ckpt", "scores.json"
 BEST, LAST = modelfile.RUN_FILES
@@ -89,6 +90,7 @@ class Run:
                 section=f"data.{name}",
                 sample_rate=self.model.sample_rate,
                 sources=self.model.sources,
+                stft=_transform(self.model) if name == "train" else None,  # validation is of sound
             )
             for name in ("train", "valid")
         )
@@ -255,6 +257,13 @@ def _build_model(section):
         raise SepcliError(f"model: {' '.join(str(error).split())}") from None
 
 
+def _transform(model):
+    """(window, hop) of a model that can be trained on spectrograms, else None."""
+    if isinstance(model, OfflineSpectralModel):
+        return model.stft.size, model.stft.hop
+    return None
+
+
 def _check_fit(model, train_data, valid_data, settings):
     """Find out now, not after an hour, what does not go together."""
     if valid_data.items == 0:
@@ -271,6 +280,12 @@ def _check_fit(model, train_data, valid_data, settings):
         if (channels := item[0].shape[0]) != model.channels:
             raise SepcliError(
                 f"{section}: has {channels} channels but the model takes {model.channels}"
+            )
+        for_sound = set(settings.loss) - set(losses.OF_SPECTROGRAMS)
+        if item[0].is_complex() and for_sound:
+            raise SepcliError(
+                f"train.loss {', '.join(sorted(for_sound))} needs sound; for spectrograms choose "
+                f"from {', '.join(losses.OF_SPECTROGRAMS)}"
             )
 
 

@@ -277,7 +277,7 @@ def renew_statistics(model, batches, device="cpu"):
         norm.train()
     for mix, _ in batches:
         if mix.isfinite().all():  # training skips such a batch, too
-            model(mix.to(device))
+            validation.apply(model, mix.to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

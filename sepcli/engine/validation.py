@@ -48,8 +48,16 @@ def evaluate(model, data, settings, device="cpu"):
 
 def separate(model, mix, settings):
     """The model's estimates (B, S, C, T) of mixtures (B, C, T), as the settings want them."""
-    estimates = model(mix)
+    estimates = apply(model, mix)
     return losses.mixture_consistency(estimates, mix) if settings.mixture_consistency else estimates
+
+
+def apply(model, mix):
+    """The model's estimates (B, S, C, T) of mixtures (B, C, T).
+
+    Of spectrograms (B, C, F, N), complex, (B, S, C, F, N).
+    """
+    return model.spectra(mix) if mix.is_complex() else model(mix)
 
 
 def totals(estimates, refs):
@@ -60,7 +68,12 @@ def totals(estimates, refs):
 
 
 def measured(measure, estimates, refs):
-    """SI-SDR or SNR (B, S) in dB, mean over channels; NaN where the reference is silent."""
+    """SI-SDR or SNR (B, S) in dB, mean over channels; NaN where the reference is silent.
+
+    Of spectrograms, the errors that cancel each other where frames overlap count too.
+    """
+    if refs.is_complex():  # (B, S, C, F, N) -> (B, S, C, F*N*2)
+        estimates, refs = (torch.view_as_real(x).flatten(3) for x in (estimates, refs))
     values = measure(estimates, refs).mean(-1)
     return values.masked_fill(refs.abs().amax((-2, -1)) < SILENCE, float("nan")).cpu()
 
