@@ -7,7 +7,7 @@ import torch
 from sepcli.engine import export as exporting
 from sepcli.engine.modelfile import load_model, save
 from sepcli.models import build
-from sepcli.models.tcn_max78000 import Grid
+from sepcli.models.tcn_max78000 import ChipGrid
 from sepcli.nn.chip import run
 from sepcli.nn.quant import set_phase
 
@@ -106,7 +106,7 @@ def test_coarse_integers_are_near_the_floating_point():
 
 
 def test_a_grid_rounds_clips_and_passes_the_gradient_of_what_it_does_not_clip():
-    grid = Grid()
+    grid = ChipGrid()
     grid.high.fill_(8)  # 127 / 8 is nearest to 2^4
     x = torch.tensor([-9.0, -0.28125, 0.40625, 9.0], requires_grad=True)
     y = grid(x)
@@ -117,7 +117,7 @@ def test_a_grid_rounds_clips_and_passes_the_gradient_of_what_it_does_not_clip():
 
 @pytest.mark.parametrize(("peak", "exponent"), [(127, 0), (128, 0), (90, 0), (89, 1), (0.99, 7)])
 def test_a_grid_is_the_power_of_two_that_uses_its_range_best(peak, exponent):
-    grid = Grid()
+    grid = ChipGrid()
     grid.low.fill_(-peak)
     assert grid.exponent == exponent
 

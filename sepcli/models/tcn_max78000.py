@@ -35,7 +35,7 @@ class RoundHalfUp(torch.autograd.Function):
         return grad
 
 
-class Grid(Range):
+class ChipGrid(Range):
     """Tensors that the chip stores as integers v * 2^exponent from -128 to 127.
 
     A grid gives what is left of a tensor: everything in the phase "observe", and the integers'
@@ -61,7 +61,7 @@ class Grid(Range):
         return RoundHalfUp.apply(x / unit).clamp(LOW, HIGH) * unit
 
 
-class Ungridded(nn.Identity):
+class Unrounded(nn.Identity):
     """The grid of floating point: everything is left."""
 
     def stored(self, x):
@@ -77,13 +77,13 @@ class ChipConv(nn.Module):
     Its weights are put on their grid as it runs, so that training moves what was rounded.
     """
 
-    def __init__(self, inputs, outputs, kernel=1, *, dilation=1, relu=False, gain=1.0, grid):
+    def __init__(self, inputs, outputs, kernel=1, *, dilation=1, relu=False, gain=1.0):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu" if relu else "linear")
         with torch.no_grad():
             self.weight.mul_(gain)
-        self.dilation, self.relu, self.grid = dilation, relu, grid()
+        self.dilation, self.relu, self.grid = dilation, relu, Unrounded()
 
     def forward(self, x):
         y = F.conv1d(x, self.grid(self.weight), dilation=self.dilation)
@@ -93,6 +93,9 @@ class ChipConv(nn.Module):
     def layer(self, name, before, after, *, inputs, **crop):
         """The chip's layer, between the grids of its input and its output."""
         own = self.grid.exponent
+        shift = 7 + int(after.exponent - before.exponent - own)
+        if not -15 <= shift <= 15:
+            raise ValueError(f"{name}: output shift {shift}, but those of the chip are -15 to 15")
         return ChipLayer(
             name,
             "conv",
@@ -100,7 +103,7 @@ class ChipConv(nn.Module):
             weight=(self.grid.stored(self.weight) * 2.0**own).cpu().numpy().astype(np.int8),
             dilation=self.dilation,
             relu=self.relu,
-            output_shift=7 + int(after.exponent - before.exponent - own),
+            output_shift=shift,
             **crop,
         )
 
@@ -108,11 +111,11 @@ class ChipConv(nn.Module):
 class ChipBlock(nn.Module):
     """What a block adds to the stream x: point(relu(dilated(x))) without its first frames."""
 
-    def __init__(self, width, hidden, dilation, gain, grid):
+    def __init__(self, width, hidden, dilation, gain):
         super().__init__()
-        self.dilated = ChipConv(width, hidden, 3, dilation=dilation, relu=True, grid=grid)
-        self.point = ChipConv(hidden, width, gain=gain, grid=grid)
-        self.grid = grid()  # of what is between the two
+        self.dilated = ChipConv(width, hidden, 3, dilation=dilation, relu=True)
+        self.point = ChipConv(hidden, width, gain=gain)
+        self.grid = Unrounded()  # of what is between the two
         self.context = 2 * dilation
 
     def forward(self, x):
@@ -123,19 +126,28 @@ class ChipTcn(nn.Module):
     """Features (B, inputs, N) to the logits of masks (B, outputs, N): what runs on the chip.
 
     The state is what each block has to remember, the last 2 * dilation frames of the stream.
-    quantised: compute with the chip's integers, by `Grid`s; one for the whole residual stream.
+    quantised: compute with the chip's integers, by `ChipGrid`s; one for the whole residual stream.
     """
 
     def __init__(self, inputs, outputs, *, width, hidden, dilations, quantised):
         super().__init__()
-        grid = Grid if quantised else Ungridded
         gain = len(dilations) ** -0.5  # so that the residual stream grows little
-        self.bottleneck = ChipConv(inputs, width, grid=grid)
-        self.blocks = nn.ModuleList(ChipBlock(width, hidden, d, gain, grid) for d in dilations)
-        self.mask = ChipConv(width, outputs, grid=grid)
-        self.features, self.stream, self.logits = grid(), grid(), grid()
+        self.bottleneck = ChipConv(inputs, width)
+        self.blocks = nn.ModuleList(ChipBlock(width, hidden, d, gain) for d in dilations)
+        self.mask = ChipConv(width, outputs)
+        self.features, self.stream, self.logits = Unrounded(), Unrounded(), Unrounded()
         self.receptive_field = 1 + sum(block.context for block in self.blocks)  # frames
-        self.quantised = quantised
+        self.quantised = False
+        if quantised:
+            self.quantise()
+
+    def quantise(self):
+        """Compute with the chip's integers from now on; their ranges are yet to be found."""
+        for module in list(self.modules()):
+            for name, child in module.named_children():
+                if isinstance(child, Unrounded):
+                    setattr(module, name, ChipGrid().to(self.mask.weight.device))
+        self.quantised = True
 
     def initial_state(self, batch=1):
         """Zeros before the first frame."""
@@ -252,7 +264,7 @@ class TcnMax78000(CausalModel):
     width, hidden: channels of the residual stream and inside a block. dilations: of the blocks.
     compression: power of the magnitudes that the network reads.
     init: `random`, or `pr` for a filterbank that reconstructs perfectly (filters = 2 * kernel).
-    quantised: compute the network with the chip's integers; their ranges are buffers, `Grid`s.
+    quantised: compute the network with the chip's integers; their ranges are buffers, `ChipGrid`s.
     """
 
     channels = 1
@@ -317,9 +329,14 @@ class TcnMax78000(CausalModel):
         past, network, tail = state
         frames, past = self.bank.analyse(x[:, 0], past)  # (B, P, F, N)
         masks, network = self._masks(frames, network)  # (B, S, F, N)
-        masked = (masks[:, :, None] * frames[:, None]).flatten(0, 1)  # (B*S, P, F, N)
-        y, tail = self.bank.synthesise(masked, tail)  # (B*S, T)
-        return y.unflatten(0, (len(x), -1))[:, :, None], (past, network, tail)
+        y, tail = self.masked(frames, masks, tail)
+        return y, (past, network, tail)
+
+    def masked(self, frames, masks, tail):
+        """The sources (B, S, 1, N * hop) of frames (B, P, F, N) and masks (B, S, F, N)."""
+        frames = (masks[:, :, None] * frames[:, None]).flatten(0, 1)  # (B*S, P, F, N)
+        y, tail = self.bank.synthesise(frames, tail)  # (B*S, T)
+        return y.unflatten(0, (len(masks), -1))[:, :, None], tail
 
     def core_state(self, batch=1):
         """The state of `core` before the first chunk."""
