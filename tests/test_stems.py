@@ -91,7 +91,6 @@ def test_a_mixture_is_the_sum_of_its_stems_within_all_ranges(
             assert low <= source.get(name, low) <= high
         start, stop = source.get("time_mask_s", (0, 0))
         assert 0 <= stop - start <= 0.5
-        assert (source["speed"] == 1) == (not {"pitch", "stretch"} & set(augment))
         for piece in source["files"]:
             assert 0 <= piece["start"] < piece["stop"] <= 2 * RATE
 
@@ -143,13 +142,32 @@ def test_gains_polarities_and_swaps_are_those_of_the_record(tones):
     assert len(seen) == 4
 
 
-@pytest.mark.parametrize(("augment", "ratio"), [("pitch=12", 2.0), ("stretch=0.8", 0.8)])
-def test_pitch_and_stretch_play_all_stems_faster_together(tones, augment, ratio):
-    item = draw(tones, augment=augment)
-    assert peak_hz(item.refs["vocals"][0]) == pytest.approx(500 * ratio, abs=2)
-    assert peak_hz(item.refs["accompaniment"][0]) == pytest.approx(1000 * ratio, abs=2)
-    random = draw(tones, augment="pitch,stretch").record["sources"].values()
-    assert len({source["speed"] for source in random}) == 1
+@pytest.mark.parametrize(("augment", "ratio"), [("pitch=12", 2), ("pitch=-2", 0.891), ("", 1)])
+@pytest.mark.parametrize("stretch", ["", "stretch=0.9", "stretch=1.1"])
+def test_pitch_is_changed_without_tempo_and_tempo_without_pitch(tmp_path, augment, ratio, stretch):
+    clicks = np.zeros((4 * RATE, 2))
+    clicks[200 :: RATE // 4] = 0.5  # four a second
+    (tmp_path / "song").mkdir()
+    soundfile.write(tmp_path / "song/vocals.wav", tone(500, 4), RATE, subtype="FLOAT")
+    soundfile.write(tmp_path / "song/drums.wav", clicks, RATE, subtype="FLOAT")
+    item = draw(tmp_path, augment=(augment, stretch), duration_s=2.0, peak=0)
+    for channel, amplitude in zip(item.refs["vocals"], (0.4, 0.2), strict=True):
+        assert peak_hz(channel) == pytest.approx(500 * ratio, abs=1)
+        assert np.std(channel) == pytest.approx(amplitude * 0.5**0.5, rel=0.02)
+    envelope = np.convolve(np.abs(item.refs["drums"][0]), np.ones(80))
+    tempo = float(stretch.partition("=")[2] or 1)
+    rhythm = np.abs(np.fft.rfft(envelope - envelope.mean(), 16 * RATE))
+    assert np.argmax(rhythm[:100]) / 16 == pytest.approx(4 * tempo, abs=0.1)
+    for source in item.record["sources"].values():
+        [piece] = source["files"]
+        assert piece["stop"] - piece["start"] == pytest.approx(2 * RATE * tempo, abs=2)
+
+
+def test_all_stems_of_a_song_get_the_same_pitch_and_tempo(musdb):
+    sources = draw(musdb, augment="pitch,stretch").record["sources"].values()
+    assert len({(source["pitch"], source["stretch"]) for source in sources}) == 1
+    sources = draw(musdb, augment="pitch,stretch,remix").record["sources"].values()
+    assert len({(source["pitch"], source["stretch"]) for source in sources}) == 4
 
 
 def test_a_time_mask_is_silence_where_the_record_says(tones):

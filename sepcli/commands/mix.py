@@ -148,7 +148,7 @@ def probability(name, field, text):
     multiple=True,
     metavar="NAME[=LO:HI],…",
     help="Of music: swap, polarity, remix (stems of different songs), gain=0.25:1.25, pitch=-2:2 "
-    "(semitones) and stretch=0.9:1.1 (both by playing faster, pitch and tempo together), "
+    "(semitones, at the same tempo), stretch=0.9:1.1 (tempo, at the same pitch), "
     "time-mask=0:0.5 (s), freq-mask=0:1 (octaves).",
 )
 @click.option("--downmix", is_flag=True, help="Music in mono.")

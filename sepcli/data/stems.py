@@ -13,6 +13,7 @@ from sepcli.data.mixtures import Mixture, Spec, add
 from sepcli.data.sample import split_audio_name
 from sepcli.data.sources import find_audio, split_weight
 from sepcli.dsp import level
+from sepcli.dsp.tempo import change_tempo
 from sepcli.errors import SepcliError
 
 ACCOMPANIMENT = "accompaniment"
@@ -25,15 +26,15 @@ AUGMENTATIONS = {
     "polarity": None,  # half of the time
     "remix": None,  # every stem is from a song of its own
     "gain": (0.25, 1.25),  # factor; the range of Open-Unmix
-    "pitch": (-2.0, 2.0),  # semitones, by playing faster: the tempo goes with it
-    "stretch": (0.9, 1.1),  # tempo, by playing faster: the pitch goes with it
+    "pitch": (-2.0, 2.0),  # semitones
+    "stretch": (0.9, 1.1),  # tempo
     "time-mask": (0.0, 0.5),  # s of silence
     "freq-mask": (0.0, 1.0),  # octaves taken out
 }
 _LIMITS = {"pitch": (-24, 24), "stretch": (0.25, 4), "time-mask": (0, 60), "freq-mask": (0, 10)}
 LOWEST_HZ = 50.0  # where a frequency mask may begin
 FADE_S = 0.005  # at both ends of a time mask
-_SPEEDS = {"pitch": (0, 0), "stretch": (1, 1)}  # the ranges that leave a song as it is
+_UNCHANGED = {"pitch": (0, 0), "stretch": (1, 1)}  # the ranges that leave a song as it is
 _KEYS = {"time-mask": "time_mask_s", "freq-mask": "freq_mask_hz"}  # in the record
 
 
@@ -170,7 +171,7 @@ class StemMixer:
         """{augmentation: what was drawn} for one stem, of those that change a signal."""
         drawn = {}
         for number, name in enumerate(AUGMENTATIONS):
-            if name in self._ranges and name not in ("remix", *_SPEEDS):
+            if name in self._ranges and name not in ("remix", *_UNCHANGED):
                 drawn[name] = self._draw(name, generator(3, stem, number), duration_s)
         return drawn
 
@@ -189,25 +190,25 @@ class StemMixer:
         """A stretch (C, T) of a stem of a song that `rng` draws, and where it is from."""
         spec = self.spec
         song, place = self._song(rng), rng.random()
-        ranges = _SPEEDS | self._ranges
-        drawn = {name: float(rng.uniform(*ranges[name])) for name in _SPEEDS}
-        speed = 2 ** (drawn["pitch"] / 12) * drawn["stretch"]
-        rate = round(spec.sample_rate / speed)  # played faster than it was sampled
-        wanted_s = samples / rate
-        length_s = self._seconds(song)
-        start_s = place * max(0.0, length_s - wanted_s)
-        signal = np.zeros((1 if spec.downmix else 2, samples), np.float32)
+        ranges = _UNCHANGED | self._ranges
+        drawn = {name: float(rng.uniform(*ranges[name])) for name in _UNCHANGED}
+        rate = round(spec.sample_rate / 2 ** (drawn["pitch"] / 12))  # as if it was sampled slower
+        wanted = max(1, round(samples * drawn["stretch"] * rate / spec.sample_rate))
+        start_s = place * max(0.0, self._seconds(song) - wanted / rate)
+        signal = np.zeros((1 if spec.downmix else 2, wanted), np.float32)
         pieces = []
         for path in song.stems[name]:
             frames, file_rate = self._header(path)
             start = round(start_s * file_rate)
-            stop = min(frames, start + math.ceil(wanted_s * file_rate))
+            stop = min(frames, start + math.ceil(wanted * file_rate / rate))
             sound, _ = recordings.read(path, start=start, stop=stop, sample_rate=rate)
-            sound = self._channels(sound, path)[:, :samples]
+            sound = self._channels(sound, path)[:, :wanted]
             signal[:, : sound.shape[1]] += sound
             pieces.append({"path": path, "start": start, "stop": stop})
+        if wanted != samples:
+            signal = change_tempo(signal, samples, spec.sample_rate)
         drawn = {name: value for name, value in drawn.items() if name in self._ranges}
-        return signal, {"song": song.name, "files": pieces, "speed": speed, **drawn}
+        return signal, {"song": song.name, "files": pieces, **drawn}
 
     def _song(self, rng):
         """A song: a source by weight, then one of its songs."""
