@@ -33,6 +33,19 @@ TINY = [  # name, settings; every causal model in MODELS is here at least once
         {"sources": ("speech",), "width": 8, "hidden": 8, "blocks": 2, "repeats": 1},
     ),
     (
+        "spectral_tasnet",
+        {
+            "window": 64,
+            "hop": 32,
+            "width": 8,
+            "hidden": 6,
+            "blocks": 3,
+            "repeats": 1,
+            "dense": True,
+            "mask": "complex",
+        },
+    ),
+    (
         "dmgtcm_unet",
         {
             "window": 64,

@@ -107,15 +107,55 @@ class TcnBlock(nn.Module):
         return x if self.residual is None else x + self.residual(hidden), skip
 
 
+class DenseBlock(nn.Module):
+    """Dilated convolution that mixes channels, batch norm, PReLU, and a 1x1 residual head.
+
+    Where channels are many and frames few, one matrix product costs less than the expansion and
+    the depthwise convolution of `TcnBlock`. There is one PReLU slope for each hidden channel.
+    """
+
+    def __init__(self, channels, hidden, kernel, dilation):
+        super().__init__()
+        self.context = (kernel - 1) * dilation  # frames of history the convolution needs
+        self.dilated = nn.Sequential(
+            nn.Conv1d(channels, hidden, kernel, dilation=dilation, bias=False),
+            nn.BatchNorm1d(hidden),
+            nn.PReLU(hidden),
+        )
+        self.residual = nn.Conv1d(hidden, channels, 1)
+
+    def initial_state(self, batch=1):
+        """The history before the first frame: zeros (B, C, context)."""
+        conv = self.dilated[0]
+        return conv.weight.new_zeros(batch, conv.in_channels, self.context)
+
+    def step(self, x, past):
+        """Map a chunk (B, C, N), any N >= 1, to (output, None for the skip, next past)."""
+        joined = torch.cat([past, x], -1)  # (B, C, context + N)
+        x = x + self.residual(self.dilated(joined))
+        return x, None, joined[..., joined.shape[-1] - self.context :]
+
+
 class Tcn(nn.Module):
     """`repeats` stacks of `blocks` blocks with dilations 1, 2, 4, ...; (B, C, N) to (B, C', N).
 
     The output is the sum of the skip heads, or the last block's output when `skip` is 0.
     `last_residual=False` leaves out the last block's residual head, whose output is unused.
+    `dense`: of `DenseBlock`, which has no skip head and no other settings.
     """
 
     def __init__(
-        self, channels, hidden, *, skip, kernel=3, blocks=6, repeats=3, last_residual=True, **block
+        self,
+        channels,
+        hidden,
+        *,
+        skip,
+        kernel=3,
+        blocks=6,
+        repeats=3,
+        last_residual=True,
+        dense=False,
+        **block,
     ):
         super().__init__()
         if skip == 0 and not last_residual:
@@ -123,7 +163,11 @@ class Tcn(nn.Module):
         dilations = [2**i for i in range(blocks)] * repeats
         last = len(dilations) - 1
         self.blocks = nn.ModuleList(
-            TcnBlock(channels, hidden, skip, kernel, d, residual=last_residual or i < last, **block)
+            DenseBlock(channels, hidden, kernel, d)
+            if dense
+            else TcnBlock(
+                channels, hidden, skip, kernel, d, residual=last_residual or i < last, **block
+            )
             for i, d in enumerate(dilations)
         )
         self.receptive_field = 1 + sum(b.context for b in self.blocks)  # frames
