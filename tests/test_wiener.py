@@ -1,19 +1,8 @@
-from importlib import util
-from pathlib import Path
-
 import pytest
 import torch
 
 from sepcli.nn.wiener import wiener
-
-
-def openunmix_filtering():
-    """openunmix's filters, from their own file: `import openunmix` needs torchaudio's binaries."""
-    file = Path(util.find_spec("openunmix").submodule_search_locations[0]) / "filtering.py"
-    spec = util.spec_from_file_location("openunmix_filtering", file)
-    module = util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.openunmix_package import openunmix
 
 
 def song(sources=3, channels=2, frames=40, bins=9, level=1.0, batch=2):
@@ -31,7 +20,7 @@ def with_phase(magnitudes, mixture):
 
 def theirs(magnitudes, mixture, iterations, residual=False, window=300):
     """openunmix's Separator around its own filter, item by item and window by window."""
-    fn, items = openunmix_filtering().wiener, []
+    fn, items = openunmix("filtering").wiener, []
     for v, x in zip(magnitudes, mixture, strict=True):
         v, x = v.permute(3, 2, 1, 0), torch.view_as_real(x.permute(2, 1, 0))
         parts = [

@@ -15,26 +15,30 @@ def describe(name):
     its `card`, `bytes` and `sha256`. Raises SepcliError.
     """
     if Path(name).suffix in (".yaml", ".yml"):
-        from sepcli.config import load
-
-        section = load(name).get("model")
-        if not isinstance(section, dict) or "name" not in section:
-            raise SepcliError(f"{name}: no model section with a name; nothing to describe")
-        settings = {key: value for key, value in section.items() if key != "name"}
-        try:
-            model = build(section["name"], **settings)
-        except (TypeError, ValueError) as error:
-            raise SepcliError(f"{name}: {error}") from None
-        return {"config": str(name), **_model(section["name"], model, settings)}
+        return {"config": str(name), **_model(*configured(name))}
     card = read_card(name)
     model, _ = load_model(name)
     return {
         "file": str(card.path),
         **_model(card.model, model, card.settings),
-        "bytes": card.path.stat().st_size,
+        "bytes": sum(file.stat().st_size for file in card.files),
         "sha256": card.sha256,
         "card": card.card,
     }
+
+
+def configured(path):
+    """The model of the YAML configuration `path`, untrained: its name, itself, its settings."""
+    from sepcli.config import load
+
+    section = load(path).get("model")
+    if not isinstance(section, dict) or "name" not in section:
+        raise SepcliError(f"{path}: no model section with a name; nothing to describe")
+    settings = {key: value for key, value in section.items() if key != "name"}
+    try:
+        return section["name"], build(section["name"], **settings), settings
+    except (TypeError, ValueError) as error:
+        raise SepcliError(f"{path}: {error}") from None
 
 
 def _model(name, model, settings):

@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from sepcli.engine import openunmix_files
 from sepcli.errors import SepcliError
 
 FORMAT = 1
@@ -31,9 +32,14 @@ class Card:
     card: dict
 
     @property
+    def files(self):
+        """The files of the weights: several in a folder of Open-Unmix."""
+        return [self.path] if self.path.is_file() else openunmix_files.checkpoints(self.path)
+
+    @property
     def sha256(self):
-        """The file's digest, 64 hexadecimal digits."""
-        return digest(self.path)
+        """The digest of the files, 64 hexadecimal digits."""
+        return digest(*self.files)
 
     @property
     def consistent(self):
@@ -41,9 +47,12 @@ class Card:
         return bool(self.card.get("train", {}).get("mixture_consistency"))
 
 
-def digest(path):
-    """The SHA-256 of the file `path`, 64 hexadecimal digits."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def digest(*paths):
+    """The SHA-256 of files, one after the other, 64 hexadecimal digits."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(Path(path).read_bytes())
+    return total.hexdigest()
 
 
 def shipped():
@@ -54,6 +63,8 @@ def shipped():
 def locate(name):
     """The file of a shipped model's name, a model file, or a training run's folder.
 
+    Checkpoints of Open-Unmix are themselves: a file, or a folder of them.
+
     Raises SepcliError naming the shipped models when there is none.
     """
     path = Path(name)
@@ -61,9 +72,11 @@ def locate(name):
         for candidate in RUN_FILES:
             if (path / candidate).is_file():
                 return path / candidate
+        if openunmix_files.is_checkpoint(path):
+            return path
         raise SepcliError(
             f"{name}: a folder without {' or '.join(RUN_FILES)}; name a model file, or the folder "
-            "of a training run"
+            "of a training run or of Open-Unmix (vocals.pth, ...)"
         )
     if path.is_file():
         return path
@@ -92,8 +105,13 @@ def save(path, model, settings, weights, card):
 
 
 def read_card(name):
-    """What the model file `name` (see `locate`) says of itself; needs no torch."""
+    """What the model file `name` (see `locate`) says of itself; needs no torch.
+
+    Checkpoints of Open-Unmix, which do need it, say nothing but their settings.
+    """
     path = locate(name)
+    if openunmix_files.is_checkpoint(path):
+        return Card(path, "open_unmix", openunmix_files.read(path)[0], {})
     try:
         from safetensors import safe_open
 
@@ -124,7 +142,11 @@ def load_model(name, device="cpu"):
     card = read_card(name)
     try:
         model = build(card.model, **card.settings)
-        model.load_state_dict(load_file(card.path))
+        if openunmix_files.is_checkpoint(card.path):
+            weights = openunmix_files.read(card.path)[1]
+        else:
+            weights = load_file(card.path)
+        model.load_state_dict(weights)
     except (RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise SepcliError(
