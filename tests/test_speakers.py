@@ -262,6 +262,50 @@ def test_an_enrolment_has_the_level_of_the_speech_and_noise_as_often_as_ramped(s
     assert all(a < b for a, b in pairwise(shares))
 
 
+@pytest.mark.parametrize(("rooms", "expected"), [({}, 1), ({"enroll_rir_prob": 0.0}, 0)])
+def test_an_enrolment_rings_in_a_room_of_its_own_as_often_as_asked(tmp_path, rooms, expected):
+    rng = np.random.default_rng(0)
+    (tmp_path / "ann").mkdir()
+    for k in range(2):
+        soundfile.write(
+            tmp_path / f"ann/{k}.wav", 0.1 * rng.standard_normal(3 * RATE), RATE, "FLOAT"
+        )
+    rirs = {}
+    for k in range(4):
+        rir = np.exp(-np.arange(4000) / 900) * rng.standard_normal(4000)
+        rir[0] = 4
+        (tmp_path / "rirs").mkdir(exist_ok=True)
+        rirs[str(tmp_path / f"rirs/{k}.wav")] = rir / 4
+        soundfile.write(tmp_path / f"rirs/{k}.wav", rir / 4, RATE, "FLOAT")
+    spec = SpeakerSpec(
+        speech=tmp_path / "ann", rir=tmp_path / "rirs", rir_prob=1.0,
+        interferers=0, enroll=True, enroll_s=0.3, duration_s=0.3, **rooms,
+    )  # fmt: skip
+    mixer, others = SpeakerMixer(spec), 0
+    for index in range(8):
+        item = mixer.draw(0, index)
+        about = item.record["sources"]["enroll"]
+        assert bool(about["rir"]) == expected
+        [(path, start, stop)] = pieces(about)
+        sound, _ = soundfile.read(path)
+        if expected:
+            sound = fftconvolve(sound, rirs[about["rir"]["path"]])
+            others += about["rir"] != item.record["sources"]["speech"]["rir"]
+        sound = sound[start:stop]
+        gain = np.dot(item.enroll[0], sound) / np.dot(sound, sound)
+        np.testing.assert_allclose(item.enroll[0], gain * sound, atol=1e-5)
+        assert power_db(item.enroll) == pytest.approx(item.record["level_db"], abs=1e-3)
+    assert bool(others) == expected
+
+
+def test_how_often_enrolments_are_in_rooms_is_no_matter_of_how_often_speech_is():
+    spec = SpeakerSpec(**SHORT, rir_prob=0.9, enroll_rir_prob=0.3, enroll=True, interferers=0)
+    mixer = SpeakerMixer(spec)
+    records = [mixer.draw(0, index).record["sources"] for index in range(150)]
+    assert 25 <= sum(bool(about["enroll"]["rir"]) for about in records) <= 65
+    assert 120 <= sum(bool(about["speech"]["rir"]) for about in records) <= 148
+
+
 # --- what decides
 
 
@@ -307,6 +351,7 @@ def test_a_sample_holds_the_enrolment(speech):
         ({"target_absent": 2}, "target_absent must be a probability, 0 to 1, not 2"),
         ({"speed": (0.0, 1.0)}, "speed must be 0.25 to 4, not"),
         ({"enroll_s": 0}, "enroll_s must be 0.1 to 3600, not"),
+        ({"enroll_rir_prob": 2}, "enroll_rir_prob must be a probability, 0 to 1, not 2"),
         ({"noisy_enroll": -1}, "noisy_enroll must be a probability, 0 to 1, not -1"),
         ({"snr_db": (3, 2)}, "snr_db must be LO:HI, the smaller number first"),
     ],

@@ -128,6 +128,11 @@ def probability(name, field, text):
 @ranged("speed", "speed", "1", "Tempo and pitch of each speaker.", minimum=0.25, maximum=4)
 @click.option("--enroll", is_flag=True, help="Add enroll.wav, the target in another recording.")
 @ranged("enroll-duration", "enroll_s", "4", "Its seconds.", minimum=0.1, maximum=3600)
+@click.option(
+    "--enroll-rir-prob",
+    type=click.FloatRange(0, 1),
+    help="How often it is heard in a room of its own.  [default: --rir-prob]",
+)
 @probability("noisy-enroll", "noisy_enroll", "How often it has noise.")
 @ranged("enroll-snr", "enroll_snr_db", "0:20", "It above that noise, in dB.")
 @click.option(

@@ -25,8 +25,10 @@ class SpeakerSpec(MixtureSpec):
     target_absent: how often the target says nothing; the reference is zeros then.
     speed: tempo and pitch of each speaker re the recording.
     enroll: whether there is an enrolment, another utterance of the target: from a recording of
-        which nothing is in the mixture, at the target's speed and level, dry.
-    enroll_s: its length. noisy_enroll: how often it has noise, `enroll_snr_db` below it.
+        which nothing is in the mixture, at the target's speed and level.
+    enroll_s: its length. enroll_rir_prob: how often it is heard in a room, which is not that of the
+        mixture; None means as often as all speech. noisy_enroll: how often it has noise,
+        `enroll_snr_db` below it.
     noisy_enroll_ramp: items during which noisy_enroll rises from 0 to its value.
     target_absent_from: the first item in which the target may be absent.
     Raises SepcliError for a value that makes no sense.
@@ -39,6 +41,7 @@ class SpeakerSpec(MixtureSpec):
     speed: tuple[float, float] = (1.0, 1.0)
     enroll: bool = False
     enroll_s: tuple[float, float] = (4.0, 4.0)
+    enroll_rir_prob: float | None = None
     noisy_enroll: float = 0.0
     enroll_snr_db: tuple[float, float] = (0.0, 20.0)
     noisy_enroll_ramp: tuple[int, int] = (0, 0)
@@ -46,12 +49,15 @@ class SpeakerSpec(MixtureSpec):
 
     def __post_init__(self):
         super().__post_init__()
+        if self.enroll_rir_prob is None:
+            object.__setattr__(self, "enroll_rir_prob", self.rir_prob)
         whole = all(float(n).is_integer() and n >= 0 for n in self.interferers)
         for name, valid, what in (
             ("interferers", whole, "whole numbers, 0 or more"),
             ("target_absent", 0 <= self.target_absent <= 1, "a probability, 0 to 1"),
             ("speed", self.speed[0] >= 0.25 and self.speed[1] <= 4, "0.25 to 4"),
             ("enroll_s", self.enroll_s[0] >= 0.1 and self.enroll_s[1] <= 3600, "0.1 to 3600"),
+            ("enroll_rir_prob", 0 <= self.enroll_rir_prob <= 1, "a probability, 0 to 1"),
             ("noisy_enroll", 0 <= self.noisy_enroll <= 1, "a probability, 0 to 1"),
         ):
             self._check(name, valid, what)
@@ -122,7 +128,9 @@ class SpeakerMixer(Mixer):
         }
         enroll = None
         if spec.enroll:
-            enroll, sources["enroll"] = self._enrol(enrolled, index, speed, level_db, generator(6))
+            enroll, sources["enroll"] = self._enrol(
+                enrolled, index, speed, level_db, generator(6), generator(8)
+            )
         record = {
             "targets": ["speech"],
             "snr_db": snr_db,
@@ -151,7 +159,7 @@ class SpeakerMixer(Mixer):
     def _voice(self, said, samples, speed, level_db, rng):
         """`samples` of an utterance in a room or not, at an RMS of `level_db`: a `_Voice`."""
         spec = self.spec
-        before = round(PREROLL_S * spec.sample_rate) if spec.rir_prob else 0
+        before = self._preroll(spec.rir_prob)
         dry, record = self._say(said, samples, speed, rng, before)
         decay_s = spec.rir_decay_s if spec.target == "decayed" else None
         wet, record["rir"] = self._in_room(dry, spec.rir_prob, rng, decay_s)
@@ -166,13 +174,20 @@ class SpeakerMixer(Mixer):
         signal, record = self._cast.say(said, samples, rate, rng, before)
         return signal, {"speed": speed, **record}
 
-    def _enrol(self, said, index, speed, level_db, rng):
+    def _preroll(self, rir_prob):
+        """Samples of what comes before, for a room that there may be."""
+        return round(PREROLL_S * self.spec.sample_rate) if rir_prob else 0
+
+    def _enrol(self, said, index, speed, level_db, rng, room_rng):
         """The enrolment, float32 (1, T'), and its record."""
         spec = self.spec
         samples = round(rng.uniform(*spec.enroll_s) * spec.sample_rate)
         noisy = rng.random() < spec.noisy_enroll * _ramp(index, *spec.noisy_enroll_ramp)
         snr_db = float(rng.uniform(*spec.enroll_snr_db))
-        speech, record = self._say(said, samples, speed, rng)
+        before = self._preroll(spec.enroll_rir_prob)
+        dry, record = self._say(said, samples, speed, rng, before)
+        heard, record["rir"] = self._in_room(dry, spec.enroll_rir_prob, room_rng)
+        speech = heard[0, before:]
         gain, noise, noise_gain = level.rms_multiplier(speech, level_db), np.zeros(samples), 0.0
         record["noise"] = None
         if noisy:
