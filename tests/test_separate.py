@@ -15,10 +15,12 @@ from sepcli import audio
 from sepcli.cli import main
 from sepcli.data.samples import Sample, open_sample_writer, read_samples
 from sepcli.engine import modelfile, separate
-from sepcli.engine.separate import Average, Method, Separator
+from sepcli.engine.separate import Average, Method, Separator, WithResidual
 from sepcli.engine.stems import default_model
 from sepcli.errors import SepcliError
 from sepcli.models import build
+from sepcli.nn.griffin_lim import griffin_lim
+from sepcli.nn.spectral import CentredStft, OfflineSpectralModel
 from tests.models import TINY, randomise
 
 NAME, SETTINGS = "spectral_tasnet", {"width": 8, "hidden": 8, "blocks": 2, "repeats": 1}
@@ -156,6 +158,85 @@ def test_a_stereo_model_takes_channels_two_by_two_and_a_last_one_twice():
     np.testing.assert_allclose(middle, np.stack(pairs)[[0, 0, 1, 1, 2]], rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("sample_rate", [16000, 22050])
+def test_the_residual_is_the_mixture_without_what_was_chosen(separator, sample_rate):
+    x = noise(2, 30000)
+    for inner in (separator, Separator(Halves(), method=Method(0.3, 0.2))):
+        one = inner.sources[:1]
+        found = WithResidual(inner.only(one)).separate(x, sample_rate)
+        assert list(found) == [*one, "residual"]
+        alone = inner.separate(x, sample_rate)[one[0]]
+        np.testing.assert_allclose(found[one[0]], alone, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(found[one[0]] + found["residual"], x, rtol=0, atol=1e-6)
+
+
+class Masks(OfflineSpectralModel):
+    """Two sources by a mask that depends on the frequency alone, and so on no other frame."""
+
+    sample_rate, sources, channels = 16000, ("low", "high"), 2
+
+    def __init__(self):
+        super().__init__()
+        self.stft = CentredStft(256, 64)
+        self.mask = torch.nn.Parameter(torch.linspace(1, 0, 129)[:, None])
+
+    def spectra(self, spectrum):
+        return torch.stack([self.mask * spectrum, (1 - self.mask) * spectrum], 1)
+
+
+@pytest.mark.parametrize("overlap", [0.3, 0.6])
+def test_segments_give_what_the_whole_gives_where_frames_depend_on_themselves(overlap):
+    x = noise(2, 20000)
+    whole = Separator(Masks()).separate(x, 16000)
+    parts = Separator(Masks(), method=Method(0.2, overlap)).separate(x, 16000)
+    for name in ("low", "high"):
+        np.testing.assert_allclose(parts[name], whole[name], rtol=0, atol=1e-6)
+
+
+def test_griffin_lim_begins_at_the_estimates_or_at_random_phases():
+    x, model = noise(2, 5000), Masks()
+    by_default = Separator(model, method=Method(griffin_lim=8)).only(["high"]).separate(x, 16000)
+    with torch.no_grad():
+        spectra = model.spectra(model.stft.analyse(torch.from_numpy(x)[None]))[0, 1]
+        expected = griffin_lim(spectra, model.stft.window, 64, 5000, iterations=8)
+    np.testing.assert_allclose(by_default["high"], expected.numpy(), rtol=0, atol=1e-3)
+
+    random = Separator(model, method=Method(griffin_lim=8, gl_init="random"))
+    first = random.separate(x, 16000)["high"]
+    assert np.abs(first - by_default["high"]).max() > 0.1
+    np.testing.assert_array_equal(first, random.separate(x, 16000)["high"])
+
+
+@pytest.mark.parametrize("gl_init", ["mix", "random"])
+def test_griffin_lim_has_no_seams(gl_init):
+    """In segments the magnitudes are as close to those wanted as they are in one piece."""
+    t = np.arange(32000) / 16000
+    x = (0.3 * np.sin(2 * np.pi * 440 * t * (1 + 0.02 * t)))[None].astype(np.float32)
+    x = np.concatenate([x, x])
+
+    def error_db(method):
+        y = torch.from_numpy(Separator(Masks(), method=method).separate(x, 16000)["low"])
+        stft, model = CentredStft(256, 64), Masks()
+        wanted = model.spectra(stft.analyse(torch.from_numpy(x))[None])[0, 0].abs()
+        missing = (stft.analyse(y).abs() - wanted).square().sum((0, 1))  # of each frame
+        return 10 * torch.log10(missing.max() / wanted.square().sum((0, 1)).mean()).item()
+
+    whole = error_db(Method(10, 0.1, griffin_lim=30, gl_init=gl_init))
+    assert error_db(Method(0.8, 0.4, griffin_lim=30, gl_init=gl_init)) < whole + 0.5
+
+
+@pytest.mark.parametrize("length", [1, 100, 129, 300])
+def test_griffin_lim_takes_signals_shorter_than_a_window(length):
+    found = Separator(Masks(), method=Method(griffin_lim=3)).separate(noise(1, length), 16000)
+    assert found["low"].shape == (1, length)
+    assert np.isfinite(found["low"]).all()
+
+
+def test_a_model_without_magnitudes_has_no_griffin_lim(separator):
+    with pytest.raises(SepcliError, match="the model estimates no magnitudes that lack a phase"):
+        Separator(separator.model, method=Method(griffin_lim=1))
+
+
 def test_sources_add_up_to_the_mixture_when_the_model_was_trained_so(tmp_path):
     path = tmp_path / "net.safetensors"
     model = randomise(build(*TINY[0][:1], **TINY[0][1]))
@@ -280,6 +361,98 @@ def test_names_follow_the_template(track, model_file, tmp_path):
     assert (tmp_path / "out/tiny/speech-of-track.flac").exists()
 
 
+def test_a_format_changes_the_extension_and_the_residual_is_a_stem(track, model_file, tmp_path):
+    args = ("--target", "speech", "--residual", "--format", "FLAC", "-o", tmp_path / "out")
+    assert invoke("-m", model_file, track, *args).exit_code == 0
+    parts = [audio.read(tmp_path / f"out/track/{s}.flac")[0] for s in ("speech", "residual")]
+    np.testing.assert_allclose(sum(parts), audio.read(track)[0], rtol=0, atol=1e-6)  # 24 bits
+    assert not (tmp_path / "out/track/noise.flac").exists()
+
+
+def test_a_format_on_standard_output(track, model_file):
+    args = ("--target", "speech", "--format", "flac", "-o", "-")
+    result = invoke("-m", model_file, track, *args)
+    assert result.stdout_bytes[:4] == b"fLaC"
+
+
+def test_a_part_of_a_file(track, model_file, separator, tmp_path):
+    args = ("--start", "0.05", "--duration", "0.04", "-o", tmp_path / "out")
+    assert invoke("-m", model_file, track, *args).exit_code == 0
+    got, rate = audio.read(tmp_path / "out/track/noise.wav")
+    part = audio.read(track)[0][:, 2205 : 2205 + 1764]
+    np.testing.assert_allclose(got, separator.separate(part, rate)["noise"], rtol=0, atol=1e-6)
+
+
+def test_several_models_are_averaged(track, separator, model_file, tmp_path):
+    torch.manual_seed(1)
+    other = randomise(build(NAME, **SETTINGS))
+    modelfile.save(tmp_path / "other.safetensors", NAME, SETTINGS, other.state_dict(), {})
+    args = (
+        "-m",
+        model_file,
+        "-m",
+        tmp_path / "other.safetensors",
+        "--filename",
+        "{model}-{stem}.wav",
+    )
+    assert invoke(*args, track, "-o", tmp_path / "out").exit_code == 0
+    x, rate = audio.read(track)
+    got, _ = audio.read(tmp_path / "out/tiny+other-speech.wav")
+    both = [each.separate(x, rate)["speech"] for each in (separator, Separator(other))]
+    np.testing.assert_allclose(got, sum(both) / 2, rtol=0, atol=1e-6)
+
+
+UNMIX = {"window": 256, "hop": 64, "hidden": 8, "layers": 1, "sample_rate": 16000}
+
+
+@pytest.fixture
+def unmix_file(tmp_path):
+    torch.manual_seed(0)
+    model = randomise(build("open_unmix", **UNMIX))
+    modelfile.save(tmp_path / "umx.safetensors", "open_unmix", UNMIX, model.state_dict(), {})
+    return tmp_path / "umx.safetensors"
+
+
+def test_griffin_lim_as_a_flag(track, unmix_file, tmp_path):
+    args = ("-m", unmix_file, track, "--target", "vocals", "--segment", "0.1", "--overlap", "0.3")
+    ways = {"mix": (), "gl": ("--griffin-lim",), "random": ("--griffin-lim", "--gl-init", "random")}
+    ways["short"] = ("--griffin-lim", "--gl-iters", "1")
+    found = []
+    for name, way in ways.items():
+        assert invoke(*args, *way, "-o", tmp_path / f"{name}.wav").output == ""
+        found.append(audio.read(tmp_path / f"{name}.wav")[0])
+        assert found[-1].shape == (2, 5000)
+    assert len({each.tobytes() for each in found}) == 4
+
+
+def test_griffin_lim_on_samples(unmix_file, tmp_path):
+    args = ("-m", unmix_file, "-", "--target", "vocals", "--residual", "--griffin-lim")
+    with open_sample_writer(tmp_path / "in.tar") as writer:
+        writer.write(sample(0))
+    result = invoke(*args, input=(tmp_path / "in.tar").read_bytes())
+    [made] = read_samples("-", stdin=io.BytesIO(result.stdout_bytes))
+    assert made.names("est") == ["est.residual.wav", "est.vocals.wav"]
+    total = made.audio("est.vocals") + made.audio("est.residual")
+    np.testing.assert_allclose(total, made.audio("mix"), rtol=0, atol=1e-6)
+
+
+USAGE = [
+    (["--gl-iters", "3"], "--gl-iters and --gl-init go with --griffin-lim; add it."),
+    (["--gl-init", "random"], "--gl-iters and --gl-init go with --griffin-lim; add it."),
+    (["--format", "wma"], "'wma' is not one of wav, rf64, w64, flac, ogg"),
+    (["--overlap", "1"], "1.0 is not in the range 0<=x<=0.9"),
+    (["--segment", "0"], "0.0 is not in the range 0.1<=x<=3600"),
+    (["--duration", "0"], "0.0 is not in the range x>0"),
+]
+
+
+@pytest.mark.parametrize(("args", "line"), USAGE)
+def test_wrong_options_are_usage_errors(track, model_file, args, line):
+    result = invoke("-m", model_file, track, *args)
+    assert result.exit_code == 2
+    assert line in result.stderr
+
+
 def test_samples_that_clip_are_reported(model_file, tmp_path):
     audio.write(tmp_path / "loud.wav", 30 * noise(1, 4000), 16000)
     args = ("-m", model_file, tmp_path / "loud.wav", "--subtype", "PCM_16", "-o", tmp_path / "out")
@@ -306,6 +479,12 @@ ERRORS = [  # arguments after the model, the line
     (["track.wav", "--subtype", "PCM_99"], "PCM_99"),
     (["broken.wav"], "broken.wav: "),
     (["track.wav", "--device", "quantum"], "device 'quantum' is not available here"),
+    (["track.wav", "--griffin-lim"], "the model estimates no magnitudes that lack a phase; use"),
+    (["track.wav", "--start", "1"], "track.wav: ends before 1 s; lower --start"),
+    (
+        ["track.wav", "--target", "noise", "-o", "x.flac", "--format", "wav"],
+        "x.flac: its name is not one of wav; omit --format",
+    ),
     (["track.wav", "track.wav", "--overwrite"], "two inputs would be written there; name a"),
 ]
 
@@ -426,6 +605,12 @@ def test_a_sample_that_cannot_be_separated_goes_on_as_it_came(model_file, tmp_pa
     )
     after = list(read_samples("-", stdin=io.BytesIO(result.stdout_bytes)))
     assert [s.has("est.speech") for s in after] == [True, False, True]
+
+
+def test_a_sample_is_separated_whole(stream, model_file):
+    result = invoke("-m", model_file, "-", "--duration", "1", input=stream)
+    assert result.exit_code == 1
+    assert "000000: samples are separated whole; omit --start and --duration" in result.stderr
 
 
 def test_empty_standard_input_says_so(model_file):

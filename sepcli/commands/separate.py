@@ -5,16 +5,84 @@ import click
 from sepcli import options
 from sepcli.errors import SepcliError
 
+GL_ITERATIONS = 32
+
+
+def check_format(ctx, param, value):
+    """The name of an audio format that can be written, or None."""
+    if value is None:
+        return None
+    from sepcli.audio import FORMATS
+
+    if value.lower() not in FORMATS:
+        raise click.BadParameter(f"{value!r} is not one of {', '.join(FORMATS)}.", ctx, param)
+    return value.lower()
+
 
 @click.command("separate")
 @click.argument("inputs", nargs=-1, metavar="[FILE|DIR|-]...")
-@options.model
+@click.option(
+    "-m",
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME|FILE|DIR",
+    help="A shipped model, a model file or a run folder; the estimates of several are averaged.",
+)
 @click.option(
     "--target",
     "targets",
     multiple=True,
     metavar="NAME",
     help="A source to write; repeatable. [default: what a sample asks for; all of audio]",
+)
+@click.option(
+    "--residual", is_flag=True, help="Write the rest, too: the mixture without what is written."
+)
+@click.option(
+    "--griffin-lim",
+    is_flag=True,
+    help="Improve the phase of the estimates, the mixture's, to fit their magnitudes. Of models "
+    "that estimate magnitudes.",
+)
+@click.option(
+    "--gl-iters",
+    type=click.IntRange(1, 10_000),
+    help=f"Iterations of --griffin-lim.  [default: {GL_ITERATIONS}]",
+)
+@click.option(
+    "--gl-init",
+    type=click.Choice(["mix", "random"]),
+    help="Where --griffin-lim begins: with the phase of the mixture, or with a random one as in "
+    "the textbook, which sounds like the source but scores a negative SDR.  [default: mix]",
+)
+@click.option(
+    "--segment",
+    "segment_s",
+    type=click.FloatRange(0.1, 3600),
+    help="Seconds that a model which is not causal gets at a time; more take more memory.  "
+    "[default: 30]",
+)
+@click.option(
+    "--overlap",
+    type=click.FloatRange(0, 0.9),
+    help="The part of a segment that the next one covers, too: context for both, which fade into "
+    "each other in its middle.  [default: 0.1]",
+)
+@click.option(
+    "--start",
+    "start_s",
+    type=click.FloatRange(0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Where in audio files to begin.",
+)
+@click.option(
+    "--duration",
+    "duration_s",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="How much of audio files to separate.  [default: up to the end]",
 )
 @options.output
 @click.option(
@@ -24,6 +92,13 @@ from sepcli.errors import SepcliError
     show_default=True,
     help="Names of the stems below the output folder; {model} is known, too.",
 )
+@click.option(
+    "--format",
+    "container",
+    metavar="wav|flac|mp3|...",
+    callback=check_format,
+    help="What {ext} is, and what standard output gets.  [default: wav]",
+)
 @click.option("--subtype", metavar="NAME", help="E.g. PCM_16, PCM_24, FLOAT. [default: FLOAT]")
 @options.overwrite
 @options.device
@@ -32,26 +107,55 @@ from sepcli.errors import SepcliError
 @options.input_type
 @options.progress
 @options.quiet
-def command(inputs, model, device, threads, template, quiet, progress, **choices):
+def command(
+    inputs,
+    models,
+    griffin_lim,
+    gl_iters,
+    gl_init,
+    segment_s,
+    overlap,
+    start_s,
+    duration_s,
+    device,
+    threads,
+    quiet,
+    progress,
+    **choices,
+):
     """Separate mixtures into their sources, at the rate and channels of the input.
 
     \b
         $ sepcli mix --snr -5:15 | sepcli separate - | sepcli eval -
         $ sepcli separate -m denoise noisy/*.wav --target speech -o clean/
         $ ffmpeg -i x.mp4 -f wav - | sepcli separate -m denoise --target speech - > speech.wav
+        $ sepcli separate -m umx/ song.flac --target vocals --residual --format flac
 
     Audio files become stems in a folder, by default separated/MODEL/TRACK/STEM.wav, or one file
     when -o names one and --target one source. Samples (from sepcli mix, a tar, or folders
     KEY/mix.wav) get their estimates added and go on to -o, or to standard output. The default
     model is denoise for samples that ask for speech, and vocals for audio files.
-    """
-    from sepcli.engine.stems import Models, Separation
 
+    Files may be of any length: they are read, separated and written piece by piece. A stereo model
+    takes the channels of other files two by two.
+    """
+    from sepcli.engine.separate import Method
+    from sepcli.engine.stems import Models, Part, Separation
+
+    if not griffin_lim and (gl_iters or gl_init):
+        raise click.UsageError("--gl-iters and --gl-init go with --griffin-lim; add it.")
+    given = {
+        "segment_s": segment_s,
+        "overlap": overlap,
+        "griffin_lim": (gl_iters or GL_ITERATIONS) if griffin_lim else None,
+        "gl_init": gl_init,
+    }
+    method = Method(**{name: value for name, value in given.items() if value is not None})
     if threads:
         import torch
 
         torch.set_num_threads(threads)
-    job = Separation(Models(model, device), template=template, **choices)
+    job = Separation(Models(models, device, method), part=Part(start_s, duration_s), **choices)
     failed = 0
     for record in options.watch(job.run(inputs or ("-",)), "Separating", progress, quiet):
         if "error" in record:

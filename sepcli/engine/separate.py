@@ -1,5 +1,6 @@
 """Run a model over audio of any length, sample rate and number of channels, block by block."""
 
+import copy
 import itertools
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from sepcli.engine.modelfile import load_model
 from sepcli.engine.segments import grid, in_segments
 from sepcli.engine.stream import Stream, TorchRunner
 from sepcli.errors import SepcliError
+from sepcli.nn.griffin_lim import griffin_lim
+from sepcli.nn.spectral import OfflineSpectralModel
 
 BLOCK_SECONDS = 8.0  # fed to the model at a time: enough to be fast, little enough for RAM
 
@@ -39,14 +42,20 @@ class Method:
     segment_s, overlap: models that need what comes later are run on segments of so many seconds,
         which share that part with the one before; see `engine.segments`. Longer ones take more
         memory.
+    griffin_lim: iterations for a phase that fits the magnitudes that the model estimates; 0 leaves
+        it as the model gives it, which is the mixture's for most.
+    gl_init: where these begin, at the phase of the estimates (`mix`) or a `random` one, which
+        depends on the frame alone.
     """
 
     segment_s: float = 30.0
     overlap: float = 0.1
+    griffin_lim: int = 0
+    gl_init: str = "mix"
 
 
 class Separates:
-    """What separates audio block by block: it has `sources` and `blocks`, as `Separator` does."""
+    """What separates audio block by block: with `sources` and `blocks`, as `Separator`."""
 
     def separate(self, audio, sample_rate):
         """Separate audio (C, T) float32 at any rate; return {source: (C, T)} at the same rate."""
@@ -67,6 +76,22 @@ class Separator(Separates):
         self.model, self.card, self.method = model, card, method or Method()
         self.sources, self.sample_rate = model.sources, model.sample_rate
         self.consistent = card.consistent if card else False  # as it was trained
+        if self.method.griffin_lim and not isinstance(model, OfflineSpectralModel):
+            raise SepcliError(
+                "the model estimates no magnitudes that lack a phase; use Griffin-Lim with one "
+                "that does, such as an open_unmix"
+            )
+
+    @property
+    def _kept(self):
+        """Indices of `sources` among the model's."""
+        return [self.model.sources.index(source) for source in self.sources]
+
+    def only(self, sources):
+        """The same with no other `sources` than these, which saves work."""
+        chosen = copy.copy(self)
+        chosen.sources = tuple(sources)
+        return chosen
 
     def stream(self, sample_rate, channels=1, **choices):
         """A `Stream(**choices)` to push live audio (C, n) into, at the model's own rate only."""
@@ -132,7 +157,7 @@ class Separator(Separates):
                 y = self._unbatch(y, channels)[..., drop:][..., :owed]
                 drop = max(0, drop - ready)
                 owed -= y.shape[-1]
-                yield self._add_up(y, heard[:, : y.shape[-1]])
+                yield self._add_up(y, heard[:, : y.shape[-1]])[self._kept]
                 heard = heard[:, y.shape[-1] :]
 
     def _flushed(self, blocks, channels):
@@ -153,8 +178,22 @@ class Separator(Separates):
 
     @torch.inference_mode()
     def _segment(self, audio, start):
-        y = self._unbatch(self.model(self._batch(audio)), len(audio))
-        return self._add_up(y, audio)
+        """The sources (S, C, T) of a segment (C, T) that begins at the sample `start`."""
+        x = self._batch(audio)
+        if self.method.griffin_lim:
+            return self._unbatch(self._by_griffin_lim(x, start), len(audio))
+        return self._add_up(self._unbatch(self.model(x), len(audio)), audio)[self._kept]
+
+    def _by_griffin_lim(self, x, start):
+        """The sources (B, S, C, T) of x (B, C, T), with phases that fit their magnitudes."""
+        stft = self.model.stft
+        spectra = self.model.spectra(stft.analyse(x))[:, self._kept]  # (B, S, C, F, N)
+        if self.method.gl_init == "random":
+            spectra = torch.polar(spectra.abs(), _random_phases(spectra, start // stft.hop))
+        length = max(x.shape[-1], stft.size // 2 + 1)  # as `analyse` pads what is too short
+        iterations = self.method.griffin_lim
+        y = griffin_lim(spectra, stft.window, stft.hop, length, iterations=iterations)
+        return y[..., : x.shape[-1]]
 
     def _add_up(self, y, mixture):
         """Share what the estimates (S, C, T) lack of the mixture (C, T), if trained so."""
@@ -176,6 +215,13 @@ class Separator(Separates):
         return y.cpu().numpy()  # (S, C, T)
 
 
+def _random_phases(spectra, first):
+    """Phases for spectra (B, S, C, F, N) that depend on the frame, which `first` counts from."""
+    *shape, N = spectra.shape
+    phases = [np.random.default_rng(first + n).random(shape, np.float32) for n in range(N)]
+    return 2 * torch.pi * torch.from_numpy(np.stack(phases, -1)).to(spectra.device)
+
+
 class Average(Separates):
     """Several separators as one: a source is the mean of those that find it, all weighing the same.
 
@@ -185,6 +231,16 @@ class Average(Separates):
     def __init__(self, separators):
         self.separators = list(separators)
         self.sources = tuple(dict.fromkeys(s for each in separators for s in each.sources))
+
+    def only(self, sources):
+        chosen = [
+            each.only(found)
+            for each in self.separators
+            if (found := [source for source in sources if source in each.sources])
+        ]
+        average = Average(chosen)
+        average.sources = tuple(sources)
+        return average
 
     def blocks(self, blocks, sample_rate, channels):
         """As `Separator.blocks`: models whose blocks end elsewhere wait for each other."""
@@ -216,6 +272,29 @@ class Average(Separates):
             ]
             mean.append(sum(found) / len(found))
         return np.stack(mean)
+
+
+class WithResidual(Separates):
+    """A separator with one more source, `residual`: the mixture without all the others."""
+
+    def __init__(self, separator):
+        self.separator = separator
+        self.sources = (*separator.sources, "residual")
+
+    def blocks(self, blocks, sample_rate, channels):
+        """As `Separator.blocks`."""
+        heard = np.zeros((channels, 0), np.float32)  # and not yet separated
+
+        def listen():
+            nonlocal heard
+            for block in blocks:
+                heard = np.concatenate([heard, block], 1)
+                yield block
+
+        for y in self.separator.blocks(listen(), sample_rate, channels):
+            n = y.shape[-1]
+            yield np.concatenate([y, (heard[:, :n] - y.sum(0))[None]])
+            heard = heard[:, n:]
 
 
 def block_frames(sample_rate):

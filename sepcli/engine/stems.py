@@ -9,7 +9,7 @@ from string import Formatter
 
 from sepcli.audio import AUDIO_EXTENSIONS, Peekable, Writer, open_blocks
 from sepcli.data.samples import open_sample_writer, read_samples
-from sepcli.engine.separate import block_frames, load
+from sepcli.engine.separate import WithResidual, block_frames, load
 from sepcli.errors import SepcliError
 
 FOR_TARGETS = {"speech": "denoise"}  # the default model of samples that ask for this target
@@ -31,61 +31,95 @@ def default_model(targets):
 
 
 class Models:
-    """The models of one run, loaded when first needed; `name` None chooses by the targets."""
+    """The models of one run, loaded when first needed.
 
-    def __init__(self, name=None, device="cpu"):
-        self.name, self.device = name, device
+    names: of models whose estimates are averaged; none chooses one by the targets.
+    method: how they are run, an `engine.separate.Method`.
+    """
+
+    def __init__(self, names=(), device="cpu", method=None):
+        self.names, self.device, self.method = tuple(names), device, method
         self._loaded = {}
 
     def find(self, targets=()):
-        """The name of the model for `targets`, and its Separator."""
-        name = str(self.name or default_model(targets))
-        if name not in self._loaded:
-            self._loaded[name] = load(name, self.device)
-        return Path(name).stem, self._loaded[name]
+        """The name of the model for `targets` (several are joined by +), and its separator."""
+        names = self.names or (default_model(targets),)
+        if names not in self._loaded:
+            self._loaded[names] = load(list(names), self.device, self.method)
+        return "+".join(Path(name).stem for name in names), self._loaded[names]
 
 
-def choose_sources(separator, wanted):
-    """The sources to write: those in `wanted`, or all; SepcliError when one is not to be had."""
-    wanted = list(wanted) or list(separator.sources)
+def choose(separator, wanted=(), *, residual=False):
+    """The separator of the sources in `wanted`, or of all, and of the rest if `residual`.
+
+    Raises SepcliError when one is not to be had.
+    """
+    wanted = list(dict.fromkeys(wanted)) or list(separator.sources)
     if missing := [name for name in wanted if name not in separator.sources]:
         raise SepcliError(
             f"the model finds {', '.join(separator.sources)}, not {', '.join(missing)}; "
             "choose another model with -m, or other targets with --target"
         )
-    return wanted
+    chosen = separator.only(wanted)
+    return WithResidual(chosen) if residual else chosen
 
 
-def separate_sample(sample, models, targets=()):
+def separate_sample(sample, models, targets=(), *, residual=False):
     """Add est.TARGET to a sample: `targets`, or those that the sample asks for and the model has.
 
-    The estimates have the rate and channels of the mixture. Raises SepcliError.
+    residual: add est.residual, too. The estimates have the rate and channels of the mixture.
+    Raises SepcliError.
     """
     asked = list(targets) or sample.targets
     _, separator = models.find(asked)
     if not targets:
         asked = [name for name in asked if name in separator.sources] or asked
     try:
-        sources = choose_sources(separator, asked)
-        estimates = separator.separate(sample.audio("mix"), sample.sample_rate)
+        chosen = choose(separator, asked, residual=residual)
+        estimates = chosen.separate(sample.audio("mix"), sample.sample_rate)
     except SepcliError as error:
         raise SepcliError(f"{sample.label()}: {error}") from None
-    for name in sources:
-        sample.set_audio(f"est.{name}", estimates[name])
+    for name, estimate in estimates.items():
+        sample.set_audio(f"est.{name}", estimate)
 
 
-def write_stems(reader, separator, outputs, *, subtype=None):
+@dataclass(frozen=True)
+class Part:
+    """The part of a sound that is wanted, in seconds; `duration_s` None is up to the end."""
+
+    start_s: float = 0.0
+    duration_s: float | None = None
+
+    def blocks(self, reader):
+        """Blocks (C, n) of this part of an open `audio.Reader`; SepcliError when it ends before."""
+        rate = reader.sample_rate
+        reader.skip(round(self.start_s * rate))
+        left = float("inf") if self.duration_s is None else max(1, round(self.duration_s * rate))
+        size, empty = block_frames(rate), True
+        while left > 0 and (block := reader.read(min(size, left))).shape[1]:
+            yield block
+            left, empty = left - block.shape[1], False
+        if empty and self.start_s:
+            raise SepcliError(f"{reader.name}: ends before {self.start_s:g} s; lower --start")
+
+
+def write_stems(reader, separator, outputs, *, part=None, subtype=None, container=None):
     """Separate an open `audio.Reader` into `outputs`, {source: path or stream}; bounded memory.
 
+    part: the `Part` of it that is wanted.  subtype: see `audio.Writer`.  container: its `format` of
+        a stream; a path's extension tells its own.
     Either all files appear or none of them. Returns remarks, such as on samples that clipped.
     """
-    blocks = reader.blocks(block_frames(reader.sample_rate))
+    blocks = (part or Part()).blocks(reader)
     with ExitStack() as stack:
         writers = {}
         for name, target in outputs.items():
             if isinstance(target, Path):
                 target.parent.mkdir(parents=True, exist_ok=True)
-            writer = Writer(target, reader.sample_rate, reader.channels, subtype=subtype)
+            form = None if isinstance(target, Path) else container
+            writer = Writer(
+                target, reader.sample_rate, reader.channels, subtype=subtype, format=form
+            )
             writers[separator.sources.index(name)] = stack.enter_context(writer)
         for block in separator.blocks(blocks, reader.sample_rate, reader.channels):
             for index, writer in writers.items():
@@ -111,7 +145,7 @@ def check_template(template):
     return template
 
 
-def stem_paths(output, template, *, track, model, sources):
+def stem_paths(output, template, *, track, model, sources, extension="wav"):
     """{source: path} for one track: `output` itself if it is an audio file, else a folder.
 
     The folder defaults to separated/MODEL. Raises SepcliError when several sources would share
@@ -129,7 +163,8 @@ def stem_paths(output, template, *, track, model, sources):
         return {sources[0]: Path(output)}
     folder = Path(output) if output else Path("separated") / model
     names = {
-        stem: template.format(track=track, stem=stem, model=model, ext="wav") for stem in sources
+        stem: template.format(track=track, stem=stem, model=model, ext=extension)
+        for stem in sources
     }
     if len(set(names.values())) < len(sources):
         raise SepcliError(f"file name template {template!r}: add {{stem}}, or stems would collide")
@@ -155,9 +190,12 @@ class Separation:
 
     models: Models
     targets: tuple = ()
+    residual: bool = False
+    part: Part = Part()  # of audio files
     output: str | None = None  # as for the command: PATH, DIR, "-" or None
     template: str = "{track}/{stem}.{ext}"
     subtype: str | None = None
+    container: str | None = None  # a key of audio.writing.FORMATS
     overwrite: bool | None = None
     strict: bool = True
     input_type: str = "auto"
@@ -208,7 +246,11 @@ class Separation:
         if writer.skips(sample.key):
             return
         try:
-            separate_sample(sample, self.models, self.targets)
+            if self.part != Part():
+                raise SepcliError(
+                    f"{sample.label()}: samples are separated whole; omit --start and --duration"
+                )
+            separate_sample(sample, self.models, self.targets, residual=self.residual)
         finally:
             writer.write(sample)  # a sample that cannot be separated goes on as it came
 
@@ -218,18 +260,23 @@ class Separation:
 
     def _separate_audio(self, source, track):
         model, separator = self.models.find()
-        sources = choose_sources(separator, self.targets)
+        separator = choose(separator, self.targets, residual=self.residual)
         with open_blocks(source) as reader:
-            outputs = self._outputs(source, track, model, sources)
+            outputs = self._outputs(source, track, model, separator.sources)
             if outputs is None:
                 return None
-            return write_stems(reader, separator, outputs, subtype=self.subtype)
+            form = {"subtype": self.subtype, "container": self.container}
+            return write_stems(reader, separator, outputs, part=self.part, **form)
 
     def _outputs(self, source, track, model, sources):
         """Where the stems of a track go, or None when they are there and stay."""
         if self.output == "-" or (self.output is None and not isinstance(source, Path)):
             return {self._one(sources): self._stdout()}
-        outputs = stem_paths(self.output, self.template, track=track, model=model, sources=sources)
+        names = {"track": track, "model": model, "extension": self.container or "wav"}
+        outputs = stem_paths(self.output, self.template, sources=sources, **names)
+        for path in outputs.values():
+            if self.container and path.suffix[1:].lower() != self.container:
+                raise SepcliError(f"{path}: its name is not one of {self.container}; omit --format")
         self._claim(outputs.values())
         return None if skip_or_refuse(outputs.values(), self.overwrite) else outputs
 
