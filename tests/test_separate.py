@@ -232,8 +232,38 @@ def test_griffin_lim_takes_signals_shorter_than_a_window(length):
     assert np.isfinite(found["low"]).all()
 
 
-def test_a_model_without_magnitudes_has_no_griffin_lim(separator):
-    with pytest.raises(SepcliError, match="the model estimates no magnitudes that lack a phase"):
+def test_a_wiener_filter_shares_out_the_mixture_between_estimates_or_one_and_the_rest():
+    x = noise(2, 4000)
+
+    def separate_with(model, iterations):
+        return Separator(model, method=Method(wiener=iterations)).separate(x, 16000)
+
+    two = separate_with(Masks(), 2)
+    np.testing.assert_allclose(two["low"] + two["high"], x, rtol=0, atol=1e-3)
+    assert np.abs(two["low"] - separate_with(Masks(), 0)["low"]).max() > 0.01
+    one = separate_with(OneMask(), 2)
+    np.testing.assert_allclose(one["low"], two["low"], rtol=0, atol=1e-5)
+
+
+class OneMask(Masks):
+    """The first source of `Masks` alone."""
+
+    sources = ("low",)
+
+    def spectra(self, spectrum):
+        return super().spectra(spectrum)[:, :1]
+
+
+def test_spectra_of_a_model_trained_so_add_up_to_the_mixture():
+    x = noise(2, 3000)
+    separator = Separator(OneMask())
+    assert np.abs(separator.separate(x, 16000)["low"] - x).max() > 0.01
+    separator.consistent = True
+    np.testing.assert_allclose(separator.separate(x, 16000)["low"], x, rtol=0, atol=1e-6)
+
+
+def test_a_model_without_spectra_has_no_griffin_lim(separator):
+    with pytest.raises(SepcliError, match="the model estimates no spectra for a Wiener filter"):
         Separator(separator.model, method=Method(griffin_lim=1))
 
 
@@ -413,16 +443,17 @@ def unmix_file(tmp_path):
     return tmp_path / "umx.safetensors"
 
 
-def test_griffin_lim_as_a_flag(track, unmix_file, tmp_path):
+def test_wiener_filters_and_griffin_lim_are_options(track, unmix_file, tmp_path):
     args = ("-m", unmix_file, track, "--target", "vocals", "--segment", "0.1", "--overlap", "0.3")
     ways = {"mix": (), "gl": ("--griffin-lim",), "random": ("--griffin-lim", "--gl-init", "random")}
+    ways["wiener"] = ("--wiener", "1")
     ways["short"] = ("--griffin-lim", "--gl-iters", "1")
     found = []
     for name, way in ways.items():
         assert invoke(*args, *way, "-o", tmp_path / f"{name}.wav").output == ""
         found.append(audio.read(tmp_path / f"{name}.wav")[0])
         assert found[-1].shape == (2, 5000)
-    assert len({each.tobytes() for each in found}) == 4
+    assert len({each.tobytes() for each in found}) == len(ways)
 
 
 def test_griffin_lim_on_samples(unmix_file, tmp_path):
@@ -479,7 +510,11 @@ ERRORS = [  # arguments after the model, the line
     (["track.wav", "--subtype", "PCM_99"], "PCM_99"),
     (["broken.wav"], "broken.wav: "),
     (["track.wav", "--device", "quantum"], "device 'quantum' is not available here"),
-    (["track.wav", "--griffin-lim"], "the model estimates no magnitudes that lack a phase; use"),
+    (["track.wav", "--wiener", "1"], "the model estimates no spectra for a Wiener filter or"),
+    (
+        ["track.wav", "--griffin-lim"],
+        "the model estimates no spectra for a Wiener filter or Griffin-Lim",
+    ),
     (["track.wav", "--start", "1"], "track.wav: ends before 1 s; lower --start"),
     (
         ["track.wav", "--target", "noise", "-o", "x.flac", "--format", "wav"],

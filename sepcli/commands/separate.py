@@ -40,10 +40,17 @@ def check_format(ctx, param, value):
     "--residual", is_flag=True, help="Write the rest, too: the mixture without what is written."
 )
 @click.option(
+    "--wiener",
+    type=click.IntRange(0, 100),
+    metavar="N",
+    help="Share out the mixture by N iterations of a multichannel Wiener filter; of models that "
+    "estimate spectra, such as open_unmix.  [default: 0]",
+)
+@click.option(
     "--griffin-lim",
     is_flag=True,
-    help="Improve the phase of the estimates, the mixture's, to fit their magnitudes. Of models "
-    "that estimate magnitudes.",
+    help="Improve the phase of the estimates, the mixture's, to fit their magnitudes; of the same "
+    "models.",
 )
 @click.option(
     "--gl-iters",
@@ -110,6 +117,7 @@ def check_format(ctx, param, value):
 def command(
     inputs,
     models,
+    wiener,
     griffin_lim,
     gl_iters,
     gl_init,
@@ -147,6 +155,7 @@ def command(
     given = {
         "segment_s": segment_s,
         "overlap": overlap,
+        "wiener": wiener,
         "griffin_lim": (gl_iters or GL_ITERATIONS) if griffin_lim else None,
         "gl_init": gl_init,
     }

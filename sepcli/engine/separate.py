@@ -14,6 +14,7 @@ from sepcli.engine.stream import Stream, TorchRunner
 from sepcli.errors import SepcliError
 from sepcli.nn.griffin_lim import griffin_lim
 from sepcli.nn.spectral import OfflineSpectralModel
+from sepcli.nn.wiener import wiener
 
 BLOCK_SECONDS = 8.0  # fed to the model at a time: enough to be fast, little enough for RAM
 
@@ -42,6 +43,7 @@ class Method:
     segment_s, overlap: models that need what comes later are run on segments of so many seconds,
         which share that part with the one before; see `engine.segments`. Longer ones take more
         memory.
+    wiener: iterations of the Wiener filter, in which the estimates share out the mixture.
     griffin_lim: iterations for a phase that fits the magnitudes that the model estimates; 0 leaves
         it as the model gives it, which is the mixture's for most.
     gl_init: where these begin, at the phase of the estimates (`mix`) or a `random` one, which
@@ -50,6 +52,7 @@ class Method:
 
     segment_s: float = 30.0
     overlap: float = 0.1
+    wiener: int = 0
     griffin_lim: int = 0
     gl_init: str = "mix"
 
@@ -76,10 +79,11 @@ class Separator(Separates):
         self.model, self.card, self.method = model, card, method or Method()
         self.sources, self.sample_rate = model.sources, model.sample_rate
         self.consistent = card.consistent if card else False  # as it was trained
-        if self.method.griffin_lim and not isinstance(model, OfflineSpectralModel):
+        self._spectral = isinstance(model, OfflineSpectralModel)
+        if (self.method.griffin_lim or self.method.wiener) and not self._spectral:
             raise SepcliError(
-                "the model estimates no magnitudes that lack a phase; use Griffin-Lim with one "
-                "that does, such as an open_unmix"
+                "the model estimates no spectra for a Wiener filter or Griffin-Lim; "
+                "choose one that does with -m, such as an open_unmix"
             )
 
     @property
@@ -180,20 +184,28 @@ class Separator(Separates):
     def _segment(self, audio, start):
         """The sources (S, C, T) of a segment (C, T) that begins at the sample `start`."""
         x = self._batch(audio)
-        if self.method.griffin_lim:
-            return self._unbatch(self._by_griffin_lim(x, start), len(audio))
+        if self._spectral:
+            return self._unbatch(self._by_spectra(x, start), len(audio))
         return self._add_up(self._unbatch(self.model(x), len(audio)), audio)[self._kept]
 
-    def _by_griffin_lim(self, x, start):
-        """The sources (B, S, C, T) of x (B, C, T), with phases that fit their magnitudes."""
-        stft = self.model.stft
-        spectra = self.model.spectra(stft.analyse(x))[:, self._kept]  # (B, S, C, F, N)
+    def _by_spectra(self, x, start):
+        """The sources (B, S, C, T) of x (B, C, T), with what `method` does to their spectra."""
+        stft, T = self.model.stft, x.shape[-1]
+        mixture = stft.analyse(x)
+        spectra = self.model.spectra(mixture)  # (B, S, C, F, N)
+        if self.consistent:
+            missing = mixture - spectra.sum(1)
+            spectra = spectra + missing[:, None] / spectra.shape[1]
+        if self.method.wiener:
+            spectra = _filtered(spectra, mixture, self.method.wiener)
+        spectra = spectra[:, self._kept]
+        if not self.method.griffin_lim:
+            return stft.synthesise(spectra, T)
         if self.method.gl_init == "random":
             spectra = torch.polar(spectra.abs(), _random_phases(spectra, start // stft.hop))
-        length = max(x.shape[-1], stft.size // 2 + 1)  # as `analyse` pads what is too short
+        length = max(T, stft.size // 2 + 1)  # as `analyse` pads what is too short
         iterations = self.method.griffin_lim
-        y = griffin_lim(spectra, stft.window, stft.hop, length, iterations=iterations)
-        return y[..., : x.shape[-1]]
+        return griffin_lim(spectra, stft.window, stft.hop, length, iterations=iterations)[..., :T]
 
     def _add_up(self, y, mixture):
         """Share what the estimates (S, C, T) lack of the mixture (C, T), if trained so."""
@@ -213,6 +225,14 @@ class Separator(Separates):
         if channels < B * M:
             y = torch.cat([y[:, : channels - 1], y[:, channels - 1 :].mean(1, keepdim=True)], 1)
         return y.cpu().numpy()  # (S, C, T)
+
+
+def _filtered(spectra, mixture, iterations):
+    """The estimates (B, S, C, F, N) after a Wiener filter; a single one shares with the rest."""
+    S = spectra.shape[1]
+    if S == 1:
+        spectra = torch.cat([spectra, mixture[:, None] - spectra], 1)
+    return wiener(spectra, mixture, iterations)[:, :S]
 
 
 def _random_phases(spectra, first):
