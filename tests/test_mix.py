@@ -160,7 +160,7 @@ def test_the_defaults_of_speakers_and_music_are_those_of_the_library(spec):
     given |= {"stems": ("x",), "sample_rate": 44100} if spec is StemSpec else {}
     wanted = StemSpec(stems="x") if spec is StemSpec else SpeakerSpec()
     assert spec(**given) == wanted
-    of_training = {"noisy_enroll_ramp", "target_absent_from"}  # they count items, not chances
+    of_training = {"noisy_enroll_ramp", "target_absent_from"}  # they count its steps
     assert spec.__dataclass_fields__.keys() - given.keys() <= of_training
 
 

@@ -129,12 +129,17 @@ def test_an_absent_target_leaves_zeros_and_everything_else_as_it_was(speech):
     assert ours == theirs
 
 
-def test_targets_are_absent_as_often_as_asked_from_the_item_asked():
+def test_targets_are_absent_as_often_as_asked_from_the_step_asked():
     spec = SpeakerSpec(duration_s=0.1, target_absent=0.3, interferers=0, target_absent_from=50)
     mixer = SpeakerMixer(spec)
-    there = [mixer.draw(0, index).record["target_present"] for index in range(250)]
-    assert all(there[:50])
-    assert 40 <= sum(not present for present in there[50:]) <= 80
+
+    def absent(step):
+        there = (mixer.draw(0, index, step).record["target_present"] for index in range(100))
+        return [index for index, present in enumerate(there) if not present]
+
+    assert absent(0) == absent(49) == []
+    assert 20 <= len(absent(50)) <= 40
+    assert absent(50) == absent(10**6) == absent(None)
 
 
 # --- who speaks
@@ -241,25 +246,27 @@ def test_a_room_rings_with_what_was_said_before_the_item(tmp_path, target):
         np.testing.assert_allclose(item.refs["speech"][0], gain * wanted, atol=1e-5)
 
 
-def test_an_enrolment_has_the_level_of_the_speech_and_noise_as_often_as_ramped(speech):
+def test_an_enrolment_has_the_level_of_the_speech_and_noise_as_often_as_the_step_says(speech):
     spec = SpeakerSpec(
         **SHORT, speech=speech, enroll=True, level_db=(-40, -20), noisy_enroll=1.0,
         enroll_snr_db=10, noisy_enroll_ramp=(100, 200),
     )  # fmt: skip
     mixer = SpeakerMixer(spec)
-    clean = mixer.draw(0, 50)
+    clean = mixer.draw(0, 7, 50)
     assert power_db(clean.enroll) == pytest.approx(clean.record["level_db"], abs=1e-3)
     assert clean.record["sources"]["enroll"]["noise"] is None
-    noisy = mixer.draw(0, 250)
+    noisy = mixer.draw(0, 7, 250)
     both_db = noisy.record["level_db"] + 10 * np.log10(1.1)
     assert power_db(noisy.enroll) == pytest.approx(both_db, abs=0.5)
     assert noisy.record["sources"]["enroll"]["snr_db"] == 10
-    shares = [
-        np.mean([bool(mixer.draw(0, i).record["sources"]["enroll"]["noise"]) for i in span])
-        for span in (range(50, 100), range(100, 150), range(150, 200), range(200, 250))
+    np.testing.assert_array_equal(mixer.draw(0, 7).enroll, noisy.enroll)
+    noisy = [
+        {i for i in range(60) if mixer.draw(0, i, step).record["sources"]["enroll"]["noise"]}
+        for step in (100, 125, 150, 175, 200)
     ]
-    assert (shares[0], shares[3]) == (0, 1)
-    assert all(a < b for a, b in pairwise(shares))
+    assert (len(noisy[0]), len(noisy[-1])) == (0, 60)
+    assert all(a < b for a, b in pairwise(noisy))  # an item stays noisy
+    assert 20 <= len(noisy[2]) <= 40
 
 
 @pytest.mark.parametrize(("rooms", "expected"), [({}, 1), ({"enroll_rir_prob": 0.0}, 0)])

@@ -39,6 +39,15 @@ class Shares:
         return ToyMixture(x, {"a": np.float32(0.8) * x, "b": np.float32(0.2) * x})
 
 
+class Louder(Shares):
+    """Shares that grow with the step."""
+
+    def draw(self, seed, index, step=None):
+        drawn = super().draw(seed, index)
+        loudness = np.float32(100 if step is None else 1 + step)
+        return ToyMixture(loudness * drawn.mix, {k: loudness * x for k, x in drawn.refs.items()})
+
+
 class Gains(nn.Module):
     """One gain for each source; (B, 1, T) -> (B, 2, 1, T)."""
 
@@ -199,6 +208,23 @@ def test_a_run_continued_from_a_checkpoint_is_the_uninterrupted_run(stop, tmp_pa
     assert_same_state(whole, second)
     assert whole.best == second.best
     assert whole.first == second.first
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 with threads about
+def test_what_depends_on_the_step_is_the_same_in_a_continued_run(tmp_path):
+    options = {"steps": 6, "accumulate": 2, "loss": {"l1": 1.0}, "lr": 1e-9}
+    (whole, settings), (first, _), (second, helped) = (
+        make(**options, workers=n) for n in (0, 0, 2)
+    )
+    louder = Items(Louder(), ("a", "b"), items=5, seed=0)
+    records = train(whole, settings, train_data=louder)
+    losses = [record["loss"] for record in records if record["event"] == "train"]
+    assert losses == pytest.approx([losses[0] * (1 + step) for step in range(6)], rel=0.2)
+    train(first, settings, train_data=louder, stop=3)
+    checkpoint.save(tmp_path / "last.ckpt", first.state_dict())
+    second.load_state_dict(checkpoint.load(tmp_path / "last.ckpt"))
+    train(second, helped, train_data=louder)
+    assert_same_state(whole, second)
 
 
 def test_a_run_stopped_before_a_validation_makes_up_for_it():

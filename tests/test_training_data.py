@@ -111,6 +111,37 @@ def test_workers_change_nothing():
     assert order(training.batches(items(12), 4, seed=0, start=1, workers=2), 5) == alone
 
 
+class Steps(Numbers):
+    """Numbers whose mix has the step besides."""
+
+    def draw(self, seed, index, step=None):
+        drawn = super().draw(seed, index)
+        drawn.mix[0, 1] = -1 if step is None else step
+        return drawn
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("number", [0, 8])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_items_know_the_step_that_they_are_for_whoever_makes_them_and_wherever_it_starts(
+    number, workers
+):
+    data = training.Items(Steps(), ("a", "b"), items=number, seed=0)
+
+    def steps(start, count):
+        loader = training.batches(data, 1, seed=0, start=start, workers=workers, per_step=3)
+        return [mix[:, 0, 1].int().tolist() for mix, _ in islice(loader, count)]
+
+    assert steps(0, 5) == [[0]] * 3 + [[1]] * 2
+    assert steps(4, 4) == [[1]] * 2 + [[2]] * 2
+    assert data[5][0][0, 1] == -1
+
+
+def test_validation_is_as_after_all_steps():
+    data = training.Items(Steps(), ("a", "b"), items=3, seed=0)
+    assert [mix[0, 0, 1] for mix, _ in training.in_order(data, 3)] == [-1]
+
+
 def test_one_pass_takes_every_item_once():
     assert order(training.in_order(items(5), 2), 9) == [[0, 1], [2, 3], [4]]
 

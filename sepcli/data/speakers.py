@@ -29,8 +29,8 @@ class SpeakerSpec(MixtureSpec):
     enroll_s: its length. enroll_rir_prob: how often it is heard in a room, which is not that of the
         mixture; None means as often as all speech. noisy_enroll: how often it has noise,
         `enroll_snr_db` below it.
-    noisy_enroll_ramp: items during which noisy_enroll rises from 0 to its value.
-    target_absent_from: the first item in which the target may be absent.
+    noisy_enroll_ramp: steps of a training during which noisy_enroll rises from 0 to its value.
+    target_absent_from: the first step in which the target may be absent.
     Raises SepcliError for a value that makes no sense.
     """
 
@@ -80,9 +80,10 @@ class SpeakerMixer(Mixer):
         super().__init__(spec or SpeakerSpec())
         self._cast = _Recorded(self._speech, self.spec) if self._speech else _MadeUp(self.spec)
 
-    def draw(self, seed, index):
+    def draw(self, seed, index, step=None):
         """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`.
 
+        step: of the training that it is for; None means after all of them.
         Its refs are "speech", the target; "interferers", the sum of the others; "noise". The
         target as it was heard, the others and the noise add up to the mix in that order, bit for
         bit.
@@ -98,7 +99,8 @@ class SpeakerMixer(Mixer):
             for pair in (spec.duration_s, spec.snr_db, spec.level_db, spec.mixture_gain_db)
         )
         samples = round(duration_s * spec.sample_rate)
-        absent = cast_rng.random() < spec.target_absent and index >= spec.target_absent_from
+        early = step is not None and step < spec.target_absent_from
+        absent = cast_rng.random() < spec.target_absent and not early
         low, high = map(int, spec.interferers)
         names = self._cast.draw(1 + int(cast_rng.integers(low, high, endpoint=True)), cast_rng)
         said, enrolled = self._cast.utterances(names[0], cast_rng)
@@ -129,7 +131,7 @@ class SpeakerMixer(Mixer):
         enroll = None
         if spec.enroll:
             enroll, sources["enroll"] = self._enrol(
-                enrolled, index, speed, level_db, generator(6), generator(8)
+                enrolled, step, speed, level_db, generator(6), generator(8)
             )
         record = {
             "targets": ["speech"],
@@ -178,11 +180,11 @@ class SpeakerMixer(Mixer):
         """Samples of what comes before, for a room that there may be."""
         return round(PREROLL_S * self.spec.sample_rate) if rir_prob else 0
 
-    def _enrol(self, said, index, speed, level_db, rng, room_rng):
+    def _enrol(self, said, step, speed, level_db, rng, room_rng):
         """The enrolment, float32 (1, T'), and its record."""
         spec = self.spec
         samples = round(rng.uniform(*spec.enroll_s) * spec.sample_rate)
-        noisy = rng.random() < spec.noisy_enroll * _ramp(index, *spec.noisy_enroll_ramp)
+        noisy = rng.random() < spec.noisy_enroll * _ramp(step, *spec.noisy_enroll_ramp)
         snr_db = float(rng.uniform(*spec.enroll_snr_db))
         before = self._preroll(spec.enroll_rir_prob)
         dry, record = self._say(said, samples, speed, rng, before)
@@ -198,9 +200,11 @@ class SpeakerMixer(Mixer):
         return mix[None], record
 
 
-def _ramp(index, start, stop):
-    """0 before item `start`, 1 from item `stop` on, and a line in between."""
-    return 1.0 if index >= stop else max(0.0, (index - start) / (stop - start))
+def _ramp(step, start, stop):
+    """0 before step `start`, 1 from step `stop` on, and a line in between; 1 after all of them."""
+    if step is None or step >= stop:
+        return 1.0
+    return max(0.0, step - start) / max(1, stop - start)
 
 
 class _MadeUp:

@@ -1,5 +1,7 @@
 """Training data for PyTorch: item i is a function of (seed, i), the order one of (seed, position).
 
+What changes in the course of a training, as a source's settings may say, is a function of the step.
+
 Nothing here has a state to lose: a run resumed at item k sees what the uninterrupted run saw, and
 the number of worker processes changes nothing.
 """
@@ -7,6 +9,7 @@ the number of worker processes changes nothing.
 import inspect
 import signal
 from importlib import import_module
+from itertools import count
 
 import numpy as np
 import torch
@@ -15,8 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from sepcli import config
 from sepcli.errors import SepcliError
 
-# kind -> (settings, source built from the settings); a source has draw(seed, index), which returns
-# an object with `mix` (C, T) and `refs`, {name: (C, T)}, and, if it makes them, `enroll` (C, T').
+# kind -> (settings, source built from the settings). A source has draw(seed, index), or, where
+# something changes in the course of a training, draw(seed, index, step=None); it returns an object
+# with `mix` (C, T) and `refs`, {name: (C, T)}, and, if it makes them, `enroll` (C, T').
 # Those of spectrograms are complex, (C, F, N) in place of (C, T).
 KINDS = {
     "mixtures": ("sepcli.data.mixtures:MixtureSpec", "sepcli.data.mixtures:Mixer"),
@@ -85,10 +89,14 @@ class Items(Dataset):
     def __init__(self, source, sources, *, items, seed):
         self.source, self.sources = source, tuple(sources)
         self.items, self.seed = items, seed
+        self._by_step = "step" in inspect.signature(source.draw).parameters
 
-    def __getitem__(self, index):
+    def __getitem__(self, number):
+        """Item `number`, as after all steps; or (number, step), as it is in that step."""
+        index, step = number if isinstance(number, tuple) else (number, None)
         try:
-            drawn = self.source.draw(self.seed, index)
+            place = {"step": step} if self._by_step else {}
+            drawn = self.source.draw(self.seed, index, **place)
             refs = np.stack([self._ref(drawn.refs, name) for name in self.sources])  # (S, C, T)
         except SepcliError as error:
             return error
@@ -105,15 +113,16 @@ class Items(Dataset):
         return refs[name]
 
 
-def batches(data, size, *, seed, start=0, workers=0):
+def batches(data, size, *, seed, start=0, workers=0, per_step=1):
     """Endless batches (mix (B, C, T), refs (B, S, C, T)) of training data, from batch `start` on.
 
     Enrolments, where items have them, are a third tensor (B, C, T').
 
     A finite data set is shuffled anew for every epoch; an endless one is read in order.
-    workers: processes that make items ahead of time; 0 makes them here.
+    workers: processes that make items ahead of time; 0 makes them here. per_step: how many batches
+    a step of the training takes; step 0 begins with batch 0.
     """
-    order = _Order(data.items, size, seed, start)
+    order = _Order(data.items, size, seed, start, per_step)
     yield from _raised(_loader(data, order, workers))
 
 
@@ -124,23 +133,22 @@ def in_order(data, size, *, workers=0):
 
 
 class _Order:
-    """Lists of item numbers, one per batch, without end."""
+    """Lists of (item number, step), one per batch, without end."""
 
-    def __init__(self, items, size, seed, start):
+    def __init__(self, items, size, seed, start, per_step):
         self.items, self.size, self.seed, self.start = items, size, seed, start
+        self.per_step = per_step
 
     def __iter__(self):
-        position = self.start * self.size
         epoch, order = None, None
-        while True:
-            batch = []
-            for k in range(position, position + self.size):
+        for number in count(self.start):
+            step, batch = number // self.per_step, []
+            for k in range(number * self.size, (number + 1) * self.size):
                 if self.items and k // self.items != epoch:
                     epoch = k // self.items
                     order = np.random.default_rng([self.seed, epoch]).permutation(self.items)
-                batch.append(int(order[k % self.items]) if self.items else k)
+                batch.append((int(order[k % self.items]) if self.items else k, step))
             yield batch
-            position += self.size
 
 
 def _loader(data, order, workers):

@@ -132,14 +132,15 @@ def fit(state, train_data, valid_data, settings, *, device="cpu"):
     Raises SepcliError when `max_bad_steps` steps in a row had no finite loss and gradient.
     """
     loss_fn = losses.weighted(settings.loss)
+    order = {"seed": settings.seed, "per_step": settings.accumulate}
     position = state.step * settings.accumulate
     batches = training.batches(
-        train_data, settings.batch, seed=settings.seed, start=position, workers=settings.workers
+        train_data, settings.batch, start=position, workers=settings.workers, **order
     )
     while True:
         if is_due(state, settings):
             if state.average is not None:
-                first = training.batches(train_data, settings.batch, seed=settings.seed)
+                first = training.batches(train_data, settings.batch, **order)
                 renew_statistics(state.average, islice(first, NORM_BATCHES), device)
             yield from validate(state, valid_data, settings, device)
         if state.step >= settings.steps:
