@@ -92,6 +92,27 @@ def test_the_graph_equals_torch_for_any_batch_and_number_of_hops(exported, name)
             np.testing.assert_allclose(b.finish(), a.finish(), rtol=0, atol=1e-4)
 
 
+def test_an_output_of_the_graph_is_not_overwritten_by_later_ones(one):
+    runner = open_runner(one, "onnx")
+    core = runner.initial_state()[1]
+    x = noise(8, 1, 2, 49, 1)  # (steps, B, 2, F, N)
+    first = core.run(x[0])
+    kept = first.copy()
+    for later in x[1:]:
+        core.run(later)
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_states_made_from_one_graph_know_nothing_of_each_other(one):
+    runner, audio = open_runner(one, "onnx"), noise(2, 1, 4000)
+    streams, parts = [Stream(runner) for _ in audio], [[], []]
+    for at in range(0, 4000, 500):
+        for channel, stream, own in zip(audio, streams, parts, strict=True):
+            own.append(stream.push(channel[:, at : at + 500]))
+    for channel, own in zip(audio, parts, strict=True):
+        np.testing.assert_array_equal(np.concatenate(own, 1), Stream(runner).push(channel))
+
+
 def test_a_graph_tells_nothing_of_the_machine_that_made_it(one):
     data = one.with_suffix(".onnx").read_bytes()
     assert b".py" not in data

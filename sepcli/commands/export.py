@@ -21,7 +21,7 @@ def command(model, output, overwrite, as_json):
         $ cat noisy.wav | sepcli stream -m runs/mine/best.safetensors --engine onnx > speech.wav
 
     The graph takes a chunk and the states, and gives the output and the next states, for any batch
-    and any number of hops. It is compared with the model before it appears. Beside the weights and
+    and any number of hops (dmgtcm_unet: one at a time). It is compared with the model before it appears. Beside the weights and
     under their name, it is what sepcli stream runs: without torch, so it starts sooner, and faster.
     Needs the packages onnx and onnxscript: pip install 'sepcli[export]'.
     """

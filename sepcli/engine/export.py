@@ -21,14 +21,14 @@ CHUNKS = ((1, 1), (1, 7), (3, 2))  # (batch, hops) to check
 
 
 class StreamingGraph(nn.Module):
-    """A model's core as a function of tensors alone: (x, *states) to (y, *next states)."""
+    """The exported form of a model as a function of tensors: (x, *states) to (y, *next states)."""
 
-    def __init__(self, model):
+    def __init__(self, form):
         super().__init__()
-        self.model, self.like = model, model.core_state(1)
+        self.form, self.like = form, form.core_state(1)
 
     def forward(self, x, *states):
-        y, following = self.model.core(x, nested(self.like, iter(states)))
+        y, following = self.form.core(x, nested(self.like, iter(states)))
         return (y, *flat(following))
 
 
@@ -52,10 +52,10 @@ def export(name, path):
     """
     model, card = load_model(name)
     runner = TorchRunner(model, consistent=card.consistent)
-    path = Path(path)
+    form, path = model.exported(), Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part.onnx")
     try:
-        part.write_bytes(encode(model, about(model, card)))
+        part.write_bytes(encode(model, form, about(model, form, card)))
         difference = largest_difference(runner, OnnxRunner(part))
         if not difference <= TOLERANCE:
             raise SepcliError(
@@ -73,14 +73,14 @@ def export(name, path):
         "file": str(path),
         "model": card.model,
         "bytes": path.stat().st_size,
-        "states": len(flat(model.core_state(1))),
+        "states": len(flat(form.core_state(1))),
         "max_difference": difference,
     }
 
 
-def about(model, card):
+def about(model, form, card):
     """What a runner has to know of a graph; see `engine/onnx.py`."""
-    states = flat(model.core_state(1))
+    states = flat(form.core_state(1))
     if any(state.any() for state in states):
         raise SepcliError(f"{card.path}: its states do not start at zero; it cannot be exported")
     known = {
@@ -94,6 +94,7 @@ def about(model, card):
         "delay": model.delay,
         "consistent": card.consistent,
         "front_end": model.front_end,
+        "hops": form.hops,
         "states": [list(state.shape) for state in states],
     }
     if model.front_end == "stft":
@@ -102,8 +103,8 @@ def about(model, card):
     return known
 
 
-def encode(model, known):
-    """The bytes of the ONNX graph of the model's core, with `known` as its metadata."""
+def encode(model, form, known):
+    """The bytes of the ONNX graph of the model's exported form, with `known` as its metadata."""
     try:
         import onnx
         import onnxscript  # noqa: F401  torch's exporter asks for it much later
@@ -111,7 +112,7 @@ def encode(model, known):
         raise SepcliError(
             f"exporting needs {error.name}, which is not installed: pip install 'sepcli[export]'"
         ) from None
-    graph = trace(model)
+    graph = trace(model, form)
     for function in (graph.graph, *graph.functions):  # where each line of the model's code lies
         for node in function.node:
             del node.metadata_props[:]
@@ -126,10 +127,10 @@ def encode(model, known):
     return graph.SerializeToString(deterministic=True)
 
 
-def trace(model):
-    """The core as an onnx.ModelProto, for any batch and any number of hops."""
-    batch, hops = 3, 5  # unlike each other and 1, which the exporter would take for constants
-    states = flat(model.core_state(batch))
+def trace(model, form):
+    """The form as an onnx.ModelProto, for any batch and any number of hops, or the form's own."""
+    batch, hops = 3, form.hops or 5  # unlike each other and 1, which would be taken for constants
+    states = flat(form.core_state(batch))
     if model.front_end == "stft":
         x, time = torch.randn(batch, 2, model.stft.kernel // 2 + 1, hops), 3
     else:
@@ -137,11 +138,14 @@ def trace(model):
     auto = torch.export.Dim.AUTO
     with quiet():
         program = torch.onnx.export(
-            StreamingGraph(model).eval(),
+            StreamingGraph(form).eval(),
             (x, *states),
             input_names=["x", *(f"state{i}" for i in range(len(states)))],
             output_names=["y", *(f"next{i}" for i in range(len(states)))],
-            dynamic_shapes=({0: auto, time: auto}, tuple({0: auto} for _ in states)),
+            dynamic_shapes=(
+                {0: auto} if form.hops else {0: auto, time: auto},
+                tuple({0: auto} for _ in states),
+            ),
             dynamo=True,
             external_data=False,
             verbose=False,

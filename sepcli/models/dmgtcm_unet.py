@@ -7,12 +7,15 @@ Li et al., "Two Heads Are Better Than One" (arXiv 2011.01561) and its successor 
 B batch, S sources, T samples, C channels, N frames, F frequencies.
 """
 
+import copy
+
 import torch
 from torch import nn
 
 from sepcli.nn.causal import SpectralModel
 from sepcli.nn.filterbank import Stft
-from sepcli.nn.gated_tcm import DoubleGatedTcm, GroupedPReLU
+from sepcli.nn.folding import fold
+from sepcli.nn.gated_tcm import DoubleGatedTcm, GroupedPReLU, OneFrameTcms
 
 KERNEL, STRIDE = 4, 2  # of the convolutions along frequency; along time they are 1
 
@@ -160,12 +163,69 @@ class DmgtcmUnet(SpectralModel):
         output = self.decoders(y, encoded).transpose(2, 3)  # (B, 2, F, N)
         return _complex_product(output, x) if self.mask else output, tuple(following)
 
+    def exported(self):
+        return OneFrame(self)
+
     def _compressed(self, x):
         """A spectrum (B, 2, F, N) with its magnitudes raised to the power `compression`."""
         if self.compression == 1:
             return x
         power = x.square().sum(1, keepdim=True)
         return x * (power + 1e-10) ** ((self.compression - 1) / 2)  # the floor bounds the gradient
+
+
+class OneFrame(nn.Module):
+    """The core of a trained DmgtcmUnet in a form that takes one frame at a time, and that fast."""
+
+    hops = 1
+
+    @torch.no_grad()
+    def __init__(self, model):
+        super().__init__()
+        self.compressed, self.mask = model._compressed, model.mask
+        self.encoder, self.decoders = (
+            copy.deepcopy(part).eval() for part in (model.encoder, model.decoders)
+        )
+        for part in (self.encoder, self.decoders):
+            part.levels = nn.ModuleList(map(_folded, part.levels))
+        self.tcms = OneFrameTcms(model.tcms)
+        self.flatten, self.unflatten = map(_linear, (model.flatten, model.unflatten))
+        missing = self.tcms.shift.to(self.unflatten.weight)
+        self.unflatten.bias += self.unflatten.weight @ missing
+
+    def core_state(self, batch=1):
+        """The state of `core` before the first frame."""
+        return self.tcms.initial_state(batch)
+
+    def core(self, x, state):
+        """Map the mixture's spectrum (B, 2, F, 1) to the first source's, and the next state."""
+        encoded = self.encoder(self.compressed(x).transpose(2, 3))
+        deepest = encoded[-1]  # (B, C, 1, F')
+        hidden, state = self.tcms(self.flatten(deepest.flatten(1)), state)
+        y = self.decoders(self.unflatten(hidden).reshape(deepest.shape), encoded)
+        output = y.transpose(2, 3)  # (B, 2, F, 1)
+        return _complex_product(output, x) if self.mask else output, state
+
+
+def _linear(conv):
+    """A copy of a 1x1 convolution for inputs (B, C)."""
+    linear = nn.Linear(conv.in_channels, conv.out_channels, device="meta")
+    linear.weight = nn.Parameter(conv.weight[..., 0].clone())
+    linear.bias = nn.Parameter(conv.bias.clone())
+    return linear
+
+
+def _folded(level):
+    """A level of the encoder or the decoders without norm, and with activations that fuse."""
+    if len(level) == 1:
+        return level
+    conv, norm, prelu = level
+    if prelu.num_parameters == 1:
+        return nn.Sequential(fold(conv, norm), nn.LeakyReLU(float(prelu.weight)))
+    slopes = prelu.weight.repeat_interleave(conv.out_channels // prelu.num_parameters)
+    each = nn.PReLU(conv.out_channels, device="meta")
+    each.weight = nn.Parameter(slopes)
+    return nn.Sequential(fold(conv, norm), each)
 
 
 def _complex_product(a, b):

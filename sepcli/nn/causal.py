@@ -14,10 +14,11 @@ class CausalModel(nn.Module):
     States are nested tuples of tensors, zero at first, whose first dimension grows with the batch.
 
     `core` and `core_state` are the part that an exported graph holds, between the two halves of
-    the `front_end`: all of `step` when that is "waveform".
+    the `front_end`: all of `step` when that is "waveform". `exported` may give them another form.
     """
 
     front_end = "waveform"
+    hops = None  # that `core` takes at a time; None: any number
 
     @property
     def latency(self):
@@ -43,6 +44,13 @@ class CausalModel(nn.Module):
     def core(self, x, state):
         """`step`, without what the front end does."""
         return self.step(x, state)
+
+    def exported(self):
+        """What the graph is made from: `core`, `core_state` and `hops`, in the form that is fast.
+
+        Its states may differ from the model's, but its outputs do not.
+        """
+        return self
 
 
 class SpectralModel(CausalModel):

@@ -8,6 +8,8 @@ H hidden channels, N frames.
 import torch
 from torch import nn
 
+from sepcli.nn.folding import scale_and_shift
+
 
 class GroupedPReLU(nn.PReLU):
     """PReLU with one slope for each of `groups` equal parts of the channels; (B, C, ...)."""
@@ -70,3 +72,122 @@ class DoubleGatedTcm(nn.Module):
         primal, past = self.primal.step(hidden, state[0])
         dual, dual_past = self.dual.step(hidden, state[1])
         return x + self.expand(torch.cat([primal, dual], 1)), (past, dual_past)
+
+
+class OneFrameTcms(nn.Module):
+    """What a list of DoubleGatedTcm does, one frame at a time and in few, large products.
+
+    There the number of operations costs as much as their size. Every module has four lines of
+    history, the main paths of both branches and then their gates; all lines are rows of one state,
+    and one product does what their filters make of the past for the whole list.
+    """
+
+    def __init__(self, tcms):
+        super().__init__()
+        self.steps, shift = nn.ModuleList(), torch.zeros(()).double()
+        for tcm in tcms:
+            self.steps.append(OneFrameTcm(tcm, shift))
+            shift = self.steps[-1].shift
+        self.shift = shift  # (C,), to be added to the output
+        lines = [line for tcm in tcms for line in lines_of(tcm)]
+        self.hidden, self.past = lines[0].hidden, lines[0].past
+        like = tcms[0].squeeze.weight
+        for name in ("past_weight", "past_bias", "rising", "falling", "offset"):
+            values = torch.stack([getattr(line, name) for line in lines]).to(like)
+            self.register_buffer(name, values)
+        self._lay_out([line.dilation for line in lines])
+
+    def _lay_out(self, dilations):
+        """Which rows of the state, each line's oldest first, are read, and where all come from."""
+        lengths = [self.past * dilation for dilation in dilations]
+        starts = [sum(lengths[:i]) for i in range(len(lengths))]
+        self.rows = sum(lengths)
+        taps, following = [], []
+        for line, (start, dilation) in enumerate(zip(starts, dilations, strict=True)):
+            taps += range(start, start + lengths[line], dilation)
+            following += [*range(start + 1, start + lengths[line]), self.rows + line]
+        self.register_buffer("taps", torch.tensor(taps))
+        self.register_buffer("following", torch.tensor(following))
+
+    def initial_state(self, batch=1):
+        """The history before the first frame: zeros (B, rows, H)."""
+        return self.offset.new_zeros(batch, self.rows, self.hidden)
+
+    def forward(self, x, state):
+        """Map a frame (B, C) to (B, C), less the constant `shift`, and the next state."""
+        B, M = x.shape[0], len(self.steps)  # len(x) would be a constant of the graph
+        past = state.index_select(1, self.taps).reshape(B, 4 * M, 1, -1)  # (B, 4 M, 1, past * H)
+        past = past @ self.past_weight + self.past_bias  # (B, 4 M, 1, H)
+        halves = []
+        for step, own in zip(self.steps, past.flatten(1).chunk(M, 1), strict=True):
+            x, half = step(x, own)
+            halves.append(half)
+        up, down = torch.cat(halves, 1).reshape(B, M, 1, 2 * self.hidden).chunk(2, 3)
+        lines = (M, 4, self.hidden)
+        new = up * self.rising.reshape(lines) + down * self.falling.reshape(lines)
+        new = (new + self.offset.reshape(lines)).flatten(1, 2)  # (B, 4 M, H)
+        return x, torch.cat([state, new], 1).index_select(1, self.following)
+
+
+class OneFrameTcm(nn.Module):
+    """A DoubleGatedTcm on one frame, given what its filters make of the frames before it.
+
+    Whatever is linear there is multiplied out. A PReLU is linear in the two halves max(x, 0) and
+    max(-x, 0), and `squeeze` gives both. shift: what the input lacks, (C,); the output lacks the
+    attribute `shift`.
+    """
+
+    @torch.no_grad()
+    def __init__(self, tcm, shift):
+        super().__init__()
+        prelu, norm, expand = tcm.expand
+        scale, offset = scale_and_shift(norm)
+        weight = expand.weight[..., 0].double()  # (C, 2 H)
+        self.slope = float(prelu.weight)
+        self.shift = shift + expand.bias.double() + weight @ offset
+        squeeze = tcm.squeeze.weight[..., 0].double()  # (H, C)
+        bias = tcm.squeeze.bias.double() + (squeeze * shift).sum(1)
+        halves = [torch.cat([line.now_rising, line.now_falling]) for line in lines_of(tcm)]
+        for name, values in {
+            "squeeze": torch.cat([squeeze, -squeeze]).T,  # (C, 2 H)
+            "bias": torch.cat([bias, -bias]),  # (2 H,)
+            "now": torch.cat(halves, 1),  # (2 H, 4 H)
+            "expand": (weight * scale).T,  # (2 H, C)
+        }.items():
+            self.register_buffer(name, values.to(tcm.squeeze.weight).contiguous())
+
+    def forward(self, x, past):
+        """Map (B, C), and the past's share (B, 4 H), to (B, C) and the halves (B, 2 H)."""
+        halves = torch.addmm(self.bias, x, self.squeeze).relu()
+        main, gate = torch.addmm(past, halves, self.now).chunk(2, 1)  # (B, 2 H) each
+        gated = nn.functional.leaky_relu(main * gate.sigmoid(), self.slope)
+        return torch.addmm(x, gated, self.expand), halves
+
+
+def lines_of(tcm):
+    """The four lines of a module: the main paths of both branches, then their gates."""
+    return [Line(branch, part) for part in range(2) for branch in (tcm.primal, tcm.dual)]
+
+
+class Line:
+    """One path of a GatedBranch as products: PReLU, batch norm, filter; all (..., H), float64.
+
+    With the halves u = max(x, 0) and d = max(-x, 0) the filter reads rising * u + falling * d +
+    offset; of the present frame it makes u @ now_rising + d @ now_falling, and a constant that is
+    part of past_bias, and of `past` frames before, oldest first, history @ past_weight.
+    """
+
+    @torch.no_grad()
+    def __init__(self, branch, part):
+        (slopes, norm), conv = branch.activation, branch.conv
+        self.hidden, self.dilation = conv.out_channels // 2, conv.dilation[0]
+        self.past = conv.kernel_size[0] - 1
+        own = slice(part * self.hidden, (part + 1) * self.hidden)
+        scale, offset = (values[own] for values in scale_and_shift(norm))
+        self.rising, self.offset = scale, offset
+        self.falling = -slopes.weight[part].double() * scale
+        weight = conv.weight[own].double().permute(2, 1, 0)  # (kernel, H in, H out)
+        self.past_weight = weight[: self.past].flatten(0, 1)  # (past * H, H)
+        self.past_bias = (conv.bias[own].double() + offset @ weight[-1])[None]  # (1, H)
+        self.now_rising = self.rising[:, None] * weight[-1]
+        self.now_falling = self.falling[:, None] * weight[-1]
