@@ -68,13 +68,13 @@ def check_format(ctx, param, value):
     "segment_s",
     type=click.FloatRange(0.1, 3600),
     help="Seconds that a model which is not causal gets at a time; more take more memory.  "
-    "[default: 30]",
+    "[default: 20]",
 )
 @click.option(
     "--overlap",
     type=click.FloatRange(0, 0.9),
     help="The part of a segment that the next one covers, too: context for both, which fade into "
-    "each other in its middle.  [default: 0.1]",
+    "each other in its middle.  [default: 0.15]",
 )
 @click.option(
     "--start",

@@ -50,8 +50,8 @@ class Method:
         depends on the frame alone.
     """
 
-    segment_s: float = 30.0
-    overlap: float = 0.1
+    segment_s: float = 20.0
+    overlap: float = 0.15
     wiener: int = 0
     griffin_lim: int = 0
     gl_init: str = "mix"
