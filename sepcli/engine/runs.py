@@ -19,7 +19,7 @@ import torch
 from sepcli import config as configuration
 from sepcli import models
 from sepcli.data import training
-from sepcli.engine import checkpoint, losses, modelfile
+from sepcli.engine import checkpoint, losses, modelfile, statistics
 from sepcli.engine.runlog import METRICS, RunLog, plain
 from sepcli.engine.train import Settings, State, fit
 from sepcli.errors import SepcliError
@@ -28,6 +28,7 @@ from sepcli.nn.spectral import OfflineSpectralModel
 CONFIG, CHECKPOINT, SCORES = "config.yaml", "last.ckpt", "scores.json"
 BEST, LAST = modelfile.RUN_FILES
 FILES = (CONFIG, METRICS, CHECKPOINT, SCORES, BEST, LAST)
+KEPT = "epoch-*.safetensors"
 EVENTS = "events.out.tfevents.*"  # TensorBoard's
 FREE_ON_RESUME = ("train.workers", "train.log_every", "train.save_minutes")  # change no weight
 VALIDATION_SEED = 1_000_000  # of data.valid: the same items whatever the seed of the run
@@ -81,18 +82,11 @@ class Run:
     def __init__(self, folder, config, *, device="cpu", command=""):
         self.folder, self.config = Path(folder), config
         self.device, self.command = device, command
-        self.settings = Settings(**config["train"])
+        self.settings = Settings(**config["train"]).for_items(config["data"]["train"]["items"])
         torch.manual_seed(self.settings.seed)
         self.model = _build_model(config["model"]).to(device)
         self.train_data, self.valid_data = (
-            training.build(
-                config["data"][name],
-                section=f"data.{name}",
-                sample_rate=self.model.sample_rate,
-                sources=self.model.sources,
-                stft=_transform(self.model) if name == "train" else None,  # validation is of sound
-            )
-            for name in ("train", "valid")
+            self._build(name, config["data"][name]) for name in ("train", "valid")
         )
         _check_fit(self.model, self.train_data, self.valid_data, self.settings)
         self.state = State(self.model, self.settings)
@@ -109,18 +103,44 @@ class Run:
         """
         saved = time.monotonic()
         data = self.train_data, self.valid_data
+        if self.state.step == 0:
+            self._measure()
         with RunLog(self.folder, self.model.sample_rate, self.state.step) as log:
             for record in fit(self.state, *data, self.settings, device=self.device):
                 log.write(record)
                 if record["event"] == "valid":
                     if record["best"]:
                         self._save_model(BEST)
+                    epoch, rest = divmod(record["step"], self.settings.validate_every)
+                    if epoch in self.settings.keep_epochs and not rest:
+                        self._save_model(f"epoch-{epoch}.safetensors")
                     _write(self.folder / SCORES, json.dumps(plain(self.scores()), indent=1) + "\n")
                 elapsed = time.monotonic() - saved
                 if record["event"] == "valid" or elapsed > 60 * self.settings.save_minutes:
                     self.save()
                     saved = time.monotonic()
                 yield record
+
+    def _measure(self):
+        """Give a model that wants them the statistics of its input, without augmentations."""
+        if hasattr(self.model, "set_statistics"):
+            section = self.config["data"]["train"]
+            data = self._build(
+                "train", {k: () if k == "augment" else v for k, v in section.items()}
+            )
+            moments = statistics.of_magnitudes(self.model, data, self.device)
+            for model in {self.model, self.state.kept}:
+                model.set_statistics(*moments)
+
+    def _build(self, name, section):
+        """The data set `name` of a section of the configuration."""
+        return training.build(
+            section,
+            section=f"data.{name}",
+            sample_rate=self.model.sample_rate,
+            sources=self.model.sources,
+            stft=_transform(self.model) if name == "train" else None,  # validation is of sound
+        )
 
     def save(self):
         """Write the state of the training and the newest model."""
@@ -181,7 +201,7 @@ def start(config, folder, *, overwrite=False, **options):
     run = Run(folder, config, **options)  # what cannot start should not remove anything
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for path in (*(folder / name for name in FILES), *folder.glob(EVENTS)):
+        for path in (*(folder / name for name in FILES), *folder.glob(EVENTS), *folder.glob(KEPT)):
             path.unlink(missing_ok=True)
         _write(folder / METRICS, "")  # first, because it is what marks a run
         _write(folder / CONFIG, configuration.dump(config))
@@ -223,7 +243,7 @@ def dry_run(config, **options):
     config: resolved. options: Run's.
     """
     run = Run("", config, **options)
-    settings = dataclasses.replace(run.settings, steps=2, log_every=1)
+    settings = dataclasses.replace(run.settings, steps=2, validate_every=2, log_every=1)
     run.valid_data.items = min(run.valid_data.items, settings.batch)
     records = list(fit(run.state, run.train_data, run.valid_data, settings, device=run.device))
     # The first step is slower than the others: memory is new, and kernels are chosen.

@@ -7,13 +7,14 @@ saved state to bit-equal weights. All randomness of step k is a function of (see
 import copy
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 import numpy as np
 import torch
 from torch import nn
 
+from sepcli import config
 from sepcli.data import training
 from sepcli.engine import losses, validation
 from sepcli.errors import SepcliError
@@ -21,7 +22,9 @@ from sepcli.errors import SepcliError
 NORM_BATCHES = 16  # of training data, for the statistics of batch norm in the averaged model
 EMA_RAMP = 10  # the average starts fast, decay (1 + n) / (10 + n), so that early steps fade
 AT_LEAST_1 = ("steps", "batch", "accumulate", "max_bad_steps", "log_every", "validate_every")
-AT_LEAST_0 = ("warmup", "final_lr", "weight_decay", "clip", "seed", "workers", "save_minutes")
+AT_LEAST_0 = (
+    "epochs", "warmup", "final_lr", "weight_decay", "clip", "seed", "workers", "save_minutes",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,15 @@ class Settings:
     """How to train: the `train` section of a configuration.
 
     steps: optimizer steps in all. batch: items per forward pass. accumulate: forward passes per
-        step, so that a step sees batch * accumulate items.
+        step, so that a step sees batch * accumulate items. epochs: passes through the training
+        items, each followed by a validation, in place of `steps` and `validate_every`; 0 for those.
+    keep_epochs: epochs (or validations) after which the model is kept in a file of its own.
     loss: {name: weight}, see `losses.weighted`. mixture_consistency: make the estimates add up to
         the mixture before the loss.
     lr: Adam's learning rate, reached after `warmup` steps, then falling as a half cosine to
         `final_lr` at the end. weight_decay: AdamW's. clip: largest gradient norm, 0 for no limit.
+    plateau: keywords of `Plateau`: after the warm-up the learning rate only falls when validations
+        stop improving, not as a cosine.
     ema: decay of the moving average of the weights that is validated and kept, 0 for none.
     max_bad_steps: so many steps in a row without a finite loss and gradient end the training.
     seed: of the initial weights, the order of the data, and dropout.
@@ -44,11 +51,14 @@ class Settings:
     steps: int = 10_000
     batch: int = 8
     accumulate: int = 1
+    epochs: int = 0
+    keep_epochs: tuple = ()
     loss: dict = field(default_factory=lambda: {"si_sdr": 1.0})
     mixture_consistency: bool = False
     lr: float = 1e-3
     final_lr: float = 0.0
     warmup: int = 500
+    plateau: dict = field(default_factory=dict)
     weight_decay: float = 0.0
     clip: float = 5.0
     ema: float = 0.0
@@ -67,10 +77,58 @@ class Settings:
         self._check("lr", self.lr > 0, "above 0")
         self._check("ema", 0 <= self.ema < 1, "at least 0 and below 1")
         losses.weighted(self.loss)
+        config.check_keys(Plateau, self.plateau, section="train.plateau")
+
+    def for_items(self, items):
+        """The settings with `steps` and `validate_every` for so many training items an epoch."""
+        if not self.epochs:
+            return self
+        if not items:
+            raise SepcliError("train.epochs needs data.train.items: without, the data never ends")
+        steps = -(-items // (self.batch * self.accumulate))
+        return replace(self, steps=self.epochs * steps, validate_every=steps)
 
     def _check(self, name, valid, what):
         if not valid:
             raise SepcliError(f"train.{name} must be {what}, not {getattr(self, name)!r}")
+
+
+@dataclass
+class Plateau:
+    """When the learning rate falls: `torch.optim.lr_scheduler.ReduceLROnPlateau` as plain data.
+
+    factor: by which it falls after more than `patience` validations in a row whose loss was not
+        below the lowest, which then pause for `cooldown` validations.
+    stop_after: so many validations without a new lowest loss end the training, 0 for never.
+    The defaults are those of Open-Unmix.
+    """
+
+    factor: float = 0.3
+    patience: int = 80
+    cooldown: int = 10
+    stop_after: int = 140
+
+    THRESHOLD = 1e-4  # part of the lowest loss by which another one has to be lower
+
+    def start(self):
+        """What has happened before the first validation."""
+        return {"scale": 1.0, "lowest": math.inf, "bad": 0, "pause": 0, "since_lowest": 0}
+
+    def step(self, past, loss):
+        """What has happened after a validation with this loss; `scale` is of the learning rate."""
+        now = dict(past)
+        lower = loss < past["lowest"] * (1 - self.THRESHOLD)
+        now["lowest"] = loss if lower else past["lowest"]
+        now["since_lowest"] = 0 if lower else past["since_lowest"] + 1
+        now["bad"] = 0 if lower or past["pause"] else past["bad"] + 1
+        now["pause"] = max(0, past["pause"] - 1)
+        if now["bad"] > self.patience:
+            now |= {"scale": past["scale"] * self.factor, "bad": 0, "pause": self.cooldown}
+        return now
+
+    def is_over(self, past):
+        """Whether the training should end."""
+        return 0 < self.stop_after <= past["since_lowest"]
 
 
 class State:
@@ -78,12 +136,14 @@ class State:
 
     average: the moving average of the weights, or None. step: steps done. validated: the step of
     the last validation. first, best, last: validation scores before training, of the best step,
-    and of the last one. skipped, bad_in_a_row: steps without a finite gradient. sums: of the values
-    since the last log line. seconds: spent on training and validation.
+    and of the last one. plateau: what `Plateau` remembers. skipped, bad_in_a_row: steps without a
+    finite gradient. sums: of the values since the last log line. seconds: spent on training and
+    validation.
     """
 
     COUNTERS = (
-        "step", "validated", "first", "best", "last", "skipped", "bad_in_a_row", "sums", "seconds",
+        "step", "validated", "first", "best", "last", "plateau", "skipped", "bad_in_a_row",
+        "sums", "seconds",
     )  # fmt: skip
 
     def __init__(self, model, settings):
@@ -94,6 +154,7 @@ class State:
         )
         self.step, self.validated, self.seconds = 0, -1, 0.0
         self.first = self.best = self.last = None
+        self.plateau = Plateau(**settings.plateau).start()
         self.skipped = self.bad_in_a_row = 0
         self.sums = {}
 
@@ -143,13 +204,13 @@ def fit(state, train_data, valid_data, settings, *, device="cpu"):
                 first = training.batches(train_data, settings.batch, **order)
                 renew_statistics(state.average, islice(first, NORM_BATCHES), device)
             yield from validate(state, valid_data, settings, device)
-        if state.step >= settings.steps:
+        if state.step >= settings.steps or is_over(state, settings):
             return
 
         started = time.monotonic()
         torch.manual_seed(seed_of_step(settings.seed, state.step))
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(state.step, settings)
+            group["lr"] = learning_rate(state.step, settings) * state.plateau["scale"]
         state.model.train()
         running = [buffer.clone() for buffer in state.model.buffers()]
         values, quality = dict.fromkeys(("loss", *settings.loss), 0.0), {}
@@ -196,6 +257,8 @@ def validate(state, data, settings, device):
     state.last = {"step": state.step, **scores}
     state.first = state.first or state.last
     state.best = state.last if best else state.best
+    if settings.plateau and state.step:
+        state.plateau = Plateau(**settings.plateau).step(state.plateau, scores["loss"])
     state.validated = state.step
     state.seconds += time.monotonic() - started
     yield {"event": "valid", **state.last, "best": best, "audio": audio}
@@ -211,7 +274,7 @@ def summary(sums, state, settings):
         "event": "train",
         "step": state.step,
         **{name: value / counts.get(name, steps) for name, value in sums.items()},
-        "lr": learning_rate(state.step - 1, settings),
+        "lr": learning_rate(state.step - 1, settings) * state.plateau["scale"],
         "items_per_s": items / seconds,
         "skipped": state.skipped,
         "minutes": state.seconds / 60,
@@ -230,10 +293,17 @@ def is_due(state, settings):
     return every and state.validated != state.step
 
 
+def is_over(state, settings):
+    """Whether validations have not improved for so long that the training ends."""
+    return bool(settings.plateau) and Plateau(**settings.plateau).is_over(state.plateau)
+
+
 def learning_rate(step, settings):
-    """The learning rate of a step (from 0): a linear rise, then half a cosine."""
+    """The learning rate of a step (from 0): a linear rise, then half a cosine, or no change."""
     if step < settings.warmup:
         return settings.lr * (step + 1) / settings.warmup
+    if settings.plateau:
+        return settings.lr
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
     fall = (1 + math.cos(math.pi * min(1.0, done))) / 2
     return settings.final_lr + (settings.lr - settings.final_lr) * fall

@@ -12,6 +12,7 @@ from torch import nn
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel, with_phase
 
 DROPOUT = 0.4  # between LSTM layers
+LEAST = 1e-4  # deviation of a bin, as a part of the largest
 
 
 def bins_up_to(bandwidth_hz, sample_rate, window):
@@ -106,6 +107,17 @@ class OpenUnmix(OfflineSpectralModel):
                 for name in estimated
             }
         )
+
+    @torch.no_grad()
+    def set_statistics(self, mean, deviation):
+        """Start with inputs of mean 0 and deviation 1: (F,) of magnitudes that the mixtures have.
+
+        Bins that hardly vary are taken to vary by 1e-4 of what the one that varies most does.
+        """
+        deviation = deviation.clamp(min=LEAST * deviation.max())
+        for network in self.networks.values():
+            network.input_mean.copy_(-mean[: network.kept])
+            network.input_scale.copy_(1 / deviation[: network.kept])
 
     def magnitudes(self, magnitude):
         """What the networks make of magnitudes (B, C, F, N): (B, S, C, F, N), without the rest."""
