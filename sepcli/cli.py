@@ -14,7 +14,8 @@ from sepcli.errors import SepcliError
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 COMMANDS = (
-    "mix", "rir-decay", "rt60", "separate", "stream", "eval", "train", "pack", "export", "info",
+    "mix", "rir-decay", "rt60", "separate", "stream", "eval", "train", "pack", "export",
+    "export-max78000", "info",
 )  # fmt: skip
 
 

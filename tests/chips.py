@@ -1,8 +1,12 @@
-"""Random networks for the tests of what the MAX78000 runs."""
+"""Random networks and models for the tests of what the MAX78000 runs."""
 
 import numpy as np
+import torch
 
+from sepcli.data import synthetic
+from sepcli.models import build
 from sepcli.nn.chip import INPUT, ChipLayer, ChipNetwork
+from sepcli.nn.quant import set_phase
 
 
 def tcn(dilations=(1, 2, 4), *, hidden=64, inputs=64, outputs=128, bits=8, bias=False, seed=0):
@@ -39,3 +43,21 @@ def window(network, frames, seed=1):
     """A random window (C, T), int64, that gives `frames` frames."""
     rng = np.random.default_rng(seed)
     return rng.integers(-128, 128, (network.channels, frames + network.context))
+
+
+def calibrated(seed=0, **settings):
+    """A small quantised `tcn_max78000` with random weights and the ranges of generated audio."""
+    torch.manual_seed(seed)
+    model = build("tcn_max78000", **{"hidden": 16, "dilations": (1, 4), **settings})
+    model.tcn.quantise()
+    set_phase(model, "observe")
+    model.train()(torch.from_numpy(audio(1.0, model.sample_rate))[None, None])
+    set_phase(model, "frozen")
+    return model.eval()
+
+
+def audio(seconds, sample_rate=16000, seed=0):
+    """Generated speech in noise (T,), float32."""
+    rng, samples = np.random.default_rng(seed), int(seconds * sample_rate)
+    speech = synthetic.speech(samples, sample_rate, rng, seed)
+    return (speech + 0.02 * rng.standard_normal(samples)).astype(np.float32)

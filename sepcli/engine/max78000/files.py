@@ -2,10 +2,11 @@
 
 from collections import OrderedDict
 
+import numpy as np
 import torch
 
 from sepcli.engine.max78000 import limits
-from sepcli.nn.chip import INPUT
+from sepcli.nn.chip import INPUT, ChipLayer, ChipNetwork
 
 ARCH = "tcn_max78000"
 OPERATIONS = {"conv": "Conv1d", "keep": "Passthrough", "add": "Add"}
@@ -76,3 +77,38 @@ def checkpoint(network):
         state[f"{layer.name}.output_shift"] = torch.tensor([float(layer.output_shift)])
         state[f"{layer.name}.weight_bits"] = torch.tensor([float(layer.weight_bits)])
     return {"epoch": 0, "arch": ARCH, "state_dict": state}
+
+
+def network(config, checkpoint):
+    """The `ChipNetwork` that the files describe, without padding; undoes the two above."""
+    state, layers = checkpoint["state_dict"], []
+    weights = iter(key.removesuffix(".op.weight") for key in state if key.endswith(".op.weight"))
+    kinds = {operation: kind for kind, operation in OPERATIONS.items()}
+    for entry in config["layers"]:
+        inputs = entry.get("in_sequences", layers[-1].name if layers else INPUT)
+        more = {}
+        if kinds[entry["operation"]] == "conv":
+            more = _stored(state, next(weights))
+            more |= {"relu": entry["activate"] == "ReLU", "dilation": entry.get("dilation", 1)}
+        layers.append(
+            ChipLayer(
+                entry["name"],
+                kinds[entry["operation"]],
+                tuple(inputs) if isinstance(inputs, list) else (inputs,),
+                crop=tuple(entry.get("in_crop", (0, 0))),
+                **more,
+            )
+        )
+    first = next(iter(state.values()))
+    return ChipNetwork(first.shape[1], tuple(layers))
+
+
+def _stored(state, name):
+    """What the checkpoint has of one layer."""
+    bits, bias = int(state[f"{name}.weight_bits"][0]), state.get(f"{name}.op.bias")
+    return {
+        "weight": state[f"{name}.op.weight"].numpy().astype(np.int8),
+        "bias": None if bias is None else (bias.numpy() / 2 ** (bits - 1)).astype(np.int8),
+        "output_shift": int(state[f"{name}.output_shift"][0]),
+        "weight_bits": bits,
+    }

@@ -57,6 +57,14 @@ def columns(channels_in, channels_out, taps, dilation=1, bits=8):
     return math.ceil(kernels * stored_taps(taps, dilation) * bits / 72)
 
 
+def stacked(columns):
+    """Columns up to the last one used by layers with so many each; they start at multiples of 4."""
+    total = 0
+    for own in columns:
+        total = -(-total // 4) * 4 + own if own else total
+    return total
+
+
 def data_bytes(channels, frames, *, gap=0, width=1):
     """Bytes of an instance from the first frame to behind the last; `width` bytes per value."""
     return 4 * passes(channels) * (gap + 1) * width * frames

@@ -88,12 +88,8 @@ class Plan:
 
     @property
     def columns(self):
-        """Words of weight memory per processor up to the last one used; layers start at fours."""
-        total = 0
-        for step in self.steps:
-            if step.columns:
-                total = -(-total // 4) * 4 + step.columns
-        return total
+        """Words of weight memory per processor up to the last one used."""
+        return limits.stacked(step.columns for step in self.steps)
 
     @property
     def weight_bytes(self):

@@ -1,0 +1,67 @@
+"""`sepcli export-max78000`: what the MAX78000 and its microcontroller need to run a model."""
+
+import json
+
+import click
+
+from sepcli import options
+
+
+@click.command("export-max78000")
+@click.argument("model", metavar="NAME|FILE|DIR")
+@click.option("-o", "--output", metavar="DIR", help="A new folder, or an older export.")
+@click.option(
+    "--frames",
+    type=click.IntRange(min=1),
+    help="Frames of output per run of the chip.  [default: as many as 20 ms have]",
+)
+@click.option(
+    "--check",
+    "only_check",
+    is_flag=True,
+    help="Write nothing: say what the chip cannot do, layer by layer, and what replaces it.",
+)
+@options.overwrite
+@options.as_json
+def command(model, output, frames, only_check, overwrite, as_json):
+    """Write what runs a model on Analog Devices' MAX78000.
+
+    \b
+        $ sepcli export-max78000 denoise-max78000 -o chip/
+        $ sepcli export-max78000 runs/chip/best.safetensors -o chip/ --frames 10 --json
+        $ sepcli export-max78000 recipes/tasnet-toy/config.yaml --check
+
+    The folder has network.yaml, checkpoint.pth.tar and sample_input.npy for ai8xize.py,
+    expected_output.npy from our integer simulator, host.h and host.c with all that the
+    microcontroller does, and report.md and report.json: memory, weights, cycles, per layer. A model
+    that does not fit is refused, with the layer and the number, before anything is written.
+
+    --check takes any model or configuration, and exits with 1 when the chip cannot run it as it is.
+    """
+    if only_check:
+        from sepcli.engine.max78000.check import check, table
+
+        about = check(model)
+        click.echo(json.dumps(about) if as_json else table(about))
+        if about["violations"]:
+            raise click.exceptions.Exit(1)
+        return
+    if output is None:
+        raise click.UsageError("name a folder with -o, or --check")
+    from pathlib import Path
+
+    from sepcli.engine.max78000.export import export
+    from sepcli.engine.stems import skip_or_refuse
+
+    if skip_or_refuse([Path(output)], overwrite):
+        return
+    about = export(model, output, frames=frames)
+    if as_json:
+        click.echo(json.dumps(about))
+        return
+    totals, most = about["totals"], about["limits"]
+    click.echo(
+        f"{output}: {totals['layers']} layers, {totals['columns']} of {most['columns']} columns of "
+        f"weights, {totals['data_bytes_per_instance']:,} of {most['data_bytes_per_instance']:,} "
+        f"bytes of data, {totals['ms']:.2f} ms per {most['ms']:g} ms of audio"
+    )
