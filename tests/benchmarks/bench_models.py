@@ -1,10 +1,11 @@
-"""Time of the models: the forward pass of (2, 1, 16000), and one 10 ms hop on one thread."""
+"""Time of the models: the forward pass of (2, C, 16000), and one 10 ms hop on one thread."""
 
 import time
 
 import torch
 
 from sepcli.models import MODELS, build
+from sepcli.nn.causal import CausalModel
 
 RUNS = 30
 
@@ -23,11 +24,13 @@ def milliseconds(act):
 def main():
     for name in sorted(MODELS):
         model = build(name).eval()
-        x = torch.randn(2, 1, 16000)
+        x = torch.randn(2, model.channels, 16000)
         least, median = milliseconds(lambda model=model, x=x: model(x))
-        print(f"{name:16} forward (2, 1, 16000): min {least:.1f} ms, median {median:.1f} ms")
+        print(f"{name:16} forward {tuple(x.shape)}: min {least:.1f} ms, median {median:.1f} ms")
+        if not isinstance(model, CausalModel):
+            continue
         hops = max(1, round(0.01 * model.sample_rate / model.hop))
-        chunk, state = torch.randn(1, 1, hops * model.hop), model.initial_state(1)
+        chunk, state = torch.randn(1, model.channels, hops * model.hop), model.initial_state(1)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         least, median = milliseconds(lambda m=model, c=chunk, s=state: m.step(c, s))
