@@ -27,17 +27,24 @@ class ChunkedStft:
     def analyse(self, x, past):
         """Turn samples (B, N*stride) into the spectrum (B, 2, F, N), and the next past."""
         x = np.concatenate([past, x], 1)
-        frames = np.lib.stride_tricks.sliding_window_view(x, self.kernel, 1)[:, :: self.stride]
-        spectrum = np.fft.rfft(frames * self.window).swapaxes(1, 2)  # (B, F, N)
-        parts = np.stack([spectrum.real, spectrum.imag], 1, dtype=np.float32, casting="same_kind")
+        B, N = len(x), (x.shape[1] - self.overlap) // self.stride
+        frames = np.empty((B, N, self.kernel), np.float32)
+        for n in range(N):
+            start = n * self.stride
+            np.multiply(x[:, start : start + self.kernel], self.window, out=frames[:, n])
+        spectrum = np.fft.rfft(frames).swapaxes(1, 2)  # (B, F, N)
+        parts = np.empty((B, 2, *spectrum.shape[1:]), np.float32)
+        parts[:, 0], parts[:, 1] = spectrum.real, spectrum.imag
         return parts, x[:, x.shape[1] - self.overlap :]
 
     def synthesise(self, parts, tail):
         """Turn the spectrum (B, 2, F, N) into samples (B, N*stride), and the next tail."""
-        spectrum = (parts[:, 0] + 1j * parts[:, 1]).swapaxes(1, 2)  # (B, N, F)
+        B, _, F, N = parts.shape
+        spectrum = np.empty((B, N, F), np.complex64)
+        spectrum.real, spectrum.imag = parts.transpose(1, 0, 3, 2)
         frames = np.fft.irfft(spectrum, n=self.kernel) * self.synthesis_window  # (B, N, kernel)
-        N = frames.shape[1]
-        out = np.pad(tail, ((0, 0), (0, N * self.stride)))
+        out = np.zeros((B, N * self.stride + self.overlap), np.float32)
+        out[:, : self.overlap] = tail
         for n in range(N):
             out[:, n * self.stride : n * self.stride + self.kernel] += frames[:, n]
         return out[:, : N * self.stride], out[:, N * self.stride :]
