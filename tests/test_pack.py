@@ -348,6 +348,62 @@ def test_whole_items_are_checked_where_they_are_read(pack_path, tmp_path):
         damaged.read(group, 2)
 
 
+@pytest.fixture(scope="module")
+def long_pack(tmp_path_factory):
+    """The bytes of a pack of three recordings of noise, 9 blocks of 64 KiB in all, and its path."""
+    root = tmp_path_factory.mktemp("long")
+    (root / "in").mkdir()
+    for k in range(3):
+        noise = 0.1 * np.random.default_rng(k).standard_normal(6 * RATE)
+        soundfile.write(root / f"in/{k}.wav", noise, RATE)
+    make(root / "data.h5", noise=root / "in")
+    return (root / "data.h5").read_bytes(), root / "data.h5"
+
+
+def test_the_blocks_of_a_pack_are_those_of_zlib(long_pack):
+    with h5py.File(long_pack[1]) as file:
+        group = file["noise/in"]
+        pcm = group["pcm"][()].tobytes()
+        expected = [zlib.crc32(pcm[k : k + 65536]) for k in range(0, len(pcm), 65536)]
+        assert group["blocks"][()].tolist() == expected
+        assert len(expected) == 9
+
+
+def test_no_stretch_is_read_from_a_block_with_a_flipped_bit(long_pack, tmp_path):
+    data, path = long_pack
+    pack = Pack(path)
+    group = pack.groups["noise/in"]
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        index, start = int(rng.integers(3)), int(rng.integers(5 * RATE))
+        place = 2 * int(group.offsets[index]) + 2 * start + int(rng.integers(2 * RATE))
+        flipped = bytearray(data)
+        flipped[group.start + place] ^= 1 << rng.integers(8)
+        (tmp_path / "flip.h5").write_bytes(flipped)
+        damaged = Pack(tmp_path / "flip.h5")
+        with pytest.raises(SepcliError, match=rf"flip.h5: noise/in/{index}\.wav: damaged; copy it"):
+            damaged.read(group, index, start=start, stop=start + RATE)
+        for other in range(3):
+            for begin in range(0, 6 * RATE, RATE // 2):
+                byte = 2 * (int(group.offsets[other]) + begin)
+                blocks = range(byte // 65536, (byte + RATE - 1) // 65536 + 1)
+                if place // 65536 not in blocks:
+                    stretch = {"start": begin, "stop": begin + RATE // 2}
+                    np.testing.assert_array_equal(
+                        damaged.read(group, other, **stretch), pack.read(group, other, **stretch)
+                    )
+
+
+def test_a_block_is_checked_once(long_pack, monkeypatch):
+    pack = Pack(long_pack[1])
+    group = pack.groups["noise/in"]
+    sums, crc32 = [], zlib.crc32
+    monkeypatch.setattr(zlib, "crc32", lambda data: sums.append(len(data)) or crc32(data))
+    for _ in range(3):
+        pack.read(group, 1, start=10, stop=5 * RATE)
+    assert sums == [65536] * 4
+
+
 def test_other_files_are_no_packs(tmp_path):
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = 1
@@ -361,11 +417,12 @@ def test_other_files_are_no_packs(tmp_path):
             Pack(tmp_path / f"{name}.h5")
 
 
-def test_a_pack_of_a_later_version_says_so(pack_path, tmp_path):
-    data = pack_path.read_bytes().replace(b"sepcli pack 1 ", b"sepcli pack 2 ", 1)
-    (tmp_path / "later.h5").write_bytes(data)
-    with pytest.raises(SepcliError, match="a pack of version 2, but this program reads 1"):
-        Pack(tmp_path / "later.h5")
+@pytest.mark.parametrize(("version", "advice"), [(1, "make the pack again"), (3, "update the pro")])
+def test_a_pack_of_another_version_says_so(pack_path, tmp_path, version, advice):
+    data = pack_path.read_bytes().replace(b"sepcli pack 2 ", b"sepcli pack %d " % version, 1)
+    (tmp_path / "other.h5").write_bytes(data)
+    with pytest.raises(SepcliError, match=f"a pack of version {version}, but .* reads 2; {advice}"):
+        Pack(tmp_path / "other.h5")
 
 
 def test_bytes_that_do_not_match_their_checksum_are_not_sealed_into_a_pack(tmp_path):

@@ -13,10 +13,12 @@ the attributes sample_rate (Hz), source, dtype, clipped (samples beyond full sca
     validation  1 for items that training leaves out
     numbers     what was packed first has 0; members of one sample share their number
     crc32       of the item's bytes
+    blocks      crc32 of each 64 KiB of pcm, of which the last may be shorter
 
 Any HDF5 library reads this. The block that HDF5 leaves to its users, before its own first byte,
 says how long the file is, where pcm lies, and what everything else hashes to. So opening a pack
-refuses a file that was cut off or damaged outside pcm; whole items are checked when they are read.
+refuses a file that was cut off or damaged outside pcm. Items are checked when they are read as a
+whole; where only a stretch is, the blocks that it lies in are checked when they are first met.
 """
 
 import hashlib
@@ -35,7 +37,8 @@ from sepcli.data.sample import Sample, explained, split_audio_name
 from sepcli.errors import SepcliError
 
 EXTENSION = ".h5"
-FORMAT, VERSION = "sepcli pack", 1
+FORMAT, VERSION = "sepcli pack", 2
+BLOCK = 1 << 16  # bytes of pcm that have a checksum of their own
 DTYPES = ("int16", "float32", "flac")
 JSON = "files/json"  # the group of the samples' JSON
 BYTES = "bytes"  # the dtype of members that are no audio
@@ -107,13 +110,12 @@ def write_pack(path, groups, skipped=()):
             places = [_write_group(file, name, *group[:2]) for name, group in groups.items()]
         with open(path, "r+b") as file:
             for place, (name, (_, items, contents)) in zip(places, groups.items(), strict=True):
-                _fill(file, place, items, contents, f"{path}: {name}")
-            _seal(file, block, places)
+                _fill(file, *place, items, contents, f"{path}: {name}")
+            _seal(file, block, [pcm for pcm, _ in places])
 
 
 def _write_group(file, name, attributes, items):
-    """Create a group and all but the contents of its pcm; returns (offset, bytes) of that."""
-    import h5py
+    """Create a group without the contents of pcm and blocks; returns (offset, bytes) of both."""
 
     group = file.create_group(name)
     group.attrs.update(attributes)
@@ -131,24 +133,59 @@ def _write_group(file, name, attributes, items):
     }
     for column, values in columns.items():
         group.create_dataset(column, data=values)
-    # Room in one piece, filled afterwards: whatever is packed next to it goes elsewhere
+    stored = np.dtype(_STORED[attributes["dtype"]])
+    size = int(sizes.sum()) * stored.itemsize
+    return _room(group, "pcm", stored, size), _room(group, "blocks", "<u4", -(-size // BLOCK) * 4)
+
+
+def _room(group, name, dtype, size):
+    """Create a dataset of `size` bytes in one piece, filled afterwards; (offset, bytes)."""
+    import h5py
+
     settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     settings.set_obj_track_times(False)
-    stored = np.dtype(_STORED[attributes["dtype"]])
-    space = h5py.h5s.create_simple((int(sizes.sum()),))
-    kind = h5py.h5t.py_create(stored)
-    place = h5py.h5d.create(group.id, b"pcm", kind, space, settings).get_offset()
-    return (place or 0), int(sizes.sum()) * stored.itemsize
+    dtype = np.dtype(dtype)
+    space = h5py.h5s.create_simple((size // dtype.itemsize,))
+    created = h5py.h5d.create(group.id, name.encode(), h5py.h5t.py_create(dtype), space, settings)
+    return created.get_offset() or 0, size
 
 
-def _fill(file, place, items, contents, label):
-    file.seek(place[0])
-    for item, data in zip(items, contents, strict=True):
-        if zlib.crc32(data) != item.crc32:
-            raise SepcliError(f"{label}/{item.name}: damaged on the disk; begin with --overwrite")
-        file.write(data)
+def _fill(file, pcm, blocks, items, contents, label):
+    """Write the bytes of all items, and the checksums of their blocks, where they belong."""
+    sums = []
+
+    def checked():
+        for item, data in zip(items, contents, strict=True):
+            if zlib.crc32(data) != item.crc32:
+                raise SepcliError(
+                    f"{label}/{item.name}: damaged on the disk; begin with --overwrite"
+                )
+            yield data
+
+    file.seek(pcm[0])
+    for block in _blocks(checked()):
+        sums.append(zlib.crc32(block))
+        file.write(block)
+    file.seek(blocks[0])
+    file.write(np.array(sums, "<u4").tobytes())
+
+
+def _blocks(pieces):
+    """Yield the bytes of `pieces`, end to end, in blocks of which the last may be shorter."""
+    block = bytearray()
+    for piece in pieces:
+        view = memoryview(piece)
+        while len(view):
+            missing = BLOCK - len(block)
+            block += view[:missing]
+            view = view[missing:]
+            if len(block) == BLOCK:
+                yield block
+                block = bytearray()
+    if block:
+        yield block
 
 
 def _seal(file, block, places):
@@ -183,9 +220,9 @@ def _open_seal(path):
             raise SepcliError(f"{path}: {what}, or its start is damaged; make one with sepcli pack")
         version, block, crc = int(match[1]), int(match[2]), int(match[3], 16)
         if version != VERSION:
+            advice = "make the pack again" if version < VERSION else "update the program"
             raise SepcliError(
-                f"{path}: a pack of version {version}, but this program reads {VERSION}; "
-                "update it, or make the pack again"
+                f"{path}: a pack of version {version}, but this program reads {VERSION}; {advice}"
             )
         head = (head + file.read(block - 512))[match.end() :]
         text = head.rstrip(b"\0")
@@ -219,6 +256,7 @@ class Group:
     channels: np.ndarray
     numbers: np.ndarray
     crc32: np.ndarray
+    blocks: np.ndarray  # one for each, not for each item
     validation: np.ndarray
     names: np.ndarray
     speakers: np.ndarray
@@ -233,6 +271,11 @@ class Group:
         """The source's name, or that of the member of samples."""
         return self.name.partition("/")[2]
 
+    @cached_property
+    def bytes(self):
+        """Bytes of pcm."""
+        return int(self.sizes.sum()) * itemsize(self.dtype)
+
     def label(self, index):
         """GROUP/NAME of an item."""
         return f"{self.name}/{os.fsdecode(self.names[index])}"
@@ -244,13 +287,18 @@ _COLUMNS = tuple(f.name for f in fields(Group) if f.type is np.ndarray)
 class Pack:
     """A pack open for reading: cheap to send to other processes, which open it for themselves.
 
-    Raises SepcliError for a file that is no pack, was cut off, or is damaged; pcm is checked
-    where whole items are read, and by `verify`.
+    Raises SepcliError for a file that is no pack, was cut off, or is damaged; pcm is checked where
+    it is read, and by `verify`.
     """
 
     def __init__(self, path):
         self.path = os.fspath(path)
         self._digest = self._seal["digest"]
+
+    @cached_property
+    def _met(self):
+        """Per group, which blocks of its pcm have been checked here."""
+        return {name: np.zeros(group.blocks.size, bool) for name, group in self.groups.items()}
 
     def __getstate__(self):
         return {"path": self.path, "_digest": self._digest}
@@ -310,7 +358,7 @@ class Pack:
     def read(self, group, index, *, start=0, stop=None):
         """Item `index` of a `Group`, or its frames [start, stop): float32 (C, T).
 
-        Whole items are checked; raises SepcliError for one that is damaged.
+        Raises SepcliError for one that is damaged, or lies in a block that is.
         """
         if group.dtype == "flac":
             data = self.stored(group, index)
@@ -318,9 +366,13 @@ class Pack:
         frames, channels = int(group.lengths[index]), int(group.channels[index])
         stop = frames if stop is None else min(stop, frames)
         samples = np.empty(max(0, stop - start) * channels, _STORED[group.dtype])
-        self._read_into(samples, group, int(group.offsets[index]) + start * channels)
+        offset = int(group.offsets[index]) + start * channels
         if samples.size == group.sizes[index]:
+            self._read_into(samples, group, offset)
             self._check(samples, group, index)
+        else:
+            self._check_blocks(group, offset * samples.itemsize, samples.nbytes)
+            self._read_into(samples, group, offset)
         signal = samples.reshape(-1, channels).T  # (T·C,) -> (C, T)
         scaled = signal.astype(np.float32, order="C", copy=False)
         if group.dtype == "int16":
@@ -363,7 +415,7 @@ class Pack:
                 "seconds": int(group.lengths.sum()) / group.sample_rate,
                 "sample_rate": group.sample_rate,
                 "dtype": group.dtype,
-                "bytes": int(group.sizes.sum()) * itemsize(group.dtype),
+                "bytes": group.bytes,
                 "clipped": group.clipped,
             }
 
@@ -386,14 +438,37 @@ class Pack:
 
     def _read_into(self, array, group, offset):
         """Fill `array` with the elements of pcm from `offset` on."""
+        self._read_bytes(array, group.start + offset * array.itemsize)
+
+    def _read_bytes(self, array, place):
+        """Fill `array` with the bytes of the file from `place` on."""
         view = memoryview(array).cast("B") if array.size else memoryview(b"")
-        place = group.start + offset * array.itemsize
         with explained(self.path):
             while len(view):
                 count = os.preadv(self._file.number, [view], place)
                 if not count:
                     raise SepcliError(f"{self.path}: cut off while it was in use; {_MAKE_AGAIN}")
                 view, place = view[count:], place + count
+
+    def _check_blocks(self, group, start, size):
+        """Check the blocks in which bytes [start, start + size) of pcm lie, each once."""
+        first, last = start // BLOCK, -(-(start + size) // BLOCK)
+        met = self._met[group.name][first:last]
+        for block in np.flatnonzero(~met) if not met.all() else ():
+            begin = (first + int(block)) * BLOCK
+            data = np.empty(min(BLOCK, group.bytes - begin), np.uint8)
+            self._read_bytes(data, group.start + begin)
+            if zlib.crc32(data) != group.blocks[first + block]:
+                self._name_damaged(group, begin)
+            met[block] = True
+
+    def _name_damaged(self, group, begin):
+        """Raise SepcliError for a damaged item in the block that begins at byte `begin` of pcm."""
+        starts = group.offsets * itemsize(group.dtype)
+        stops = starts + group.sizes * itemsize(group.dtype)
+        for index in np.flatnonzero((stops > begin) & (starts < begin + BLOCK)):
+            self.stored(group, int(index))
+        raise SepcliError(f"{self.path}: {group.name}: damaged; {_MAKE_AGAIN}")
 
     def _check(self, data, group, index):
         if zlib.crc32(data) != group.crc32[index]:
