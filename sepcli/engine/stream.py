@@ -102,7 +102,7 @@ class Stream:
         self._pending = np.concatenate([self._pending, audio], 1)
         parts = [self._nothing]
         while self._pending.shape[1] >= self.chunk:
-            chunk, self._pending = np.split(self._pending, [self.chunk], 1)
+            chunk, self._pending = _cut(self._pending, self.chunk)
             parts.append(self._give(self._step(chunk)))
         return np.concatenate(parts, 1)
 
@@ -125,7 +125,7 @@ class Stream:
             y, self._state = self.runner.step(np.ascontiguousarray(x), self._state)
         estimate = y[:, self._index].reshape(chunk.shape)  # (C, T)
         heard = np.concatenate([self._past, chunk], 1)
-        mixture, self._past = np.split(heard, [chunk.shape[1]], 1)  # as late as the estimate
+        mixture, self._past = _cut(heard, chunk.shape[1])  # as late as the estimate
         if self.runner.consistent:
             estimate = estimate + (mixture - y.sum(1).reshape(chunk.shape)) / y.shape[1]
         if self._dry:
@@ -139,6 +139,11 @@ class Stream:
         estimate = estimate[:, drop:][:, : self._owed]
         self._owed -= estimate.shape[1]
         return estimate
+
+
+def _cut(audio, frames):
+    """The first frames of (C, T), and the rest; `np.split` takes ten times as long."""
+    return audio[:, :frames], audio[:, frames:]
 
 
 def open_runner(name, engine="auto"):
