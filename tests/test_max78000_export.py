@@ -188,7 +188,7 @@ def test_an_export_that_fails_half_way_leaves_nothing(model, tmp_path, monkeypat
 
 def test_files_that_compute_something_else_are_not_kept(model, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting.chip, "run", lambda network, x: np.random.random((128, 20)))
-    with pytest.raises(SepcliError, match=r"something else than expected_output\.npy"):
+    with pytest.raises(SepcliError, match=r"expected_output\.npy is not what the network"):
         export(model, tmp_path / "chip")
     assert not os.listdir(tmp_path)
 
@@ -326,6 +326,37 @@ def test_the_check_names_what_other_models_need(tmp_path, settings, found):
     path = tmp_path / "x.yaml"
     path.write_text(yaml.safe_dump({"model": settings}))
     assert any(found in line for line in check(path)["violations"])
+
+
+def test_the_check_of_an_export_finds_what_was_changed_since(model, tmp_path):
+    folder = tmp_path / "chip"
+    export(model, folder)
+    assert run(folder, "--check").exit_code == 0
+    text = (folder / "network.yaml").read_text()
+    (folder / "network.yaml").write_text(text.replace("pad: 0", "pad: 3", 1))
+    result = run(folder, "--check")
+    assert result.exit_code == 1
+    assert "layer 0 (bottleneck): pad 3, the chip has 0 to 0 for 1 taps\n" in result.stdout
+    (folder / "network.yaml").write_text(text)
+    expected = np.load(folder / "expected_output.npy")
+    expected[5, 5] += 1
+    np.save(folder / "expected_output.npy", expected)
+    result = run(folder, "--check", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["violations"] == [
+        "expected_output.npy is not what the network computes of sample_input.npy"
+    ]
+
+
+@pytest.mark.parametrize("name", ["network.yaml", "checkpoint.pth.tar", "sample_input.npy"])
+@pytest.mark.parametrize("data", [b"", b"[1, 2]", b"layers: 3"])
+def test_a_file_that_is_no_part_of_an_export_is_one_line(model, tmp_path, name, data):
+    export(model, tmp_path / "chip")
+    (tmp_path / "chip" / name).write_bytes(data)
+    result = run(tmp_path / "chip", "--check")
+    assert result.exit_code == 1
+    assert result.stderr.count("\n") <= 1
+    assert "not an export of ours" in result.stderr or "lacks" in result.stdout
 
 
 def test_every_template_is_in_the_package():

@@ -8,7 +8,7 @@ from sepcli import options
 
 
 @click.command("export-max78000")
-@click.argument("model", metavar="NAME|FILE|DIR")
+@click.argument("model", metavar="NAME|FILE|DIR|CONFIG.yaml")
 @click.option("-o", "--output", metavar="DIR", help="A new folder, or an older export.")
 @click.option(
     "--frames",
@@ -30,13 +30,15 @@ def command(model, output, frames, only_check, overwrite, as_json):
         $ sepcli export-max78000 denoise-max78000 -o chip/
         $ sepcli export-max78000 runs/chip/best.safetensors -o chip/ --frames 10 --json
         $ sepcli export-max78000 recipes/tasnet-toy/config.yaml --check
+        $ sepcli export-max78000 chip/ --check
 
     The folder has network.yaml, checkpoint.pth.tar and sample_input.npy for ai8xize.py,
     expected_output.npy from our integer simulator, host.h and host.c with all that the
     microcontroller does, and report.md and report.json: memory, weights, cycles, per layer. A model
     that does not fit is refused, with the layer and the number, before anything is written.
 
-    --check takes any model or configuration, and exits with 1 when the chip cannot run it as it is.
+    --check takes any model or configuration, and exports that somebody has changed; it exits with 1
+    when the chip cannot run them as they are.
     """
     if only_check:
         from sepcli.engine.max78000.check import check, table

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sepcli.engine.describe import configured
 from sepcli.engine.max78000 import limits
+from sepcli.engine.max78000.export import build, problems
 from sepcli.engine.max78000.trace import trace
 from sepcli.engine.modelfile import load_model
 from sepcli.errors import SepcliError
@@ -57,11 +58,13 @@ class Row:
 
 
 def check(name):
-    """Check the model or the YAML configuration `name`; a dict that fits into JSON.
+    """Check the model, YAML configuration or export `name`; a dict that fits into JSON.
 
     `layers`: a dict per layer, see `Row`; `totals`, `limits`; `violations`: lines, empty when the
     chip can run the model. Raises SepcliError when there is no such model.
     """
+    if (Path(name) / "network.yaml").is_file():
+        return _about(name, "export", [], {}, problems(name))
     if Path(name).suffix in (".yaml", ".yml"):
         architecture, model, _ = configured(name)
     else:
@@ -84,8 +87,6 @@ def check(name):
 
 def _made_for_the_chip(name, architecture, model):
     """The same for a model of which the chip's part is known: does the export succeed?"""
-    from sepcli.engine.max78000.export import build
-
     try:
         _, report = build(model, name=str(name))
     except SepcliError as error:

@@ -93,14 +93,14 @@ def write(package, folder):
         torch.save(package.checkpoint, part / "checkpoint.pth.tar")
         np.save(part / "sample_input.npy", package.sample, allow_pickle=False)
         np.save(part / "expected_output.npy", package.expected, allow_pickle=False)
-        verify(part)
+        refuse(problems(part))
 
 
-def refuse(findings):
-    """Raise SepcliError with the first of the lint's findings."""
-    if findings:
-        more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
-        raise SepcliError(f"does not fit the MAX78000: {findings[0]}{more}")
+def refuse(lines):
+    """Raise SepcliError with the first of the lines that say what is wrong, if there are any."""
+    if lines:
+        more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+        raise SepcliError(f"does not fit the MAX78000: {lines[0]}{more}")
 
 
 @torch.inference_mode()
@@ -117,16 +117,26 @@ def sample_window(model, made):
     return window
 
 
-def verify(folder):
-    """Read an export back: SepcliError when the lint, or a simulation, of its files disagrees."""
-    config = yaml.safe_load((folder / "network.yaml").read_text(encoding="utf-8"))
-    checkpoint = torch.load(folder / "checkpoint.pth.tar", weights_only=True)
-    sample = np.load(folder / "sample_input.npy", allow_pickle=False)
-    expected = np.load(folder / "expected_output.npy", allow_pickle=False)
-    refuse(lint(config, checkpoint, sample))
-    got = chip.run(files.network(config, checkpoint), sample)
+def problems(folder):
+    """What is wrong with the export in `folder`, as its files are: lines of the lint, or of us.
+
+    Raises SepcliError when they cannot be read as an export at all.
+    """
+    folder = Path(folder)
+    try:
+        config = yaml.safe_load((folder / "network.yaml").read_text(encoding="utf-8"))
+        checkpoint = torch.load(folder / "checkpoint.pth.tar", weights_only=True)
+        sample = np.load(folder / "sample_input.npy", allow_pickle=False)
+        expected = np.load(folder / "expected_output.npy", allow_pickle=False)
+        if found := lint(config, checkpoint, sample):
+            return [str(finding) for finding in found]
+        got = chip.run(files.network(config, checkpoint), sample)
+    except Exception as error:  # each of the libraries has types of its own, and files may be any
+        reason = " ".join(str(error).split())[:100]
+        raise SepcliError(f"{folder}: not an export of ours ({reason}); make it again") from None
     if not np.array_equal(got, expected):
-        raise SepcliError(f"{folder}: its files compute something else than expected_output.npy")
+        return ["expected_output.npy is not what the network computes of sample_input.npy"]
+    return []
 
 
 @contextmanager
@@ -135,21 +145,23 @@ def new_folder(folder):
 
     An export that is there already is replaced; SepcliError when something else is.
     """
-    folder = Path(folder)
-    if folder.exists() and not (folder.is_dir() and {p.name for p in folder.iterdir()} <= {*NAMES}):
+    place = Path(os.path.abspath(folder))
+    if place.exists() and not (place.is_dir() and {p.name for p in place.iterdir()} <= {*NAMES}):
         raise SepcliError(f"{folder}: holds more than an export; choose another folder")
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    part = place.with_name(f".{place.name}.{os.getpid()}.part")
     old = part.with_suffix(".old")
     try:
         part.mkdir(parents=True)
         yield part
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(part, folder)
+        if place.exists():
+            os.replace(place, old)
+        os.replace(part, place)
     except OSError as error:
         raise SepcliError(
             f"{folder}: cannot be written ({error.strerror}); choose another place"
         ) from None
     finally:
+        if old.exists() and not place.exists():
+            os.replace(old, place)
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

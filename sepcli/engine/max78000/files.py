@@ -43,7 +43,7 @@ def _layer(plan, index):
         entry["write_gap"] = written.gap
     if layer.weight is not None:
         entry |= {"kernel_size": layer.weight.shape[2], "pad": 0}
-        if layer.dilation > 1:
+        if layer.dilation > 1 and layer.weight.shape[2] > 1:
             entry["dilation"] = layer.dilation
         entry["activate"] = "ReLU" if layer.relu else "None"
     return entry

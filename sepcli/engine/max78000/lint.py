@@ -275,6 +275,8 @@ class _Lint:
             self.say("lacks `pad`, whose default is 1")
         if not 0 <= pad <= limits.PAD or (pad and pad >= taps):
             self.say(f"pad {pad}, the chip has 0 to {min(limits.PAD, taps - 1)} for {taps} taps")
+        if dilation > 1 and taps == 1:
+            self.say(f"dilation {dilation}, but there is 1 tap")
         if not 1 <= dilation <= limits.DILATION:
             self.say(f"dilation {dilation}, the chip has 1 to {limits.DILATION}")
         if emulated and (taps > 3 or pad):
