@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from sepcli.cli import main
 from sepcli.data import training
+from sepcli.data.packing import Packing, PackSpec
 from sepcli.data.spectra import SpectraMixer, SpectraSpec
 from sepcli.data.stems import StemMixer, StemSpec
 from sepcli.engine import validation
@@ -119,6 +120,16 @@ def test_accompaniment_is_one_file_and_short_songs_end_in_silence(songs, tmp_pat
     found = item.refs["accompaniment"]
     assert np.abs(found[..., :frames] - expected).max() < 5e-4 * np.abs(expected).max()
     assert not found[..., frames:].any()
+
+
+def test_songs_may_be_in_a_pack(songs, tmp_path):
+    list(Packing([], [songs], PackSpec(dtype="float32", val_fraction=0)).run(tmp_path / "songs.h5"))
+    packed, files_ = (
+        SpectraMixer(spec(source, tmp_path / "kept", augment="remix")).draw(0, 0).mix
+        for source in (tmp_path / "songs.h5", songs)
+    )
+    np.testing.assert_array_equal(packed, files_)
+    assert len(files(tmp_path / "kept")) == 8
 
 
 def test_a_song_of_another_rate_is_resampled(tmp_path):

@@ -9,6 +9,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sepcli.data.packing import Packing, PackSpec, find_sources
 from sepcli.data.stems import AUGMENTATIONS, StemMixer, StemSpec, find_songs
 from sepcli.errors import SepcliError
 
@@ -219,6 +220,36 @@ def test_folders_of_stems_are_paired_by_the_name_of_the_song(tones):
     }
 
 
+def test_a_pack_of_songs_is_as_good_as_their_folder(musdb, tmp_path):
+    packing = Packing([], [musdb], PackSpec(dtype="float32", val_fraction=0.4))
+    list(packing.run(tmp_path / "songs.h5"))
+    common = {"targets": "vocals,accompaniment", "augment": "remix,gain,pitch"}
+    for index in range(3):
+        folder, packed = (
+            draw(source, index, **common) for source in (musdb, f"{tmp_path}/songs.h5:all")
+        )
+        np.testing.assert_array_equal(packed.mix, folder.mix)
+        np.testing.assert_array_equal(packed.refs["vocals"], folder.refs["vocals"])
+        [piece] = packed.record["sources"]["vocals"]["files"]
+        assert piece["path"].startswith(f"{tmp_path}/songs.h5: samples/ref.vocals/")
+    splits = [
+        {song.name.rpartition("/")[2] for song in find_songs(f"{tmp_path}/songs.h5{split}")}
+        for split in ("", ":validation")
+    ]
+    assert splits == [{"A - One", "B - Two"}, {"C - Three"}]
+    mixer = StemMixer(StemSpec(**CUT, stems=f"{tmp_path}/songs.h5"))
+    again = pickle.loads(pickle.dumps(mixer))
+    np.testing.assert_array_equal(again.draw(0, 0).mix, mixer.draw(0, 0).mix)
+
+
+def test_packs_without_songs_and_tars_are_refused(musdb, tmp_path):
+    list(Packing(find_sources("noise", [str(musdb)])).run(tmp_path / "noise.h5"))
+    with pytest.raises(SepcliError, match=r"noise\.h5: no stems in it; pack folders of SONG/STEM"):
+        draw(f"{tmp_path}/noise.h5")
+    with pytest.raises(SepcliError, match=r"a\.tar: stems are in folders or packs; make one with"):
+        draw("a.tar")
+
+
 def test_mono_and_other_rates_become_stereo_at_the_rate_asked_for(tmp_path):
     for name, rate in (("vocals", RATE), ("drums", 2 * RATE)):
         (tmp_path / "song").mkdir(exist_ok=True)
@@ -251,7 +282,7 @@ def test_an_item_depends_on_seed_and_index_alone_and_a_mixer_may_be_pickled(musd
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"stems": ()}, r"stems must be folders of songs, not \(\)"),
+        ({"stems": ()}, r"stems must be folders or packs of songs, not \(\)"),
         (
             {"augment": "louder"},
             "augment: unknown 'louder'; choose from swap, polarity, remix, gain",

@@ -237,7 +237,7 @@ def test_a_resolved_section_is_complete_and_resolves_to_itself():
         ({"kind": "toy", "sample_rate": 8000}, r"unknown setting data\.train\.sample_rate"),
         ({"kind": "mixtures", "rir_prob": "x"}, r"data\.train: .*"),
         ({"kind": "speakers", "enroll": True}, r"unknown setting data\.train\.enroll"),
-        ({"kind": "stems"}, r"data\.train: stems must be folders of songs"),
+        ({"kind": "stems"}, r"data\.train: stems must be folders or packs of songs"),
         ({"kind": "mixtures", "speech": "absent/"}, r"data\.train: .*absent"),
     ],
 )

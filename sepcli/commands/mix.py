@@ -31,7 +31,10 @@ def probability(name, field, text):
 )
 @sources("noise", "Noise, likewise.")
 @sources("rir", "Room impulse responses, likewise.")
-@sources("stems", "Music instead: folders of SONG/STEM.wav, or of vocals/SONG.wav and accomp/….")
+@sources(
+    "stems",
+    "Music instead: folders or packs of SONG/STEM.wav, or or vocals/SONG.wav and accomp/….",
+)
 @click.option(
     "-n",
     "--count",

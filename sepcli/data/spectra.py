@@ -149,9 +149,10 @@ class SpectraMixer(StemMixer):
 
 
 def _state(recording):
-    """A line that changes when the recording does."""
-    status = os.stat(recording)
-    return f"{os.path.basename(recording)} {status.st_size} {status.st_mtime_ns}"
+    """A line that changes when the recording does; of one in a pack, when the pack does."""
+    is_packed = isinstance(recording, recordings.PackRecording)
+    status = os.stat(recording.pack.path if is_packed else recording)
+    return f"{os.path.basename(str(recording))} {status.st_size} {status.st_mtime_ns}"
 
 
 def _is_same(file, path):

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,9 @@ from sepcli.errors import SepcliError
 ACCOMPANIMENT = "accompaniment"
 SAME = {"accomp": ACCOMPANIMENT}  # names in folders -> names of stems
 MIXTURE = "mixture"  # of MUSDB's tracks, not needed: it is the sum of the others
+
+_ARCHIVE = re.compile(r"\.(h5(:(train|validation|all))?|tar)$")
+_REFERENCE = "samples/ref."  # groups of packs that are stems
 
 # name -> what is drawn, in which unit, and from which range unless told otherwise.
 AUGMENTATIONS = {
@@ -42,8 +46,9 @@ _KEYS = {"time-mask": "time_mask_s", "freq-mask": "freq_mask_hz"}  # in the reco
 class StemSpec(Spec):
     """What music is like. A pair is a range to draw from; one number stands for both ends.
 
-    stems: folders (=WEIGHT) of songs. Either SONG/STEM.wav, as in MUSDB, to any depth, or
-        STEM/SONG.wav with known names of stems (vocals, accomp, drums, …).
+    stems: sources (=WEIGHT) of songs. Either SONG/STEM.wav, as in MUSDB, to any depth in folders,
+        or in packs of those; or folders of STEM/SONG.wav with known names of stems (vocals,
+        accomp, drums, …).
     targets: stems to be found; () means all. "accompaniment", where there is none, is the sum of
         all that is no other target. Further stems are in the mixture too, as references.
     augment: names in `AUGMENTATIONS`, each with a range of its own if it has one: "gain=0.5:2".
@@ -68,7 +73,7 @@ class StemSpec(Spec):
             entries = ",".join(getattr(self, name)).split(",")
             object.__setattr__(self, name, tuple(entry for entry in entries if entry))
         for name, valid, what in (
-            ("stems", self.stems, "folders of songs"),
+            ("stems", self.stems, "folders or packs of songs"),
             ("sample_rate", 4000 <= self.sample_rate <= 768_000, "4000 to 768000 Hz"),
             ("duration_s", 0.1 <= self.duration_s[0] <= self.duration_s[1] <= 3600, "0.1 to 3600"),
             ("peak", self.peak >= 0, "0 (no limit) or more"),
@@ -204,7 +209,7 @@ class StemMixer:
             sound, _ = recordings.read(path, start=start, stop=stop, sample_rate=rate)
             sound = self._channels(sound, path)[:, :wanted]
             signal[:, : sound.shape[1]] += sound
-            pieces.append({"path": path, "start": start, "stop": stop})
+            pieces.append({"path": str(path), "start": start, "stop": stop})
         if wanted != samples:
             signal = change_tempo(signal, samples, spec.sample_rate)
         drawn = {name: value for name, value in drawn.items() if name in self._ranges}
@@ -275,17 +280,45 @@ def _notched(signal, sample_rate, low_hz, high_hz):
 
 @dataclass(frozen=True)
 class Song:
-    """A song's name, and where its stems are: {stem: [path, …]}, of which the stem is the sum."""
+    """A song's name, and where its stems are: {stem: [recording, …]}, of which it is the sum."""
 
     name: str
-    stems: dict[str, list[str]]
+    stems: dict[str, list]
 
 
 def find_songs(folder):
-    """The songs in a folder as `StemSpec` describes it, sorted by name.
+    """The songs in a folder or pack as `StemSpec` describes it, sorted by name.
 
     Raises SepcliError where there are none, and for one that has less than two stems.
     """
+    songs = _packed_songs(folder) if _ARCHIVE.search(folder) else _songs_in_folder(folder)
+    for song, stems in songs.items():
+        if len(stems) < 2:
+            raise SepcliError(
+                f"{next(iter(stems.values()))[0]}: the only stem of {song or folder}; expected "
+                "SONG/STEM.wav, or vocals/SONG.wav and accomp/SONG.wav"
+            )
+    return [Song(os.path.join(folder, song), songs[song]) for song in sorted(songs)]
+
+
+def _packed_songs(source):
+    """{name: {stem: [recording]}} of the references of samples in a pack."""
+    if ".tar" in source:
+        raise SepcliError(f"{source}: stems are in folders or packs; make one with sepcli pack")
+    songs = {}
+    for recording in recordings.in_archive(source, "audio"):
+        member, group = recording.group, recording.pack.groups[recording.group]
+        if member.startswith(_REFERENCE):
+            song = os.fsdecode(group.names[recording.index])
+            stems = songs.setdefault(song, {})
+            stems.setdefault(_stem(member.removeprefix(_REFERENCE)), []).append(recording)
+    if not songs:
+        raise SepcliError(f"{source}: no stems in it; pack folders of SONG/STEM.wav")
+    return songs
+
+
+def _songs_in_folder(folder):
+    """{name: {stem: [path, …]}} of files."""
     songs = {}
     for path in find_audio(folder):
         above, name = os.path.split(os.path.relpath(path, folder))
@@ -296,16 +329,14 @@ def find_songs(folder):
         else:
             song, stem = above, name
         if stem != MIXTURE:
-            songs.setdefault(song, {}).setdefault(SAME.get(stem, stem), []).append(path)
-    for song, stems in songs.items():
-        if len(stems) < 2:
-            raise SepcliError(
-                f"{next(iter(stems.values()))[0]}: the only stem of {song or folder}; expected "
-                "SONG/STEM.wav, or vocals/SONG.wav and accomp/SONG.wav"
-            )
+            songs.setdefault(song, {}).setdefault(_stem(stem), []).append(path)
     if not songs:
         raise SepcliError(f"{folder}: mixtures only; name a folder with their stems")
-    return [Song(os.path.join(folder, song), songs[song]) for song in sorted(songs)]
+    return songs
+
+
+def _stem(name):
+    return SAME.get(name, name)
 
 
 def _with_targets(song, targets):
