@@ -33,7 +33,7 @@ def probability(name, field, text):
 @sources("rir", "Room impulse responses, likewise.")
 @sources(
     "stems",
-    "Music instead: folders or packs of SONG/STEM.wav, or or vocals/SONG.wav and accomp/….",
+    "Music instead: folders or packs of SONG/STEM.wav, or a folder of vocals/SONG.wav, accomp/….",
 )
 @click.option(
     "-n",
