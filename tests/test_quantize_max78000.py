@@ -76,7 +76,7 @@ def test_layers_add_up_to_the_weights():
     rows = target.layers(twin)
     assert sum(row.weight_bytes for row in rows) == sum(p.numel() for p in model.tcn.parameters())
     dilated = next(row for row in rows if row.name == "dilated2")
-    assert (dilated.op, dilated.inputs, dilated.outputs) == ("conv", (8,), (12,))
+    assert (dilated.op, dilated.inputs, dilated.outputs) == ("conv", ((8,),), (12,))
     assert dilated.activation_bytes == 12 + 2 * 8 * 8  # a frame out, 16 frames of 8 channels kept
 
 

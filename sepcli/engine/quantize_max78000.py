@@ -95,10 +95,11 @@ def layers(twin):
     channels = {name: count for name, (count, _) in network.shapes.items()}
     rows = []
     for layer in network.layers:
-        inputs, outputs = channels[layer.inputs[0]], channels[layer.name]
-        past = (layer.lost - sum(layer.crop)) * inputs  # of dilated convolutions
+        inputs, outputs = [channels[name] for name in layer.inputs], channels[layer.name]
+        past = (layer.lost - sum(layer.crop)) * inputs[0]  # of dilated convolutions
         weights = 0 if layer.weight is None else layer.weight.size
-        rows.append(Layer(layer.name, layer.kind, (inputs,), (outputs,), weights, outputs + past))
+        shapes = tuple((count,) for count in inputs)
+        rows.append(Layer(layer.name, layer.kind, shapes, (outputs,), weights, outputs + past))
     return rows
 
 
