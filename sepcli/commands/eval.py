@@ -106,6 +106,11 @@ def check_metric(name, param, ctx):
 @click.option("--csv", "form", flag_value="csv", help="Every score as CSV, a line per item.")
 @click.option("--markdown", "form", flag_value="markdown", help="The table in Markdown.")
 @click.option(
+    "--html",
+    metavar="REPORT",
+    help="Write tables, box plots, spectrograms and listening samples into this one file, too.",
+)
+@click.option(
     "-o",
     "--output",
     metavar="FILE",
@@ -129,6 +134,7 @@ def command(
     limits,
     old,
     form,
+    html,
     output,
     jobs,
     strict,
@@ -142,7 +148,7 @@ def command(
         $ sepcli mix --snr -5:15 | sepcli separate - | sepcli eval -
         $ sepcli eval enhanced/ clean/ --mix noisy/ --metrics si-sdri,pesq,stoi
         $ sepcli eval - --json -o new.json --compare old.json --fail-under si-sdri=5
-        $ sepcli eval --median-of-median separated/umx/ musdb/test/
+        $ sepcli eval --median-of-median separated/umx/ musdb/test/ --html report.html
 
     SAMPLES is a stream (-, the default in a pipe), a tar or a folder with est.* and ref.* in every
     sample. EST and REF are two files, or folders in which the same name means the same thing:
@@ -160,6 +166,7 @@ def command(
 
     from sepcli.engine import museval_json, report
     from sepcli.engine.framewise import Framing
+    from sepcli.engine.gallery import Gallery
 
     form = form or FORMATS.get(Path(output or "").suffix.lower())
     framing = Framing(window_s, hop_s or window_s)
@@ -169,7 +176,9 @@ def command(
     check_usage(estimates, references, mixtures, names, limits, old, form)
     statistic = "median_of_median" if median_of_median else aggregate
     before = report.load(old) if old else None
-    rows = score(estimates, references, mixtures, names, framing, jobs, strict, input_type)
+    gallery = Gallery() if html else None
+    samples = find(estimates, references, mixtures, strict, input_type)
+    rows = score(samples, names, framing, jobs, gallery)
     rows = collect(rows, progress, quiet)
     if all(row.error for row in rows):
         raise SepcliError(f"none of {len(rows)} could be scored, see above")
@@ -179,6 +188,8 @@ def command(
     if before:
         scores["compared"] = report.compare(scores, before, old)
     show(scores, form, output)
+    if html:
+        write_html(html, scores, rows, gallery)
     complaints = report.shortfalls(scores, limits, statistic or "mean")
     if scores["failed"]:
         complaints.append(f"{len(scores['failed'])} of {len(rows)} could not be scored, see above")
@@ -217,17 +228,33 @@ def check_usage(estimates, references, mixtures, names, limits, old, form):
             raise click.UsageError(f"--fail-under {name}: add it to --metrics.")
 
 
-def score(estimates, references, mixtures, names, framing, jobs, strict, input_type):
-    """An iterator over the rows of whatever the arguments name."""
+def find(estimates, references, mixtures, strict, input_type):
+    """The samples that the arguments name."""
     from sepcli.data.samples import read_samples
-    from sepcli.engine.evaluate import evaluate
     from sepcli.engine.pairs import pair
 
     if references:
-        samples = pair(estimates, references, mixtures)
-    else:
-        samples = read_samples(estimates or "-", strict=strict, input_type=input_type)
-    return evaluate(samples, names, framing=framing, jobs=jobs)
+        return pair(estimates, references, mixtures)
+    return read_samples(estimates or "-", strict=strict, input_type=input_type)
+
+
+def score(samples, names, framing, jobs, gallery):
+    """An iterator over the rows of samples, which a gallery, if any, sees, too."""
+    from sepcli.engine.evaluate import evaluate
+
+    if gallery is None:
+        yield from evaluate(samples, names, framing=framing, jobs=jobs)
+        return
+    for row in evaluate(gallery.watch(samples), names, framing=framing, jobs=jobs):
+        gallery.see(row)
+        yield row
+
+
+def write_html(path, scores, rows, gallery):
+    """Write the report as one page, whole or not at all."""
+    from sepcli.engine import html, tables
+
+    tables.save(path, html.page(scores, rows, gallery.items()))
 
 
 def collect(rows, progress, quiet):
