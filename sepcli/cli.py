@@ -14,7 +14,7 @@ from sepcli.errors import SepcliError
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 COMMANDS = (
-    "mix", "rir-decay", "rt60", "separate", "stream", "eval", "train", "pack", "export",
+    "mix", "rir-decay", "rt60", "separate", "stream", "eval", "train", "pack", "quantize", "export",
     "export-max78000", "info",
 )  # fmt: skip
 

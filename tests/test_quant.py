@@ -11,6 +11,7 @@ from torch import nn
 from torch.ao.quantization.observer import MovingAverageMinMaxObserver
 
 from sepcli.nn import integers, quant
+from tests.quantised import grid
 
 CONVOLUTIONS = [
     nn.Conv1d(4, 6, 3, stride=2, padding=1),
@@ -20,13 +21,6 @@ CONVOLUTIONS = [
     nn.ConvTranspose1d(4, 3, 5, stride=2, padding=2),
     nn.ConvTranspose2d(4, 6, (1, 4), (1, 2), (0, 1), (0, 1), groups=2),
 ]
-
-
-def grid(low, high, bits=8):
-    made = quant.Grid(bits)
-    made.low.fill_(low)
-    made.high.fill_(high)
-    return made
 
 
 def like(layer, *shape):

@@ -9,25 +9,14 @@ from sepcli.engine.quantize import target_module
 from sepcli.errors import SepcliError
 from sepcli.models import build
 from sepcli.nn import quant
-from tests.models import TINY, randomise
+from tests.models import TINY
+from tests.quantised import twin_of
 
 MODELS = [
     (name, settings)
     for name, settings in TINY
     if name in ("conv_tasnet", "spectral_tasnet", "dmgtcm_unet")
 ]
-
-
-def twin_of(name, settings, seed=0):
-    """A random model, and its twin after calibration on noise."""
-    torch.manual_seed(seed)
-    model = randomise(build(name, **settings))
-    twin = quantize_cpu.prepare(model)
-    quant.set_phase(twin.train(), "observe")
-    with torch.no_grad():
-        twin(0.3 * torch.randn(4, 1, 3000))
-    quant.set_phase(twin.eval(), "frozen")
-    return model, twin
 
 
 @pytest.mark.parametrize(("name", "settings"), MODELS)

@@ -42,6 +42,11 @@ class Card:
         return digest(*self.files)
 
     @property
+    def quantized(self):
+        """For what target and how the model was quantised, {"target": ...}; None if it was not."""
+        return self.card.get("quantized")
+
+    @property
     def consistent(self):
         """Whether the model was trained with what the estimates lack of the mixture shared out."""
         return bool(self.card.get("train", {}).get("mixture_consistency"))
@@ -142,6 +147,10 @@ def load_model(name, device="cpu"):
     card = read_card(name)
     try:
         model = build(card.model, **card.settings)
+        if card.quantized:
+            from sepcli.engine.quantize import target_module  # which loads models, too
+
+            model = target_module(card.quantized["target"]).prepare(model)
         if openunmix_files.is_checkpoint(card.path):
             weights = openunmix_files.read(card.path)[1]
         else:

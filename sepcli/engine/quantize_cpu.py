@@ -497,3 +497,10 @@ class IntegerRunner:
 def integer(twin):
     """The twin in numpy integers; see `engine/quantize.py`."""
     return IntegerRunner(twin)
+
+
+def write_more(twin, card, path):
+    """The QDQ graph beside the model file; see `engine/quantize_onnx.py`."""
+    from sepcli.engine.quantize_onnx import write
+
+    return {"onnx": write(twin, card, path.with_suffix(".onnx"))}

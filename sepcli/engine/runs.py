@@ -84,12 +84,15 @@ class Run:
         self.device, self.command = device, command
         self.settings = Settings(**config["train"]).for_items(config["data"]["train"]["items"])
         torch.manual_seed(self.settings.seed)
-        self.model = _build_model(config["model"]).to(device)
+        self.model = self._make_model().to(device)
         self.train_data, self.valid_data = (
             self._build(name, config["data"][name]) for name in ("train", "valid")
         )
         _check_fit(self.model, self.train_data, self.valid_data, self.settings)
         self.state = State(self.model, self.settings)
+
+    def _make_model(self):
+        return _build_model(self.config["model"])
 
     @property
     def parameters(self):
@@ -172,19 +175,26 @@ class Run:
 
     def _save_model(self, name):
         settings = {key: value for key, value in self.config["model"].items() if key != "name"}
-        card = {
+        weights = self._weights(self.state.kept)
+        modelfile.save(
+            self.folder / name, self.config["model"]["name"], settings, weights, self._card()
+        )
+
+    def _weights(self, model):
+        return model.state_dict()
+
+    def _card(self):
+        return {
             "scores": plain(self.state.last),
             **self._effort(),
             "data": self.config["data"],
             "train": self.config["train"],
             "sepcli": version("sepcli"),
         }
-        weights = self.state.kept.state_dict()
-        modelfile.save(self.folder / name, self.config["model"]["name"], settings, weights, card)
 
 
-def start(config, folder, *, overwrite=False, **options):
-    """A new run of the resolved `config` in `folder`; `options` are Run's.
+def start(config, folder, *, overwrite=False, kind=Run, **options):
+    """A new run of the resolved `config` in `folder`; `options` are those of its `kind`.
 
     Raises SepcliError when the folder holds a run and `overwrite` is not set, or a configuration
     that is not a run's. Only the files of that run are replaced.
@@ -198,7 +208,7 @@ def start(config, folder, *, overwrite=False, **options):
         raise SepcliError(
             f"{folder}: holds a training run; go on with --resume, or replace it with --overwrite"
         )
-    run = Run(folder, config, **options)  # what cannot start should not remove anything
+    run = kind(folder, config, **options)  # what cannot start should not remove anything
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path in (*(folder / name for name in FILES), *folder.glob(EVENTS), *folder.glob(KEPT)):
@@ -212,8 +222,8 @@ def start(config, folder, *, overwrite=False, **options):
     return run
 
 
-def resume(config, folder, **options):
-    """The run in `folder`, to go on from its last checkpoint; `options` are Run's.
+def resume(config, folder, *, kind=Run, **options):
+    """The run in `folder`, to go on from its last checkpoint; `options` are those of its `kind`.
 
     Raises SepcliError when there is none, or the resolved `config` would train something else.
     """
@@ -226,7 +236,7 @@ def resume(config, folder, **options):
             f"{folder}: was started with another configuration ({'; '.join(changes)}); "
             "put that back, or start a new run with -o"
         )
-    run = Run(folder, config, **options)
+    run = kind(folder, config, **options)
     run.state.load_state_dict(checkpoint.load(folder / CHECKPOINT))
     _trim(folder / METRICS, run.state)
     return run

@@ -1,0 +1,192 @@
+"""`sepcli quantize`: a model in integers of 8 bits, and what that costs."""
+
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from sepcli import config as configuration
+from sepcli import options
+
+CHIP_BYTES = 442_368  # 64 processors * 768 words * 9 bytes
+
+
+@click.command("quantize")
+@click.argument("model", metavar="NAME|FILE|DIR")
+@click.option("-o", "--output", metavar="FILE", help="[default: MODEL-TARGET.safetensors, here]")
+@click.option(
+    "--mode",
+    type=click.Choice(["ptq", "qat"]),
+    default="ptq",
+    show_default=True,
+    help="After calibration alone, or fine-tuned with rounding.",
+)
+@click.option(
+    "--target",
+    type=click.Choice(["cpu", "max78000"]),
+    default="cpu",
+    show_default=True,
+    help="What computes: any processor, or Analog Devices' chip, for a tcn_max78000.",
+)
+@click.option("--calib", metavar="PATH", help="Samples or sound to calibrate with.")
+@click.option(
+    "--calib-minutes",
+    type=click.FloatRange(min=0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Length of what calibrates, at most.",
+)
+@options.config
+@options.settings
+@click.option("--steps", type=click.IntRange(min=1), help="Of fine-tuning.  [default: 10000]")
+@click.option(
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Learning rate of fine-tuning.  [default: 0.0001]",
+)
+@click.option("--run", "folder", metavar="DIR", help="Of fine-tuning.  [default: OUTPUT.qat]")
+@click.option("--resume", is_flag=True, help="Go on with the fine-tuning in that folder.")
+@click.option(
+    "--items", type=click.IntRange(min=1), default=20, show_default=True, help="To score."
+)
+@click.option(
+    "--max-drop", type=float, default=0.5, show_default=True, help="SI-SDR that may be lost, dB."
+)
+@click.option(
+    "--budget", type=click.IntRange(min=1), help="Bytes of weights.  [default: the chip's, if any]"
+)
+@click.option("--onnx/--no-onnx", "more", default=True, help="Whether cpu also writes FILE.onnx.")
+@options.overwrite
+@options.seed
+@options.threads
+@options.as_json
+@options.progress
+@options.quiet
+def command(model, output, mode, target, steps, lr, seed, threads, **flags):
+    """Turn a causal model into one of 8-bit integers; report what it loses and what it takes.
+
+    \b
+        $ sepcli quantize denoise -o denoise-int8.safetensors
+        $ sepcli quantize runs/toy --mode qat --steps 2000 -o toy-int8.safetensors --json
+        $ sepcli quantize denoise --calib recordings/ -c data.yaml --max-drop 0.2
+
+    The file is a model like any other, for separate, stream, eval and info. Beside it lies a graph
+    for ONNX Runtime, whose speed is measured. Weights have a scale per output channel, activations
+    a range that calibration sees; batch norm is folded. The same network is computed in integers,
+    too, which must give the same bits. Nothing is written when SI-SDR falls by more than --max-drop
+    or the weights exceed --budget.
+
+    Fine-tuning (qat) is a run as sepcli train makes it; -c FILE has its sections data and train,
+    and data.valid is what the scores are for. Without it the model's own data are used if they need
+    no files, else made-up speech and noise.
+    """
+    import torch
+
+    from sepcli.engine import quantize
+    from sepcli.engine.modelfile import locate
+    from sepcli.engine.stems import skip_or_refuse
+
+    output = Path(output or f"{locate(model).stem}-{target}.safetensors")
+    overwrite = flags["overwrite"]
+    if skip_or_refuse([output], overwrite):
+        return
+    if threads:
+        torch.set_num_threads(threads)
+    overrides = [f"train.seed={seed}", *flags["overrides"]]
+    overrides += [f"train.steps={steps}"] if steps else []
+    overrides += [f"train.lr={lr}"] if lr else []
+    choices = quantize.Choices(
+        target=target,
+        mode=mode,
+        config=configuration.load(flags["config"] or os.devnull, overrides),
+        calib=flags["calib"],
+        calib_minutes=flags["calib_minutes"],
+        items=flags["items"],
+        max_drop_db=flags["max_drop"],
+        budget=flags["budget"] or (CHIP_BYTES if target == "max78000" else None),
+        folder=flags["folder"] or str(output.with_suffix(".qat")),
+        resume=flags["resume"],
+        overwrite=bool(overwrite),
+        more=flags["more"],
+        command=shlex.join(["sepcli", *sys.argv[1:]]),
+    )
+    report = quantize.quantize(
+        model, output, choices, tell=teller(flags["progress"], flags["quiet"])
+    )
+    click.echo(json.dumps(report) if flags["as_json"] else table(report))
+
+
+def teller(progress, quiet):
+    """A function that shows a record of what is being done on standard error."""
+
+    def tell(record):
+        if progress == "json":
+            plain = {key: value for key, value in record.items() if key != "audio"}
+            click.echo(json.dumps(plain), err=True)
+        elif record["event"] == "calibrating":
+            click.echo("Calibrating ...", err=True)
+        elif record["event"] == "valid":
+            best = " (best)" if record["best"] else ""
+            click.echo(
+                f"step {record['step']}: SI-SDR {record['si_sdr_db']:.2f} dB{best}", err=True
+            )
+
+    return (lambda record: None) if quiet or progress == "none" else tell
+
+
+def table(report):
+    """The report as text: layers, totals, scores, and how fast the graph is."""
+    rows = [("layer", "op", "in", "out", "weights", "activations")]
+    for row in report["layers"]:
+        shapes = [" ".join("x".join(map(str, shape)) for shape in row["inputs"])]
+        shapes.append("x".join(map(str, row["outputs"])))
+        sizes = [f"{row[key]:,}" for key in ("weight_bytes", "activation_bytes")]
+        rows.append((row["name"], row["op"], *shapes, *sizes))
+    rows.append(
+        (
+            "total, bytes",
+            "",
+            "",
+            "",
+            f"{report['weight_bytes']:,}",
+            f"{report['activation_bytes']:,}",
+        )
+    )
+    widths = [max(len(row[i]) for row in rows) for i in range(6)]
+    lines = ["  ".join(_cells(row, widths)).rstrip() for row in rows]
+    if report["budget"]:
+        lines.append(
+            f"budget {report['budget']:,} bytes, {report['budget'] - report['weight_bytes']:,} left"
+        )
+    lines.append("")
+    for kind, scores in report["scores"].items():
+        values = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+        lines.append(f"{kind:15} {values}")
+    lines.append(
+        f"drop            {report['si_sdr_drop_db']:.3f} dB SI-SDR; the integers give the same bits"
+    )
+    if "file" in report.get("onnx", {}):
+        lines.append(
+            f"{report['onnx']['file']}: {report['onnx']['bytes']:,} bytes, in ONNX Runtime"
+        )
+        for size, text in (
+            ("whole", f"{report['onnx']['seconds']:g} s at once"),
+            ("chunks", "in chunks of 10 ms"),
+        ):
+            times = report["onnx"][size]
+            lines.append(
+                f"  {text}: {times['int8_ms']:.1f} ms, float32 {times['float32_ms']:.1f} ms: "
+                f"{times['speedup']:.2f} times as fast"
+            )
+    elif "onnx" in report:
+        lines.append(f"no graph for ONNX Runtime: {report['onnx']['skipped']}")
+    lines.append(f"{report['file']}: {report['bytes']:,} bytes")
+    return "\n".join(lines)
+
+
+def _cells(row, widths):
+    for i, (text, width) in enumerate(zip(row, widths, strict=True)):
+        yield text.rjust(width) if i > 3 else text.ljust(width)
