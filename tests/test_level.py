@@ -34,6 +34,15 @@ def test_float32_is_measured_in_float64():
     assert level.mean_square(signal) == pytest.approx(float(np.float32(0.1)) ** 2, rel=EXACT)
 
 
+@pytest.mark.parametrize("samples", [10, 8192, 80_000, 1_000_000])
+def test_float32_arithmetic_is_right_to_a_millionth(samples):
+    signal = noise(0, samples).astype(np.float32)
+    exact = np.mean(signal.astype(np.float64) ** 2)
+    assert level.mean_square(signal) == pytest.approx(exact, rel=EXACT)
+    assert level.mean_square(signal, dtype=np.float32) == pytest.approx(exact, rel=1e-6)
+    assert level.rms_db(signal, dtype=np.float32) == pytest.approx(10 * np.log10(exact), abs=1e-5)
+
+
 def test_channels_are_measured_together():
     stereo = np.stack([np.full(100, 1.0), np.zeros(100)])
     assert level.mean_square(stereo) == 0.5

@@ -58,7 +58,7 @@ class Pool:
             wanted = max(missing, round(SHORTEST_S * sample_rate))
             lead_size = 0 if parts else before
             part, ahead, piece = self._stretch(path, wanted, sample_rate, rng, lead_size)
-            if not (part.size and level.rms_db(part) > min_rms_db):
+            if not (part.size and level.rms_db(part, dtype=np.float32) > min_rms_db):
                 rejected += 1
                 if rejected == TRIES:
                     raise self._too_quiet(min_rms_db)
