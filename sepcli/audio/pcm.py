@@ -40,8 +40,10 @@ def unpack(data, encoding, channels):
     else:
         samples = np.frombuffer(data, _dtype(encoding))
     frames = samples.reshape(-1, channels).T  # (T·C,) -> (C, T)
-    with np.errstate(over="ignore"):  # a double beyond float32 becomes Inf, which readers refuse
-        audio = frames.astype(np.float32, order="C")
+    if encoding == "f64le":
+        with np.errstate(over="ignore"):  # beyond float32 becomes Inf, which readers refuse
+            return frames.astype(np.float32, order="C")
+    audio = frames.astype(np.float32, order="C")
     if encoding == "u8":
         audio -= 128
     if not _is_float(encoding):
