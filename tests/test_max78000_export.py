@@ -201,6 +201,14 @@ def test_a_folder_that_cannot_be_made_is_one_line(model, tmp_path):
     assert "cannot be written (Not a directory); choose another place" in result.stderr
 
 
+def test_a_run_that_takes_longer_than_its_audio_is_remarked_on(tmp_path):
+    path = make(tmp_path / "x.safetensors", dilations=[32, 64], hidden=64)
+    result = run(path, "-o", tmp_path / "chip", "--frames", 1)
+    assert (result.exit_code, result.stderr.count("\n")) == (0, 1)
+    assert result.stderr.startswith("Too slow to run live: more --frames")
+    assert not run(path, "-o", tmp_path / "chip", "--overwrite").stderr
+
+
 def test_a_missing_output_is_asked_for(model):
     result = run(model)
     assert result.exit_code == 2

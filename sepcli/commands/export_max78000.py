@@ -58,10 +58,12 @@ def command(model, output, frames, only_check, overwrite, as_json):
     if skip_or_refuse([Path(output)], overwrite):
         return
     about = export(model, output, frames=frames)
+    totals, most = about["totals"], about["limits"]
+    if totals["ms"] > most["ms"]:
+        click.echo("Too slow to run live: more --frames per run take less time each.", err=True)
     if as_json:
         click.echo(json.dumps(about))
         return
-    totals, most = about["totals"], about["limits"]
     click.echo(
         f"{output}: {totals['layers']} layers, {totals['columns']} of {most['columns']} columns of "
         f"weights, {totals['data_bytes_per_instance']:,} of {most['data_bytes_per_instance']:,} "
