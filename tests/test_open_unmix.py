@@ -1,8 +1,11 @@
 import json
 
 import pytest
+import soundfile
 import torch
+from click.testing import CliRunner
 
+from sepcli.cli import main
 from sepcli.engine import modelfile, openunmix_files
 from sepcli.errors import SepcliError
 from sepcli.models import build
@@ -73,6 +76,12 @@ def test_the_published_sizes(settings, parameters):
 
 def test_the_networks_read_the_published_1487_bins():
     assert len(OpenUnmix().networks["vocals"].input_mean) == 1487
+
+
+def test_names_and_shapes_are_those_of_the_published_weights():
+    theirs = openunmix("model").OpenUnmix(nb_bins=2049, nb_channels=2, max_bin=1487).state_dict()
+    ours = OpenUnmix().networks["vocals"].state_dict()
+    assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in theirs.items()}
 
 
 @pytest.mark.parametrize("layers", [1, 3])
@@ -192,6 +201,30 @@ def test_a_checkpoint_without_some_of_its_weights_says_so(tmp_path):
     torch.save({k: v for k, v in state.items() if k != "output_mean"}, tmp_path / "vocals.pth")
     with pytest.raises(SepcliError, match=r"not a checkpoint of Open-Unmix .'output_mean'"):
         modelfile.load_model(tmp_path / "vocals.pth")
+
+
+def test_a_folder_of_theirs_separates_a_song(tmp_path):
+    networks = save_folder(tmp_path / "umx", about={"nfft": 128, "nhop": 32, "sample_rate": 8000})
+    song = 0.1 * noise(2, 3000)
+    soundfile.write(tmp_path / "song.wav", song.T.numpy(), 8000, subtype="FLOAT")
+    command = ["separate", "-m", tmp_path / "umx", tmp_path / "song.wav", "-o", tmp_path / "out"]
+    result = CliRunner().invoke(main, list(map(str, command)))
+    assert result.exit_code == 0, result.output
+    with torch.no_grad():
+        expected = separator_of_theirs(networks)(song[None])[0]
+    for target, signal in zip(networks, expected, strict=True):
+        got, rate = soundfile.read(tmp_path / "out" / "song" / f"{target}.wav")
+        assert rate == 8000
+        torch.testing.assert_close(torch.from_numpy(got.T), signal, rtol=0, atol=1e-5)
+
+
+def test_info_describes_a_folder_of_theirs(tmp_path):
+    save_folder(tmp_path, ["vocals", "drums"])
+    result = CliRunner().invoke(main, ["info", str(tmp_path), "--json"])
+    assert result.exit_code == 0, result.output
+    about = json.loads(result.stdout)
+    assert (about["model"], about["sources"]) == ("open_unmix", ["vocals", "drums"])
+    assert about["bytes"] == sum(path.stat().st_size for path in tmp_path.glob("*.pth"))
 
 
 def test_two_files_for_a_target_are_refused(tmp_path):

@@ -138,6 +138,12 @@ def test_training_ends_when_validations_stop_improving(config, tmp_path):
     assert 4 * 3 <= validated[-1] < 50 * 3
 
 
+@pytest.mark.parametrize("epochs", [25, ["last"]])
+def test_epochs_to_keep_are_a_list_of_numbers(epochs):
+    with pytest.raises(SepcliError, match=r"train\.keep_epochs must be a list of epochs such as"):
+        Settings(keep_epochs=epochs)
+
+
 def test_a_plateau_with_unknown_settings_is_refused():
     with pytest.raises(SepcliError, match=r"unknown setting train\.plateau\.patient; did you mean"):
         Settings(plateau={"patient": 3})

@@ -52,7 +52,7 @@ class Settings:
     batch: int = 8
     accumulate: int = 1
     epochs: int = 0
-    keep_epochs: tuple = ()
+    keep_epochs: list = field(default_factory=list)
     loss: dict = field(default_factory=lambda: {"si_sdr": 1.0})
     mixture_consistency: bool = False
     lr: float = 1e-3
@@ -77,6 +77,8 @@ class Settings:
         self._check("lr", self.lr > 0, "above 0")
         self._check("ema", 0 <= self.ema < 1, "at least 0 and below 1")
         losses.weighted(self.loss)
+        kept = isinstance(self.keep_epochs, list) and all(type(n) is int for n in self.keep_epochs)
+        self._check("keep_epochs", kept, "a list of epochs such as [25, 50]")
         config.check_keys(Plateau, self.plateau, section="train.plateau")
 
     def for_items(self, items):
