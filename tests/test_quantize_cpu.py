@@ -115,6 +115,7 @@ def test_the_layers_of_a_twin_and_their_memory():
     past = rows["separator.tcn.blocks.1.expand.2"]  # PReLU, whose output the next layer keeps
     assert past.activation_bytes == 64 + 64 * 4
     assert rows["mul"].activation_bytes == 2 * 2 * 64  # masked features have 16 bits
+    assert rows["decoder.conv"].weight_bytes == 64 * 32 + 8 * 32
 
 
 def test_the_tiny_tasnet_fits_the_memory_that_it_is_meant_for():

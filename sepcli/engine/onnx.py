@@ -4,7 +4,7 @@ A graph has the inputs `x, state0, state1, ...` and the outputs `y, next0, next1
 `sepcli` is the JSON object {"format", "model", "sha256" (of the weights' file), "sample_rate" (Hz),
 "sources", "channels", "hop", "delay" (samples), "consistent", "front_end", "hops" (that it takes at
 a time; null: any number), "states" (shapes of one item, zeros at first; the batch multiplies the
-first dimension), "stft"}. x and y are waveforms
+first dimension), "stft"}, and of a quantised model "tolerance". x and y are waveforms
 (B, C, k*hop) and (B, S, C, k*hop), or, for the front end "stft", the spectra (B, 2, F, N) of the
 mixture and of the first source, and "stft" is {"window", "synthesis_window", "stride"}.
 """
@@ -17,6 +17,7 @@ from sepcli.dsp.stft import ChunkedStft
 from sepcli.errors import SepcliError
 
 FORMAT = 1
+TOLERANCE = 1e-4  # largest difference to torch over a whole file
 
 
 class OnnxRunner:
@@ -31,6 +32,7 @@ class OnnxRunner:
             self.channels, self.hop, self.delay = about["channels"], about["hop"], about["delay"]
             self.consistent, self.sha256 = about["consistent"], about["sha256"]
             self._shapes, self._hops = about["states"], about.get("hops")
+            self.tolerance = about.get("tolerance", TOLERANCE)
             self._stft = ChunkedStft(**about["stft"]) if about["front_end"] == "stft" else None
         except (KeyError, TypeError) as error:
             raise _foreign(path, error) from None

@@ -309,9 +309,13 @@ class Plan:
 
 
 def _name(node):
-    """A node's name in the twin: its layer's in the model."""
-    is_module = node.op == "call_module"
-    return node.target.removeprefix("model.") if is_module else node.name
+    """A node's name in the twin: that of its layer in the model."""
+    if node.op == "call_function" and node.target is operator.matmul:
+        weight = node.args[1]
+        while weight.op != "get_attr":
+            weight = weight.args[0]
+        return weight.target.removeprefix("model.").rpartition(".")[0]
+    return node.target.removeprefix("model.") if node.op == "call_module" else node.name
 
 
 def rebuild(plan):
@@ -330,14 +334,14 @@ def rebuild(plan):
     def coded(node):
         """A node as a layer reads it."""
         if node in plan.entries and node not in entered:
-            entered[node] = call(node, f"enter_{node.name}", plan.entries[node][0], plain(node))
+            entered[node] = call(node, f"input_{len(entered)}", plan.entries[node][0], plain(node))
         return entered.get(node) or plain(node)
 
     def real(node):
         """A node as floating point reads it."""
         if plan.quantised(node) and node not in left:
             leave = quant.Leave(plan.wires[node].end().grid)
-            left[node] = call(node, f"leave_{node.name}", leave, plain(node))
+            left[node] = call(node, f"output_{len(left)}", leave, plain(node))
         return left.get(node) or plain(node)
 
     for node in plan.nodes:

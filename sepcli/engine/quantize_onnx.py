@@ -19,8 +19,10 @@ from torch.nn import functional as F
 from sepcli.engine import export
 from sepcli.engine.onnx import OnnxRunner
 from sepcli.engine.stream import CHUNK_MS, TorchRunner
+from sepcli.errors import SepcliError
 from sepcli.nn import quant
 
+TOLERANCE = 1e-2  # largest difference to the twin: codes that are off by one add up
 SECONDS = 4.0  # of noise that graphs are timed with
 TURNS = 5
 PACKAGES = ("onnx", "onnxscript")
@@ -124,12 +126,14 @@ def write(twin, card, path):
     parts = [path.with_name(f".{path.stem}.{os.getpid()}.{i}.part.onnx") for i in range(2)]
     try:
         for part, form in zip(parts, (as_qdq(twin), floating), strict=True):
-            known = export.about(twin, form, card)
+            known = export.about(twin, form, card) | {"tolerance": TOLERANCE}
             part.write_bytes(export.encode(twin, form, known))
         ours, theirs = map(OnnxRunner, parts)
         noise = _noise(twin)
         exact = _run(TorchRunner(twin), noise, noise.shape[2])
         difference = np.abs(_run(ours, noise, noise.shape[2]) - exact).max()
+        if not difference <= TOLERANCE:
+            raise SepcliError(f"{path}: differs from the model by {difference:.2g}; not written")
         chunk = max(1, int(CHUNK_MS * twin.sample_rate / 1000 // twin.hop)) * twin.hop
         sizes = {"whole": noise.shape[2], "chunks": chunk}
         times = {name: _times((ours, theirs), noise, size) for name, size in sizes.items()}
