@@ -299,6 +299,14 @@ def test_the_check_knows_which_batch_norm_folds(tmp_path):
     assert unfoldable(norm_first=True) == 0
 
 
+def test_the_check_counts_the_weights_of_recurrent_networks(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("model: {name: open_unmix, hidden: 32}")
+    model = build("open_unmix", hidden=32)
+    matrices = sum(p.numel() for p in model.parameters() if p.ndim > 1)
+    assert check(path)["totals"]["weights"] == matrices
+
+
 def test_the_check_fails_with_1_and_writes_nothing(tasnet):
     result = run(tasnet, "--check")
     assert result.exit_code == 1

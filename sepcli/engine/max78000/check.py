@@ -17,10 +17,11 @@ from sepcli.engine.modelfile import load_model
 from sepcli.errors import SepcliError
 
 HOST = "on the microcontroller"
-ELEMENTWISE = {  # name of torch: (what it is, what replaces it)
+ACTIVATIONS = ("tanh", "gelu", "silu", "elu", "leaky_relu", "softplus", "hardtanh", "hardswish")
+OTHERS = {  # name of torch: (what it is, what replaces it)
+    **{name: (name, "ReLU, and train again") for name in ACTIVATIONS},
     "_prelu_kernel": ("PReLU", "ReLU, and train again"),
     "sigmoid": ("sigmoid", f"a table of 256 values {HOST}, after the network"),
-    "tanh": ("tanh", "ReLU, and train again"),
     "_softmax": ("softmax", "nothing: another architecture"),
     "native_layer_norm": ("norm over each frame", "batch norm before the activation, which folds"),
     "native_group_norm": ("norm over time", "batch norm before the activation, which folds"),
@@ -138,9 +139,11 @@ def _row(operation, before):
         return _convolution(operation, name)
     if kind in PRODUCTS:
         return _product(operation, name)
-    if kind in ELEMENTWISE:
-        what, instead = ELEMENTWISE[kind]
+    if kind in OTHERS:
+        what, instead = OTHERS[kind]
         row = Row(name, what)
+        if kind == "mkldnn_rnn_layer":
+            row.weights = sum(_parameters(operation, 2))
         row.refuse(f"{what}: the chip has none", instead)
         return row
     if kind in NORMS:
@@ -164,11 +167,17 @@ def _row(operation, before):
     return None
 
 
+def _parameters(operation, dimensions):
+    """Sizes of the parameters with so many dimensions that go into an operation."""
+    for shape, known in zip(operation.shapes, operation.parameters, strict=True):
+        if known and len(shape) == dimensions:
+            yield math.prod(shape)
+
+
 def _product(operation, name):
     """A product with a matrix: of weights, or of two signals."""
     row = Row(name, "matrix product")
-    sizes = [math.prod(s) for s, p in zip(operation.shapes, operation.parameters, strict=True) if p]
-    row.weights = max(sizes, default=0)
+    row.weights = sum(_parameters(operation, 2))
     if row.weights:
         row.refuse("matrix product outside a convolution", f"{HOST}, or a 1x1 convolution")
     else:
