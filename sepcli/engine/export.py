@@ -51,6 +51,8 @@ def export(name, path):
     when the model is not causal, cannot be exported, or the graph computes something else.
     """
     model, card = load_model(name)
+    if card.quantized and card.quantized["target"] == "cpu":
+        raise SepcliError(f"{name}: quantised; sepcli quantize wrote its graph beside it")
     runner = TorchRunner(model, consistent=card.consistent)
     form, path = model.exported(), Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part.onnx")

@@ -48,7 +48,6 @@ TARGETS = {
 }
 
 
-MODES = ("ptq", "qat")
 FREEZE = 0.7  # of the steps of fine-tuning are done when ranges stop moving
 MADE_UP = {"kind": "mixtures", "duration_s": 4.0}
 LIKE_THE_FLOAT_MODEL = ("batch", "accumulate", "loss", "mixture_consistency", "clip")
@@ -58,8 +57,9 @@ LIKE_THE_FLOAT_MODEL = ("batch", "accumulate", "loss", "mixture_consistency", "c
 class Layer:
     """A layer for the report: what it is and what it keeps in memory.
 
-    inputs, outputs: shapes of one item without time, such as (64,) channels. weight_bytes: of
-    weights and biases. activation_bytes: of its output for one frame, and of the past it keeps.
+    inputs: the shape of each tensor it reads, and outputs: of what it makes, of one item and for
+    one hop. weight_bytes: of weights, biases and multipliers. activation_bytes: of its output for
+    one hop, and of the past that is kept of it.
     """
 
     name: str
@@ -126,33 +126,36 @@ def quantize(name, output, choices, *, tell=lambda record: None):
         )
         for part in ("train", "valid")
     )
-    twin, minutes = module.prepare(model), choices.calib_minutes
+    twin = module.prepare(model)
     tell({"event": "calibrating"})
     signals = heard(choices.calib, model) if choices.calib else drawn(train_data, config)
-    minutes = calibrate(twin, signals, minutes)
     about = {
         "target": choices.target,
         "mode": choices.mode,
         "parent": card.path.name,
         "parent_sha256": card.sha256,
-        "calibration_minutes": round(minutes, 2),
+        "calibration_minutes": round(calibrate(twin, signals, choices.calib_minutes), 2),
     }
     if choices.mode == "qat":
         twin = fine_tune(twin, card, config, about, choices, tell)
         about["steps"] = config["train"]["steps"]
     quant.set_phase(twin.eval(), "frozen")
-
     runners = {
-        "float": TorchRunner(model, consistent=card.consistent),
-        "fake_quantised": TorchRunner(twin, consistent=card.consistent),
+        "float": TorchRunner(model),
+        "fake_quantised": TorchRunner(twin),
         "integer": module.integer(twin),
     }
-    scores = compare(runners, valid_data, choices.items, card.consistent, tell)
-    rows = module.layers(twin)
-    report = {
-        "model": card.model,
+    about["scores"] = compare(runners, valid_data, choices.items, card.consistent, tell)
+    report = describe(module.layers(twin), about, choices)
+    check(report, name)
+    return {"model": card.model, **report, **save(module, twin, card, about, output, choices)}
+
+
+def describe(rows, about, choices):
+    """The report on a twin: its `Layer`s, what they add up to, and the limits."""
+    scores = about["scores"]
+    return {
         **about,
-        "scores": scores,
         "si_sdr_drop_db": scores["float"]["si_sdr_db"] - scores["integer"]["si_sdr_db"],
         "max_drop_db": choices.max_drop_db,
         "weight_bytes": sum(row.weight_bytes for row in rows),
@@ -160,13 +163,16 @@ def quantize(name, output, choices, *, tell=lambda record: None):
         "budget": choices.budget,
         "layers": [asdict(row) for row in rows],
     }
-    check(report, name)
+
+
+def save(module, twin, card, about, output, choices):
+    """Write the model file of a twin, and what belongs beside it; returns what there is to say."""
     kept = {key: value for key, value in card.card.items() if key != "scores"}
-    kept["quantized"] = {**about, "scores": scores}
-    modelfile.save(output, card.model, card.settings, quant.packed(twin), kept)
-    card = modelfile.read_card(output)
-    more = module.write_more(twin, card, card.path) if choices.more else {}
-    return {"file": str(output), "bytes": Path(output).stat().st_size, **report, **more}
+    weights = quant.packed(twin)
+    modelfile.save(output, card.model, card.settings, weights, {**kept, "quantized": about})
+    saved = modelfile.read_card(output)
+    more = module.write_more(twin, saved, saved.path) if choices.more else {}
+    return {"file": str(output), "bytes": saved.path.stat().st_size, **more}
 
 
 def resolve(card, choices):
