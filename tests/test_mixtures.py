@@ -58,18 +58,23 @@ def sources(folder, *names):
     snr_db=pair(-30, 40),
     level_db=pair(-50, -10),
     mixture_gain_db=pair(-20, 20),
-    index=st.integers(0, 10_000),
+    duration_s=pair(0.1, 1),
+    rate=st.sampled_from((8000, 11025, 16000, 44100)),
+    seed=st.integers(0, 2**40),
+    index=st.integers(0, 2**40),
     target=st.sampled_from(mixtures.TARGETS),
 )
 def test_a_mixture_is_the_sum_of_its_parts_within_all_ranges(
-    snr_db, level_db, mixture_gain_db, index, target
+    snr_db, level_db, mixture_gain_db, duration_s, rate, seed, index, target
 ):
     ranges = {"snr_db": snr_db, "level_db": level_db, "mixture_gain_db": mixture_gain_db}
-    item = Mixer(MixtureSpec(**SHORT, **ranges, target=target)).draw(0, index)
+    spec = MixtureSpec(**ranges, duration_s=duration_s, sample_rate=rate, target=target)
+    item = Mixer(spec).draw(seed, index)
     speech, noise = item.refs["speech"], item.refs["noise"]
     np.testing.assert_array_equal(item.mix, speech + noise)
     assert item.mix.dtype == speech.dtype == noise.dtype == np.float32
-    assert item.mix.shape == speech.shape == noise.shape == (1, 4800)
+    assert item.mix.shape == speech.shape == noise.shape
+    assert round(duration_s[0] * rate) <= item.mix.shape[1] <= round(duration_s[1] * rate)
     record = item.record
     for name, (low, high) in ranges.items():
         assert low <= record[name] <= high

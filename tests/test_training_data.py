@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sepcli.data import training
 from sepcli.data.mixtures import Mixer, MixtureSpec
@@ -191,6 +193,35 @@ def test_workers_and_entering_in_the_middle_change_no_item_of_any_kind(kind, tmp
         assert torch.equal(mix, other_mix)
         assert torch.equal(refs, other_refs)
     assert refs.shape == (2, 2, 2 if kind == "stems" else 1, 1600)
+
+
+@settings(deadline=None, max_examples=6)
+@given(
+    kind=st.sampled_from(["mixtures", "speakers", "toy"]),
+    items=st.sampled_from([0, 5]),
+    duration_s=st.floats(0.1, 0.4),
+    size=st.integers(1, 3),
+    start=st.integers(0, 10**6),
+    workers=st.integers(1, 2),
+    seed=st.integers(0, 2**32),
+)
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_any_number_of_workers_makes_the_same_batches_of_any_data(
+    kind, items, duration_s, size, start, workers, seed
+):
+    section = {"kind": kind, "duration_s": duration_s, "items": items, "seed": seed}
+    data = dataset(section, {"toy": ("sines",)}.get(kind, ("speech",)))
+    order = {"seed": seed, "start": start, "per_step": 2}
+    alone = islice(training.batches(data, size, **order), 3)
+    helped = islice(training.batches(data, size, workers=workers, **order), 3)
+    for one, other in zip(alone, helped, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
+
+
+def test_batches_for_a_gpu_are_in_pinned_memory(monkeypatch):
+    assert not training._loader(items(), [[0]], 0).pin_memory
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert training._loader(items(), [[0]], 0).pin_memory
 
 
 def test_enrolments_are_a_third_tensor_for_those_who_ask():

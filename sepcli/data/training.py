@@ -160,6 +160,7 @@ def _loader(data, order, workers):
         num_workers=workers,
         collate_fn=_collate,
         worker_init_fn=_leave_signals_to_the_parent,
+        pin_memory=torch.cuda.is_available(),  # what a GPU copies faster
         generator=torch.Generator(),
     )
 
