@@ -92,6 +92,14 @@ def test_the_graph_equals_torch_for_any_batch_and_number_of_hops(exported, name)
             np.testing.assert_allclose(b.finish(), a.finish(), rtol=0, atol=1e-4)
 
 
+def test_a_prelu_of_one_slope_becomes_what_joins_a_convolution(one):
+    import onnx
+
+    operations = {node.op_type for node in onnx.load(one.with_suffix(".onnx")).graph.node}
+    assert "LeakyRelu" in operations
+    assert "PRelu" not in operations
+
+
 def test_an_output_of_the_graph_is_not_overwritten_by_later_ones(one):
     runner = open_runner(one, "onnx")
     core = runner.initial_state()[1]

@@ -1,6 +1,7 @@
 """Write a causal model's streaming graph as ONNX, and check that it computes the same."""
 
 import contextlib
+import copy
 import json
 import logging
 import os
@@ -140,7 +141,7 @@ def trace(model, form):
     auto = torch.export.Dim.AUTO
     with quiet():
         program = torch.onnx.export(
-            StreamingGraph(form).eval(),
+            fusible(StreamingGraph(copy.deepcopy(form))).eval(),
             (x, *states),
             input_names=["x", *(f"state{i}" for i in range(len(states)))],
             output_names=["y", *(f"next{i}" for i in range(len(states)))],
@@ -153,6 +154,16 @@ def trace(model, form):
             verbose=False,
         )
     return program.model_proto
+
+
+def fusible(module):
+    """Turn PReLUs of one slope into LeakyReLUs, which ONNX Runtime joins to convolutions."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.PReLU) and child.num_parameters == 1:
+            setattr(module, name, nn.LeakyReLU(float(child.weight.detach())))
+        else:
+            fusible(child)
+    return module
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 Nothing here needs torch. What runs the model is a runner: `TorchRunner` here, or `OnnxRunner` in
 `engine/onnx.py`. Both have the attributes of RUNNER and two methods on float32 numpy arrays:
 `initial_state(batch)`, and `step(x (B, C, k*hop), state)` -> (y (B, S, C, k*hop), state), which
-lags by `delay` samples.
+lags by `delay` samples; a state may be used up by its step.
 """
 
 import numpy as np

@@ -216,16 +216,15 @@ def _linear(conv):
 
 
 def _folded(level):
-    """A level of the encoder or the decoders without norm, and with activations that fuse."""
+    """A level of the encoder or the decoders without its norm."""
     if len(level) == 1:
         return level
     conv, norm, prelu = level
-    if prelu.num_parameters == 1:
-        return nn.Sequential(fold(conv, norm), nn.LeakyReLU(float(prelu.weight)))
-    slopes = prelu.weight.repeat_interleave(conv.out_channels // prelu.num_parameters)
-    each = nn.PReLU(conv.out_channels, device="meta")
-    each.weight = nn.Parameter(slopes)
-    return nn.Sequential(fold(conv, norm), each)
+    if prelu.num_parameters > 1:  # one slope per channel needs no reshaping
+        slopes = prelu.weight.repeat_interleave(conv.out_channels // prelu.num_parameters)
+        prelu = nn.PReLU(conv.out_channels, device="meta")
+        prelu.weight = nn.Parameter(slopes)
+    return nn.Sequential(fold(conv, norm), prelu)
 
 
 def _complex_product(a, b):
