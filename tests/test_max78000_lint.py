@@ -60,11 +60,15 @@ def test_what_we_plan_and_write_is_clean(dilations, hidden, inputs, frames, bias
         ("mask", "operation", "Mul", "operation mul is none of"),
         ("keep1", "activate", "ReLU", "activate: only a convolution has these"),
         ("mask", "activate", "PReLU", "activation prelu, the chip has ReLU, Abs, None"),
+        ("mask", "quantization", 3, "weights of 3 bits"),
+        ("mask", "quantization", 4, "mask.op.weight: not whole numbers from -8 to 7"),
+        ("keep1", "quantization", 8, "quantization: only a convolution has these"),
         ("mask", "kernel_size", 3, r"kernel_size 3, mask.op.weight has 1"),
         ("mask", "pad", 1, "pad 1, the chip has 0 to 0 for 1 taps"),
         ("dilated1", "pad", 3, "pad 3, the chip has 0 to 2 for 3 taps"),
         ("dilated2", "pad", 1, "dilation 16 with 3 taps needs 3 taps and pad 0"),
         ("dilated2", "write_gap", 1, "write_gap after dilation 16: the chip places the output"),
+        ("dilated2", "out_offset", 0x7F20, "0x7f20 leaves no 256 bytes for dilation"),
         ("dilated2", "out_offset", 0x20, r"takes -0x20\.\.0x\w+, an instance of data memory has"),
         ("mask", "out_offset", 0x7FF0, r"the output takes 0x7ff0\.\.0x\w+, an instance"),
         ("mask", "out_offset", 0x1002, "which is no multiple of 4"),
@@ -158,10 +162,6 @@ def test_junk_below_the_output_over_a_living_tensor_is_found(parts):
             "shift 16, the chip has -15 to 15",
         ),
         (
-            lambda c: c["state_dict"].update({"mask.weight_bits": torch.tensor([3.0])}),
-            "weights of 3 bits",
-        ),
-        (
             lambda c: c["state_dict"].update({"mask.op.bias": torch.full((128,), 100.0)}),
             "must be 128 multiples of 128",
         ),
@@ -192,6 +192,16 @@ def test_a_wrong_sample_is_found(parts, sample, message):
     config, checkpoint, _, _ = parts
     with pytest.raises(AssertionError, match=message):
         assert not "\n".join(said(config, checkpoint, sample))
+
+
+def test_weights_that_are_all_zero_need_their_bits_said(parts):
+    config, checkpoint, sample, layers = parts
+    checkpoint["state_dict"]["mask.op.weight"].zero_()
+    assert said(config, checkpoint, sample) == []
+    del layers["mask"]["quantization"]
+    assert said(config, checkpoint, sample) == [
+        "layer 9 (mask): all weights are 0: without `quantization` the tool takes them for 1 bit"
+    ]
 
 
 def test_eight_blocks_are_two_layers_too_many():

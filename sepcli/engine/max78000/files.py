@@ -46,6 +46,7 @@ def _layer(plan, index):
         if layer.dilation > 1 and layer.weight.shape[2] > 1:
             entry["dilation"] = layer.dilation
         entry["activate"] = "ReLU" if layer.relu else "None"
+        entry["quantization"] = layer.weight_bits  # or the tool takes 1 where all weights are 0
     return entry
 
 

@@ -76,7 +76,10 @@ def junk(channels, dilation):
 
 
 def emulated_bytes(channels, frames_in, dilation):
-    """Bytes that an emulated convolution writes in all, its junk included."""
+    """Bytes that an emulated convolution writes in all, its junk included.
+
+    The tool asks for as many from the output on, too.
+    """
     return junk(channels, dilation) * math.ceil(frames_in / dilation)
 
 

@@ -17,9 +17,11 @@ GLOBAL_KEYS = {"arch", "dataset", "layers"}
 KEYS = {
     "name", "operation", "kernel_size", "pad", "dilation", "activate", "processors",
     "output_processors", "in_offset", "out_offset", "in_sequences", "in_dim", "in_crop",
-    "write_gap", "data_format", "output_width",
+    "write_gap", "data_format", "output_width", "quantization",
 }  # fmt: skip
-CONVOLUTION_KEYS = {"kernel_size", "pad", "dilation", "activate", "output_width"}
+CONVOLUTION_KEYS = {
+    "kernel_size", "pad", "dilation", "activate", "output_width", "quantization",
+}  # fmt: skip
 OPERATIONS = ("conv1d", "passthrough", "add")
 
 
@@ -233,10 +235,12 @@ class _Lint:
             return False
         base = key.removesuffix(".weight")
         layer = base.removesuffix(".op")
-        bits = int(self.state.get(f"{layer}.weight_bits", [8.0])[0])
+        bits = int(entry.get("quantization", self.state.get(f"{layer}.weight_bits", [8.0])[0]))
         if bits not in (1, 2, 4, 8):
             self.say(f"weights of {bits} bits")
             return False
+        if not weight.any() and "quantization" not in entry:
+            self.say("all weights are 0: without `quantization` the tool takes them for 1 bit")
         one = 2 ** (bits - 1)
         if (weight != np.round(weight)).any() or weight.min() < -one or weight.max() >= one:
             self.say(f"{key}: not whole numbers from {-one} to {one - 1}")
@@ -307,8 +311,11 @@ class _Lint:
             self.say(f"write_gap with {channels} channels is not documented")
         start, end = offset, offset + limits.data_bytes(channels, frames, gap=gap, width=width)
         if limits.emulated(taps, dilation):
+            in_all = limits.emulated_bytes(channels, frames_in, dilation)
+            if offset + in_all > limits.INSTANCE_BYTES:
+                self.say(f"out_offset {offset:#x} leaves no {in_all:,} bytes for dilation")
             start -= limits.junk(channels, dilation)
-            end = max(end, start + limits.emulated_bytes(channels, frames_in, dilation))
+            end = max(end, start + in_all)
         tensor = _Tensor(channels, frames, offset, gap, width, mask, start, end)
         self._room(tensor, "the output")
         for source, other in self.tensors.items():
@@ -332,11 +339,11 @@ class _Lint:
 
     def _after(self, layers):
         """What only the whole network tells."""
-        used = 0
+        used = self.tensors[len(layers) - 1].mask
         for entry in layers:
             used |= entry["processors"]
         if not used & 0xFFFF:
-            self.say("no layer uses the processors 0 to 15")
+            self.say("nothing uses the processors 0 to 15")
         free = [
             limits.BIAS_GROUP_BYTES if used >> 16 * group & 0xFFFF else 0
             for group in range(limits.BIAS_GROUPS)

@@ -165,7 +165,7 @@ def _blocks(network, shapes):
             channels, source = shapes[name][0], layers[first]
             length = shapes[source.inputs[0]][1] - sum(source.crop)
             offset = limits.junk(channels, source.dilation)
-            size = max(offset + size, limits.emulated_bytes(channels, length, source.dilation))
+            size = offset + limits.emulated_bytes(channels, length, source.dilation)
         yield _Block(first, last.get(name, len(layers) - 1), size, ((name, offset, 0),))
 
 
