@@ -33,6 +33,16 @@ def test_the_state_has_four_dilations_of_frames_for_each_convolution():
     assert sum(x.numel() for pair in state for x in pair) == 129_024
 
 
+def test_the_exported_form_keeps_as_much_and_takes_one_frame():
+    form = DmgtcmUnet().exported()
+    assert (form.hops, form.core_state().numel()) == (1, 129_024)
+
+
+def test_filters_of_one_frame_have_no_past_and_are_exported_as_they_are():
+    model = DmgtcmUnet(**SMALL, tcm_kernel=1)
+    assert model.exported() is model
+
+
 def test_latency_is_one_window_at_10_ms_hops():
     model = DmgtcmUnet()
     assert (model.hop, model.latency) == (160, 320)

@@ -164,7 +164,7 @@ class DmgtcmUnet(SpectralModel):
         return _complex_product(output, x) if self.mask else output, tuple(following)
 
     def exported(self):
-        return OneFrame(self)
+        return OneFrame(self) if self.tcms[0].context else self
 
     def _compressed(self, x):
         """A spectrum (B, 2, F, N) with its magnitudes raised to the power `compression`."""

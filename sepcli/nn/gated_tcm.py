@@ -116,7 +116,8 @@ class OneFrameTcms(nn.Module):
     def forward(self, x, state):
         """Map a frame (B, C) to (B, C), less the constant `shift`, and the next state."""
         B, M = x.shape[0], len(self.steps)  # len(x) would be a constant of the graph
-        past = state.index_select(1, self.taps).reshape(B, 4 * M, 1, -1)  # (B, 4 M, 1, past * H)
+        past = state.index_select(1, self.taps)  # (B, 4 M * past, H)
+        past = past.reshape(B, 4 * M, 1, self.past * self.hidden)
         past = past @ self.past_weight + self.past_bias  # (B, 4 M, 1, H)
         halves = []
         for step, own in zip(self.steps, past.flatten(1).chunk(M, 1), strict=True):
