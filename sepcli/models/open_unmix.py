@@ -21,15 +21,15 @@ def bins_up_to(bandwidth_hz, sample_rate, window):
 
 
 class Network(nn.Module):
-    """The network of one source: magnitudes (B, C, F, N) of the mixture to those of the source.
+    """The network of one source: magnitudes (B, C, F, N) of the mixture to its mask or magnitudes.
 
     bins: frequencies of input and output.  kept: how many of them the network reads.
     The other settings are those of `OpenUnmix`.
     """
 
-    def __init__(self, bins, kept, channels, hidden, layers, bidirectional, mask):
+    def __init__(self, bins, kept, channels, hidden, layers, bidirectional):
         super().__init__()
-        self.bins, self.kept, self.mask = bins, kept, mask
+        self.bins, self.kept = bins, kept
         self.fc1 = nn.Linear(kept * channels, hidden, bias=False)
         self.bn1 = nn.BatchNorm1d(hidden)
         if layers:
@@ -58,8 +58,7 @@ class Network(nn.Module):
             x = torch.cat([x, self.lstm(x.reshape(N, B, -1))[0].reshape(N * B, -1)], 1)
         x = self.bn2(self.fc2(x)).relu()
         x = self.bn3(self.fc3(x)).reshape(N, B, C, self.bins)
-        x = (x * self.output_scale + self.output_mean).relu().permute(1, 2, 3, 0)  # (B, C, F, N)
-        return x * mixture if self.mask else x
+        return (x * self.output_scale + self.output_mean).relu().permute(1, 2, 3, 0)  # (B, C, F, N)
 
 
 class OpenUnmix(OfflineSpectralModel):
@@ -96,14 +95,14 @@ class OpenUnmix(OfflineSpectralModel):
             raise ValueError("residual needs a source beside the rest of the mixture")
         if bidirectional and layers and hidden % 2:
             raise ValueError(f"hidden must be even for both directions, not {hidden}")
-        self.sources, self.residual = tuple(sources), residual
+        self.sources, self.residual, self.mask = tuple(sources), residual, mask
         self.sample_rate, self.channels = sample_rate, channels
         self.stft = CentredStft(window, hop)
         kept = bins_up_to(bandwidth_hz, sample_rate, window)
         estimated = self.sources[: len(self.sources) - residual]
         self.networks = nn.ModuleDict(
             {
-                name: Network(window // 2 + 1, kept, channels, hidden, layers, bidirectional, mask)
+                name: Network(window // 2 + 1, kept, channels, hidden, layers, bidirectional)
                 for name in estimated
             }
         )
@@ -121,11 +120,20 @@ class OpenUnmix(OfflineSpectralModel):
 
     def magnitudes(self, magnitude):
         """What the networks make of magnitudes (B, C, F, N): (B, S, C, F, N), without the rest."""
+        outputs = self._outputs(magnitude)
+        return outputs * magnitude[:, None] if self.mask else outputs
+
+    def _outputs(self, magnitude):
         return torch.stack([network(magnitude) for network in self.networks.values()], 1)
 
     def spectra(self, spectrum):
         """The spectra (B, S, C, F, N) of the sources in the mixture's (B, C, F, N), complex."""
-        estimates = with_phase(self.magnitudes(spectrum.abs()), spectrum[:, None])
+        outputs = self._outputs(spectrum.abs())
+        if self.mask:  # the same as with the phase, without computing that
+            parts = torch.view_as_real(spectrum)[:, None]  # (B, 1, C, F, N, 2)
+            estimates = torch.view_as_complex(parts * outputs[..., None])
+        else:
+            estimates = with_phase(outputs, spectrum[:, None])
         if not self.residual:
             return estimates
         return torch.cat([estimates, spectrum[:, None] - estimates.sum(1, keepdim=True)], 1)
