@@ -20,6 +20,7 @@ from sepcli.engine.stems import default_model
 from sepcli.errors import SepcliError
 from sepcli.models import build
 from sepcli.nn.griffin_lim import griffin_lim
+from sepcli.nn.mel import mel_filters
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel
 from tests.models import TINY, randomise
 
@@ -254,6 +255,75 @@ class OneMask(Masks):
         return super().spectra(spectrum)[:, :1]
 
 
+def test_magnitudes_of_mel_bands_keep_the_phase_of_the_estimates():
+    x = noise(2, 4000)
+    whole = Separator(Masks()).separate(x, 16000)["low"]
+    bands = Separator(Masks(), method=Method(vocoder="mel")).separate(x, 16000)["low"]
+    error_db = 10 * np.log10(np.square(bands - whole).sum() / np.square(whole).sum())
+    assert -60 < error_db < -10
+
+
+class Hum:
+    """A vocoder of which every row is as loud as the loudest of its bands."""
+
+    bands = 20
+
+    def __call__(self, mel, length):
+        loudest = mel.amax((1, 2))
+        return loudest[:, None].expand(-1, length)
+
+
+def test_a_vocoder_is_any_callable_from_bands_to_samples():
+    x = noise(2, 4000)
+    got = Separator(Masks(), method=Method(vocoder=Hum())).only(["high"]).separate(x, 16000)
+    spectrum = (
+        CentredStft(256, 64).analyse(torch.from_numpy(x)).abs() * torch.linspace(0, 1, 129)[:, None]
+    )
+    mel = mel_filters(16000, 256, 20) @ spectrum
+    expected = mel.amax((1, 2)).log().numpy()
+    np.testing.assert_allclose(got["high"], np.tile(expected[:, None], 4000), rtol=1e-4)
+
+
+def vocoder_file(path, bands, frames="N"):
+    """An ONNX graph that gives the mean of its bands, once a frame."""
+    from onnx import TensorProto, helper, save
+
+    shape = ["B", bands, frames]
+    node = helper.make_node("ReduceMean", ["mel", "axis"], ["y"], keepdims=0)
+    graph = helper.make_graph(
+        [node],
+        "mean",
+        [helper.make_tensor_value_info("mel", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["B", frames])],
+        [helper.make_tensor("axis", TensorProto.INT64, [1], [1])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    save(made, path)
+    return str(path)
+
+
+def test_a_vocoder_may_be_an_onnx_graph(tmp_path):
+    x = noise(2, 4000)
+    path = vocoder_file(tmp_path / "v.onnx", 20)
+    got = Separator(Masks(), method=Method(vocoder=path)).separate(x, 16000)["low"]
+    mask = torch.linspace(1, 0, 129)[:, None]
+    spectrum = CentredStft(256, 64).analyse(torch.from_numpy(x)).abs() * mask
+    mel = (mel_filters(16000, 256, 20) @ spectrum).clamp(min=1e-5).log()
+    np.testing.assert_allclose(got[:, :63], mel.mean(1).numpy(), rtol=1e-3, atol=1e-4)
+    assert (got[:, 63:] == 0).all()
+
+
+def test_what_is_no_vocoder_says_so(tmp_path):
+    (tmp_path / "text.onnx").write_bytes(b"text")
+    for path, why in (
+        (tmp_path / "text.onnx", "text.onnx: not an ONNX graph that can be run"),
+        (tmp_path / "missing.onnx", "missing.onnx: not an ONNX graph that can be run"),
+        (vocoder_file(tmp_path / "any.onnx", "M"), "any.onnx: no vocoder, its inputs are"),
+    ):
+        with pytest.raises(SepcliError, match=why):
+            Separator(Masks(), method=Method(vocoder=str(path)))
+
+
 def test_spectra_of_a_model_trained_so_add_up_to_the_mixture():
     x = noise(2, 3000)
     separator = Separator(OneMask())
@@ -447,6 +517,9 @@ def test_wiener_filters_and_griffin_lim_are_options(track, unmix_file, tmp_path)
     args = ("-m", unmix_file, track, "--target", "vocals", "--segment", "0.1", "--overlap", "0.3")
     ways = {"mix": (), "gl": ("--griffin-lim",), "random": ("--griffin-lim", "--gl-init", "random")}
     ways["wiener"] = ("--wiener", "1")
+    ways["mel"] = ("--vocoder", "mel")
+    ways["mel, gl"] = ("--vocoder", "mel", "--griffin-lim")
+    ways["vocoder"] = ("--vocoder", vocoder_file(tmp_path / "v.onnx", 20))
     ways["short"] = ("--griffin-lim", "--gl-iters", "1")
     found = []
     for name, way in ways.items():
@@ -470,6 +543,7 @@ def test_griffin_lim_on_samples(unmix_file, tmp_path):
 USAGE = [
     (["--gl-iters", "3"], "--gl-iters and --gl-init go with --griffin-lim; add it."),
     (["--gl-init", "random"], "--gl-iters and --gl-init go with --griffin-lim; add it."),
+    (["--vocoder", "v.onnx", "--griffin-lim"], "a vocoder has phases of its own; omit --griffin"),
     (["--format", "wma"], "'wma' is not one of wav, rf64, w64, flac, ogg"),
     (["--overlap", "1"], "1.0 is not in the range 0<=x<=0.9"),
     (["--segment", "0"], "0.0 is not in the range 0.1<=x<=3600"),
@@ -510,10 +584,10 @@ ERRORS = [  # arguments after the model, the line
     (["track.wav", "--subtype", "PCM_99"], "PCM_99"),
     (["broken.wav"], "broken.wav: "),
     (["track.wav", "--device", "quantum"], "device 'quantum' is not available here"),
-    (["track.wav", "--wiener", "1"], "the model estimates no spectra for a Wiener filter or"),
+    (["track.wav", "--wiener", "1"], "the model estimates no spectra for a Wiener filter, "),
     (
         ["track.wav", "--griffin-lim"],
-        "the model estimates no spectra for a Wiener filter or Griffin-Lim",
+        "the model estimates no spectra for a Wiener filter, Griffin-Lim or",
     ),
     (["track.wav", "--start", "1"], "track.wav: ends before 1 s; lower --start"),
     (

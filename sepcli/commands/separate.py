@@ -64,6 +64,12 @@ def check_format(ctx, param, value):
     "the textbook, which sounds like the source but scores a negative SDR.  [default: mix]",
 )
 @click.option(
+    "--vocoder",
+    metavar="mel|FILE.onnx",
+    help="Make the sound from the mel bands of the estimates alone: by magnitudes fitted to 128 "
+    "bands (mel; add --griffin-lim), or by a graph from bands to samples.",
+)
+@click.option(
     "--segment",
     "segment_s",
     type=click.FloatRange(0.1, 3600),
@@ -118,6 +124,7 @@ def command(
     inputs,
     models,
     wiener,
+    vocoder,
     griffin_lim,
     gl_iters,
     gl_init,
@@ -152,10 +159,13 @@ def command(
 
     if not griffin_lim and (gl_iters or gl_init):
         raise click.UsageError("--gl-iters and --gl-init go with --griffin-lim; add it.")
+    if griffin_lim and vocoder not in (None, "mel"):
+        raise click.UsageError("a vocoder has phases of its own; omit --griffin-lim.")
     given = {
         "segment_s": segment_s,
         "overlap": overlap,
         "wiener": wiener,
+        "vocoder": vocoder,
         "griffin_lim": (gl_iters or GL_ITERATIONS) if griffin_lim else None,
         "gl_init": gl_init,
     }

@@ -11,9 +11,11 @@ from sepcli.audio import Resampler
 from sepcli.engine.modelfile import load_model
 from sepcli.engine.segments import grid, in_segments
 from sepcli.engine.stream import Stream, TorchRunner
+from sepcli.engine.vocoder import FLOOR, MEL, MEL_BANDS, find_vocoder
 from sepcli.errors import SepcliError
 from sepcli.nn.griffin_lim import griffin_lim
-from sepcli.nn.spectral import OfflineSpectralModel
+from sepcli.nn.mel import magnitudes_of, mel_filters
+from sepcli.nn.spectral import OfflineSpectralModel, with_phase
 from sepcli.nn.wiener import wiener
 
 BLOCK_SECONDS = 8.0  # fed to the model at a time: enough to be fast, little enough for RAM
@@ -44,6 +46,9 @@ class Method:
         which share that part with the one before; see `engine.segments`. Longer ones take more
         memory.
     wiener: iterations of the Wiener filter, in which the estimates share out the mixture.
+    vocoder: what makes sound of the mel bands of the estimates, see `engine.vocoder`: "mel" makes
+        magnitudes of them, which keep the phase that the estimates had; else a callable or the
+        file of a model, which has phases of its own.
     griffin_lim: iterations for a phase that fits the magnitudes that the model estimates; 0 leaves
         it as the model gives it, which is the mixture's for most.
     gl_init: where these begin, at the phase of the estimates (`mix`) or a `random` one, which
@@ -53,6 +58,7 @@ class Method:
     segment_s: float = 20.0
     overlap: float = 0.15
     wiener: int = 0
+    vocoder: object = None
     griffin_lim: int = 0
     gl_init: str = "mix"
 
@@ -80,9 +86,11 @@ class Separator(Separates):
         self.sources, self.sample_rate = model.sources, model.sample_rate
         self.consistent = card.consistent if card else False  # as it was trained
         self._spectral = isinstance(model, OfflineSpectralModel)
-        if (self.method.griffin_lim or self.method.wiener) and not self._spectral:
+        self._vocoder = find_vocoder(self.method.vocoder)
+        refined = self.method.griffin_lim or self.method.wiener or self.method.vocoder
+        if refined and not self._spectral:
             raise SepcliError(
-                "the model estimates no spectra for a Wiener filter or Griffin-Lim; "
+                "the model estimates no spectra for a Wiener filter, Griffin-Lim or a vocoder; "
                 "choose one that does with -m, such as an open_unmix"
             )
 
@@ -176,8 +184,7 @@ class Separator(Separates):
     def _in_segments(self, blocks, channels):
         """Run a model that is not causal on blocks (C, n) at its rate."""
         length = max(1, round(self.method.segment_s * self.sample_rate))
-        stft = getattr(self.model, "stft", None)
-        geometry = grid(length, self.method.overlap, stft.hop if stft else 1)
+        geometry = grid(length, self.method.overlap, getattr(self.model, "hop", 1))
         return in_segments(self._segment, blocks, geometry)
 
     @torch.inference_mode()
@@ -199,6 +206,13 @@ class Separator(Separates):
         if self.method.wiener:
             spectra = _filtered(spectra, mixture, self.method.wiener)
         spectra = spectra[:, self._kept]
+        if self._vocoder:
+            mel = self._filters(self._vocoder.bands) @ spectra.abs()  # (B, S, C, M, N)
+            y = self._vocoder(mel.clamp(min=FLOOR).log().flatten(0, 2), T)
+            return y.reshape(*spectra.shape[:3], T)
+        if self.method.vocoder == MEL:
+            filters = self._filters(MEL_BANDS)
+            spectra = with_phase(magnitudes_of(filters @ spectra.abs(), filters), spectra)
         if not self.method.griffin_lim:
             return stft.synthesise(spectra, T)
         if self.method.gl_init == "random":
@@ -206,6 +220,10 @@ class Separator(Separates):
         length = max(T, stft.size // 2 + 1)  # as `analyse` pads what is too short
         iterations = self.method.griffin_lim
         return griffin_lim(spectra, stft.window, stft.hop, length, iterations=iterations)[..., :T]
+
+    def _filters(self, bands):
+        filters = mel_filters(self.sample_rate, self.model.stft.size, bands)
+        return filters.to(self.model.stft.window.device)
 
     def _add_up(self, y, mixture):
         """Share what the estimates (S, C, T) lack of the mixture (C, T), if trained so."""
