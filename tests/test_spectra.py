@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import shutil
 from functools import reduce
 from itertools import islice
 
@@ -210,6 +211,16 @@ def test_a_folder_that_cannot_be_written_is_one_line(songs, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SepcliError, match=r"file/three: Not a directory; check the path"):
         SpectraMixer(spec(songs, tmp_path / "file")).draw(0, 0)
+
+
+def test_a_stem_that_is_gone_is_one_line(songs, tmp_path):
+    shutil.copytree(songs, tmp_path / "in")
+    mixer = SpectraMixer(spec(tmp_path / "in", tmp_path / "kept"))
+    for index in range(10):
+        mixer.draw(0, index)
+    shutil.rmtree(tmp_path / "in")
+    with pytest.raises(SepcliError, match=r"vocals\.wav: No such file"):
+        mixer.draw(0, 0)
 
 
 # --- as training data

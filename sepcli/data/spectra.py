@@ -85,14 +85,12 @@ class SpectraMixer(StemMixer):
     def _read(self, song, name, start, stop):
         """Frames [start, stop) of a stem, as far as there are any: complex64 (N, C, F)."""
         path = self._path(song, name)
-        for again in (False, True):
-            try:
+        try:
+            kept = np.load(path, mmap_mode="r")
+        except (OSError, ValueError, EOFError):  # not there, or not to its end
+            self._make(path, song.stems[name])
+            with explained(path):
                 kept = np.load(path, mmap_mode="r")
-                break
-            except (OSError, ValueError, EOFError):  # not there, or not to its end
-                if again:
-                    raise
-                self._make(path, song.stems[name])
         pair = torch.from_numpy(np.array(kept[start:stop])).float()  # numpy takes 6 times as long
         return pair.numpy().view(np.complex64)[..., 0]  # (N, C, F, 2) -> (N, C, F)
 
@@ -151,7 +149,8 @@ class SpectraMixer(StemMixer):
 def _state(recording):
     """A line that changes when the recording does; of one in a pack, when the pack does."""
     is_packed = isinstance(recording, recordings.PackRecording)
-    status = os.stat(recording.pack.path if is_packed else recording)
+    with explained(recording):
+        status = os.stat(recording.pack.path if is_packed else recording)
     return f"{os.path.basename(str(recording))} {status.st_size} {status.st_mtime_ns}"
 
 
