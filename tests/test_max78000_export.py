@@ -154,6 +154,7 @@ def test_the_report_has_a_row_per_layer_and_is_honest(model, tmp_path):
     text = (tmp_path / "chip" / "report.md").read_text()
     assert text.startswith("# tiny on the MAX78000\n")
     assert "Not tried on silicon" in text
+    assert all(name in text for name in NAMES if name.endswith((".yaml", ".tar", ".npy")))
     assert "| 6 dilated2 | Conv1d 3, dilation 4, ReLU | 64x29 | 16x21 | 3,072 | 16 | " in text
     rows = [line.split()[1] for line in text.splitlines() if line.startswith("| ")]
     assert [cell for cell in rows if cell.isdigit()] == [str(i) for i in range(10)]
