@@ -336,7 +336,7 @@ class TcnMax78000(CausalModel):
         """The sources (B, S, 1, N * hop) of frames (B, P, F, N) and masks (B, S, F, N)."""
         frames = (masks[:, :, None] * frames[:, None]).flatten(0, 1)  # (B*S, P, F, N)
         y, tail = self.bank.synthesise(frames, tail)  # (B*S, T)
-        return y.unflatten(0, (len(masks), -1))[:, :, None], tail
+        return y.unflatten(0, (-1, masks.shape[1]))[:, :, None], tail
 
     def core_state(self, batch=1):
         """The state of `core` before the first chunk."""
