@@ -60,8 +60,8 @@ def check_format(ctx, param, value):
 @click.option(
     "--gl-init",
     type=click.Choice(["mix", "random"]),
-    help="Where --griffin-lim begins: with the phase of the mixture, or with a random one as in "
-    "the textbook, which sounds like the source but scores a negative SDR.  [default: mix]",
+    help="Where --griffin-lim begins: with the phase of the mixture, or with a random one, as in "
+    "the textbook, which scores a negative SDR.  [default: mix]",
 )
 @click.option(
     "--vocoder",
