@@ -150,12 +150,13 @@ class Mixer:
         dry, speech_record = self._draw_speech(samples, speech_rng)
         decay_s = spec.rir_decay_s if spec.target == "decayed" else None
         heard, speech_record["rir"] = self._in_room(dry, spec.rir_prob, room_rng, decay_s)
+        speech = heard[0].astype(np.float64)  # once, while it is in the cache
+        speech_gain = level.rms_multiplier(speech, level_db + gain_db)
         noise, noise_record = self._draw_noise(samples, noise_rng)
         heard_noise, noise_record["rir"] = self._in_room(noise, spec.noise_rir_prob, room_rng)
-        speech, noise = heard[0].astype(np.float64), heard_noise[0].astype(np.float64)
-
-        speech_gain = level.rms_multiplier(speech, level_db + gain_db)
+        noise = heard_noise[0].astype(np.float64)
         noise_gain = level.rms_multiplier(noise, level_db + gain_db - snr_db)
+
         (speech, noise), mix, limit = add((speech, noise), (speech_gain, noise_gain), spec.peak)
         wanted = dry if spec.target == "dry" else heard[-1]
         target = speech if spec.target == "reverb" else scaled(wanted, speech_gain * limit)

@@ -38,7 +38,7 @@ class Response:
         shape = np.broadcast_shapes(spectra.shape, self.spectra.shape)
         place = spectra if shape == spectra.shape else None  # no new memory is a tenth of the time
         spectra = np.multiply(spectra, self.spectra, out=place)
-        wet = wrapped.inverse(spectra)[..., self.taps - 1 :]
+        wet = wrapped.inverse(spectra, self.taps - 1)
         return wet.reshape(*wet.shape[:-2], -1)[..., : self.length]
 
     def _blocks(self, signal):

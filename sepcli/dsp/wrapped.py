@@ -38,17 +38,18 @@ def forward(signal):
     return fft.fft(folded, axis=-2, overwrite_x=True)
 
 
-def inverse(spectrum):
-    """Transform (..., L, PARTS) back to (..., n); may overwrite `spectrum`."""
+def inverse(spectrum, start=0):
+    """Samples (..., n - start) from `start` on of a transform; may overwrite `spectrum`."""
     folded = fft.ifft(spectrum, axis=-2, overwrite_x=True)
     leading, n = folded.shape[:-2], 2 * folded.shape[-2] * PARTS
     turns, _, weights = _tables(n, folded.real.dtype)
     folded = folded.reshape(*leading, len(turns), len(weights), PARTS)  # (..., L, PARTS)
     folded *= weights
-    stretches = np.empty((*leading, 2 * PARTS, len(turns), len(weights)), turns.dtype)
+    skipped, start = divmod(start, n // (2 * PARTS))
+    stretches = np.empty((*leading, 2 * PARTS - skipped, len(turns), len(weights)), turns.dtype)
     pieces = folded.view(turns.dtype).swapaxes(-2, -1)  # (..., pieces, 2 PARTS, PIECE)
-    np.matmul(turns, pieces, out=stretches.swapaxes(-3, -2))
-    return stretches.reshape(*leading, n)
+    np.matmul(turns[:, skipped:], pieces, out=stretches.swapaxes(-3, -2))
+    return stretches.reshape(*leading, -1)[..., start:]
 
 
 @lru_cache(maxsize=16)

@@ -4,8 +4,11 @@ First: CPU time per item of 5 s at 16 kHz, of `Mixer.draw` and of the plain reci
 into float64 and `scipy.signal.convolve`. Both make the same items: `Mixer.draw` decides
 everything, and the plain recipe repeats what its record says (same files, stretches, rooms, SNR),
 without having to draw anything. Speech and noise are each convolved with a 1 s RIR half of the
-time; both keep the RIRs in memory; all files are 16-bit WAV made on the spot. Then the same with
-targets of partial dereverberation, for which the speech is convolved with two RIRs.
+time; both keep the RIRs in memory; all files are 16-bit WAV made on the spot. Every item is let go
+before the next one, as when items are written. A third line is the plain recipe with what glibc's
+allocator does not do by itself, and a script would not know of: to keep the memory for the next
+item, as `Mixer` has it. Then the same with targets of partial dereverberation, for which the
+speech is convolved with two RIRs.
 
 Second: the peak memory of `sepcli mix` while 10,000 items go through a pipe.
 
@@ -26,8 +29,8 @@ import scipy.signal
 import soundfile
 
 RATE = 16000
-WARM_UP = 100  # items before time is taken
-TURN = 50  # items at a time, in turns, so that both see the same machine, and their own caches
+WARM_UP = 200  # items before time is taken
+TURN = 50  # items at a time, so that all see the same machine, and their own caches
 read_rir = lru_cache(lambda path: soundfile.read(path)[0])
 
 
@@ -88,48 +91,77 @@ def plain_recipe(record, samples):
     return scale * mix, scale * target, scale * noise
 
 
-def serve_plain(connection):
-    """Make the items whose (record, samples) arrive; answer with (CPU seconds, items)."""
+def serve_plain(connection, keep_memory):
+    """Make the items whose (record, samples) arrive; answer with (CPU seconds, the last item)."""
+    if keep_memory:
+        np.empty(31 << 20, np.uint8)  # see `sepcli.data.mixtures`
     while requests := connection.recv():
         start = time.process_time()
-        made = [plain_recipe(*request) for request in requests]
-        connection.send((time.process_time() - start, made))
+        for request in requests:
+            item = plain_recipe(*request)
+        connection.send((time.process_time() - start, item))
+
+
+class Plain:
+    """The plain recipe in a process of its own, as a script would have."""
+
+    def __init__(self, *, keep_memory):
+        self.connection, theirs = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        self.process = context.Process(target=serve_plain, args=(theirs, keep_memory))
+        self.process.start()
+
+    def make(self, requests):
+        """(CPU seconds, the last item) of those whose (record, samples) are given."""
+        self.connection.send(requests)
+        return self.connection.recv()
+
+    def stop(self):
+        self.connection.send(None)
+        self.process.join()
+
+
+def draw(mixer, indices):
+    """(CPU seconds, the last item, (record, samples) of all)."""
+    requests, start = [], time.process_time()
+    for index in indices:
+        item = mixer.draw(0, index)
+        requests.append((item.record, item.mix.shape[1]))
+    return time.process_time() - start, item, requests
 
 
 def compare(items, target):
-    """Print items per second of CPU time of both."""
+    """Print items per second of CPU time, and the ratios of turns: median and quartiles."""
     from sepcli.data.mixtures import Mixer, MixtureSpec
 
-    seconds = {"Mixer.draw": 0.0, "plain recipe": 0.0}
+    plains = {
+        "plain recipe": Plain(keep_memory=False),
+        "memory kept": Plain(keep_memory=True),
+    }
+    seconds = {name: [] for name in ("Mixer.draw", *plains)}  # of each turn
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         write_recordings(folder)
         sources = {name: folder / name for name in ("speech", "noise", "rir")}
         spec = MixtureSpec(**sources, noise_rir_prob=0.5, duration_s=5.0, target=target)
         mixer = Mixer(spec)
-        # A process of its own, as a script would have: the mixer tunes the memory allocator.
-        ours, theirs = multiprocessing.Pipe()
-        plain = multiprocessing.get_context("spawn").Process(target=serve_plain, args=(theirs,))
-        plain.start()
-        for first in range(-WARM_UP, items, TURN):
-            start = time.process_time()
-            drawn = [mixer.draw(0, WARM_UP + k) for k in range(first, first + TURN)]
-            ours_s = time.process_time() - start
-            ours.send([(item.record, item.mix.shape[1]) for item in drawn])
-            plain_s, made = ours.recv()
-            for item, (mix, speech, _) in zip(drawn, made, strict=True):
+        for first in range(0, WARM_UP + items, TURN):
+            taken, item, requests = draw(mixer, range(first, first + TURN))
+            seconds["Mixer.draw"].append(taken)
+            for name, plain in plains.items():
+                taken, (mix, speech, _) = plain.make(requests)
+                seconds[name].append(taken)
                 np.testing.assert_allclose(item.mix[0], mix, atol=1e-5)
                 np.testing.assert_allclose(item.refs["speech"][0], speech, atol=1e-5)
-            if first >= 0:
-                seconds["Mixer.draw"] += ours_s
-                seconds["plain recipe"] += plain_s
-        ours.send(None)
-        plain.join()
+    for plain in plains.values():
+        plain.stop()
     print(f"--target {target}")
-    items = -(-items // TURN) * TURN
-    for name, total in seconds.items():
-        print(f"{name:<13} {items / total:6.0f} items/core-second  {1000 * total / items:.2f} ms")
-    print(f"ratio         {seconds['plain recipe'] / seconds['Mixer.draw']:6.2f}")
+    turns = {name: np.array(taken[WARM_UP // TURN :]) for name, taken in seconds.items()}
+    for name, taken in turns.items():
+        ms = 1000 * taken.sum() / (taken.size * TURN)
+        low, ratio, high = np.percentile(taken / turns["Mixer.draw"], (25, 50, 75))
+        speed = f"{1000 / ms:5.0f} items/core-second  {ms:5.2f} ms"
+        print(f"{name:<13}{speed}  x {ratio:.2f} ({low:.2f} to {high:.2f})")
 
 
 def stream(items):
