@@ -114,26 +114,32 @@ class Grid(Range):
 
     def codes(self, x):
         """The codes of values on this grid, and the nearest ones of others."""
-        return rounded(x / self.scale).clamp(*self.bounds)
+        return self._clamped(x / self.scale)
 
     def values(self, codes):
         """Codes, rounded to whole numbers here, as float32 values on this grid."""
-        return rounded(codes).clamp(*self.bounds).float() * self.scale
+        return self._clamped(codes).float() * self.scale
+
+    def _clamped(self, codes):
+        return rounded(codes, *map(float, self.bounds))
 
 
 class _Rounded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x):
-        return x.round()
+    def forward(ctx, x, low, high):
+        y = x.round()
+        ctx.save_for_backward((y >= low) & (y <= high))
+        return y.clamp(low, high)
 
     @staticmethod
     def backward(ctx, gradient):
-        return gradient
+        (inside,) = ctx.saved_tensors
+        return gradient * inside, None, None
 
 
-def rounded(x):
-    """The nearest whole numbers, halves to even; the gradient is that of x itself."""
-    return _Rounded.apply(x)
+def rounded(x, low=-math.inf, high=math.inf):
+    """The nearest whole numbers, halves to even, within limits; the gradient of x within them."""
+    return _Rounded.apply(x, low, high)
 
 
 def whole(multipliers, largest, offsets=()):
