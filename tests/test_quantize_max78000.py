@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from sepcli.data.mixtures import Mixer
 from sepcli.engine import quantize_max78000 as target
+from sepcli.engine.modelfile import load_model
 from sepcli.errors import SepcliError
+from sepcli.metrics.sisdr import si_sdr
 from sepcli.models import build
 from sepcli.nn.quant import set_phase
 
@@ -98,3 +101,19 @@ def test_impossible_scales_are_refused():
     twin.tcn.logits.high.mul_(1e9)
     with pytest.raises(SepcliError, match=r"mask: output shift -\d+.*calibrate"):
         target.integer(twin)
+
+
+def test_the_shipped_chip_model_removes_noise_in_integers_that_fit():
+    model, card = load_model("denoise-max78000")
+    assert card.quantized["target"] == "max78000"
+    assert sum(row.weight_bytes for row in target.layers(model)) <= 442_368
+    runner, mixer, gains = target.integer(model), Mixer(), []
+    for index in range(4):
+        item = mixer.draw(0, index)
+        estimate = model(torch.from_numpy(item.mix)[None]).detach().numpy()
+        padded = np.pad(item.mix[None], ((0, 0), (0, 0), (0, model.hop)))
+        integers, _ = runner.step(padded, runner.initial_state())
+        np.testing.assert_array_equal(integers[..., model.delay :], estimate)
+        speech = item.refs["speech"]
+        gains.append(si_sdr(estimate[0, 0], speech) - si_sdr(item.mix, speech))
+    assert np.mean(gains) > 2
