@@ -86,6 +86,29 @@ TINY = [  # name, settings; every causal model in MODELS is here at least once
 ]
 
 OFFLINE = [  # likewise, models that need the whole signal
+    (
+        "mask_unet",
+        {
+            "window": 128,
+            "hop": 32,
+            "bins": 32,
+            "widths": (4, 6, 6),
+            "middle": 8,
+            "dilations": (1, 2),
+        },
+    ),
+    (
+        "mask_unet",
+        {
+            "sources": ("vocals",),
+            "window": 64,
+            "hop": 16,
+            "bins": 32,
+            "widths": (4,),
+            "middle": 8,
+            "dilations": (),
+        },
+    ),
     ("open_unmix", {"window": 128, "hop": 32, "hidden": 8, "layers": 2}),
     (
         "open_unmix",

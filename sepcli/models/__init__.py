@@ -7,6 +7,7 @@ from sepcli.errors import SepcliError
 MODELS = {
     "conv_tasnet": "sepcli.models.conv_tasnet:ConvTasNet",
     "dmgtcm_unet": "sepcli.models.dmgtcm_unet:DmgtcmUnet",
+    "mask_unet": "sepcli.models.mask_unet:MaskUnet",
     "open_unmix": "sepcli.models.open_unmix:OpenUnmix",
     "spectral_tasnet": "sepcli.models.spectral_tasnet:SpectralTasNet",
     "tcn_max78000": "sepcli.models.tcn_max78000:TcnMax78000",
