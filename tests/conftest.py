@@ -3,12 +3,17 @@
 import importlib.metadata
 import importlib.util
 import os
+import signal
 
 import pytest
 
 # One thread per process: several would wait for each other whenever the machine is busy, which
 # makes the small models of the tests ten times slower. Before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# A shell starts what it puts in the background with SIGINT ignored, and processes inherit that:
+# the tests that interrupt theirs would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
