@@ -171,7 +171,7 @@ class Mixer:
             "level_db": level_db,
             "mixture_gain_db": gain_db,
             "peak_gain_db": float(level.gain_db(limit)),
-            "snr_achieved_db": level.rms_db(speech) - level.rms_db(noise),
+            "snr_achieved_db": _measured_snr_db(speech, noise),
             "sources": {"speech": speech_record, "noise": noise_record},
         }
         refs = {"speech": target[None], "noise": noise[None]}  # (1, T)
@@ -249,6 +249,11 @@ def add(signals, gains, peak, limit=1.0):
     if peak and top > peak and limit == 1:
         return add(signals, gains, peak, limit=peak / top)
     return parts, mix, limit
+
+
+def _measured_snr_db(speech, noise):
+    """How much louder the one float32 signal is than the other, right to some 1e-5 dB."""
+    return level.rms_db(speech, dtype=np.float32) - level.rms_db(noise, dtype=np.float32)
 
 
 def _top(signal):
