@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import soundfile
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sepcli.cli import main
 from sepcli.data.mixtures import MixtureSpec
@@ -125,6 +127,21 @@ def test_jobs_change_no_byte_and_counts_only_the_end(tmp_path, folder):
     assert (tmp_path / "x.tar").read_bytes() == one
     fewer, more = samples(run(*options, "-n", 2).stdout_bytes), samples(one)
     assert fewer["000001"] == more["000001"]
+
+
+@settings(max_examples=5, deadline=None)
+@given(
+    seed=st.integers(0, 2**31),
+    count=st.integers(1, 4),
+    jobs=st.integers(2, 3),
+    duration_s=st.floats(0.1, 0.3),
+    rate=st.sampled_from([8000, 16000, 44100]),
+)
+def test_no_number_of_jobs_changes_a_byte(seed, count, jobs, duration_s, rate):
+    options = ["--seed", seed, "-n", count, "--duration", duration_s, "--sample-rate", rate]
+    one, many = (run(*options, "--rir-prob", 0.5, "--jobs", n).stdout_bytes for n in (1, jobs))
+    assert many == one
+    assert len(samples(one)) == count + 1  # and the end
 
 
 def test_a_folder_gets_the_same_samples_and_keeps_those_it_has(tmp_path):
