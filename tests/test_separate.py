@@ -408,7 +408,7 @@ def test_an_unknown_device_says_what_to_do():
 
 def test_default_models():
     assert default_model(["speech"]) == "denoise"
-    assert default_model([]) == "vocals"
+    assert default_model(["drums", "vocals"]) == default_model([]) == "vocals"
     with pytest.raises(SepcliError, match="no default model finds piano; choose one with -m"):
         default_model(["piano"])
 
@@ -614,10 +614,15 @@ def test_an_error_is_one_line_that_says_what_to_do(
         assert not list(Path("separated").rglob("*.wav"))
 
 
-def test_without_a_model_for_songs_the_error_names_the_models_there_are(track):
-    result = invoke(track)
-    assert result.exit_code == 1
-    assert "no model 'vocals': neither a file nor one of the models" in result.stderr
+def test_songs_are_separated_by_the_model_that_ships_unless_another_is_named(
+    track, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert invoke(track).exit_code == 0
+    names = {path.name for path in Path("separated").rglob("*.wav")}
+    assert names == {"vocals.wav", "accompaniment.wav"}
+    parts = [audio.read(Path("separated/vocals/track") / name)[0] for name in names]
+    np.testing.assert_allclose(sum(parts), audio.read(track)[0], rtol=0, atol=1e-5)
 
 
 def test_existing_files_are_neither_lost_nor_made_anew(track, model_file, tmp_path):

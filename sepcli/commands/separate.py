@@ -149,7 +149,8 @@ def command(
     Audio files become stems in a folder, by default separated/MODEL/TRACK/STEM.wav, or one file
     when -o names one and --target one source. Samples (from sepcli mix, a tar, or folders
     KEY/mix.wav) get their estimates added and go on to -o, or to standard output. The default
-    model is denoise for samples that ask for speech, and vocals for audio files.
+    model is denoise for samples that ask for speech, and vocals for those that ask for vocals and
+    for audio files.
 
     Files may be of any length: they are read, separated and written piece by piece. A stereo model
     takes the channels of other files two by two.

@@ -12,7 +12,7 @@ from sepcli.data.samples import open_sample_writer, read_samples
 from sepcli.engine.separate import WithResidual, block_frames, load
 from sepcli.errors import SepcliError
 
-FOR_TARGETS = {"speech": "denoise"}  # the default model of samples that ask for this target
+FOR_TARGETS = {"speech": "denoise", "vocals": "vocals"}  # default models of samples that ask
 FOR_AUDIO = "vocals"  # the default model of plain audio, which asks for nothing
 FIELDS = ("track", "stem", "model", "ext")  # of a template of file names
 
