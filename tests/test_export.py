@@ -100,6 +100,22 @@ def test_a_prelu_of_one_slope_becomes_what_joins_a_convolution(one):
     assert "PRelu" not in operations
 
 
+def test_weights_that_halves_hold_exactly_take_half_the_room(tmp_path):
+    settings = {"window": 64, "hop": 32, "width": 64, "hidden": 64, "norm": "none", "repeats": 1}
+    torch.manual_seed(0)
+    weights = build("spectral_tasnet", **settings).state_dict()
+    sizes = []
+    for name, dtype in (("full", torch.float32), ("half", torch.float16)):
+        path = tmp_path / f"{name}.safetensors"
+        kept = {key: value.to(dtype) for key, value in weights.items()}
+        save(path, "spectral_tasnet", settings, kept, {})
+        record = exporting.export(path, path.with_suffix(".onnx"))
+        assert record["max_difference"] < 1e-6
+        sizes.append(record["bytes"])
+    large = sum(value.numel() for value in weights.values() if value.numel() >= 1024)
+    assert sizes[0] - sizes[1] == pytest.approx(2 * large, rel=0.05)
+
+
 def test_an_output_of_the_graph_is_not_overwritten_by_later_ones(one):
     runner = open_runner(one, "onnx")
     core = runner.initial_state()[1]

@@ -18,6 +18,7 @@ from sepcli.engine.stream import TorchRunner
 from sepcli.errors import SepcliError
 
 TOLERANCE = 1e-4  # largest difference to torch
+SMALLEST_HALVED = 1024  # values of a weight; what a cast takes is not worth it for fewer
 CHUNKS = ((1, 1), (1, 7), (3, 2))  # (batch, hops) to check
 
 
@@ -125,9 +126,33 @@ def encode(model, form, known):
     for value in (*graph.graph.input, *graph.graph.output, *graph.graph.initializer):
         del value.metadata_props[:]
     del graph.graph.metadata_props[:]
+    store_in_halves(graph.graph)
     onnx.helper.set_model_props(graph, {"sepcli": json.dumps(known, sort_keys=True)})
     onnx.checker.check_model(graph)
     return graph.SerializeToString(deterministic=True)
+
+
+def store_in_halves(graph):
+    """Keep those weights that 16-bit floats hold exactly as such, each cast where it is used.
+
+    A session casts them once, when it starts: it computes the same, and the file is smaller.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for weight in graph.initializer:
+        if weight.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(weight)
+        with np.errstate(over="ignore"):
+            halves = values.astype(np.float16)
+        if values.size >= SMALLEST_HALVED and np.array_equal(halves, values):
+            name = weight.name
+            weight.CopyFrom(numpy_helper.from_array(halves, f"{name}.half"))
+            casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def trace(model, form):
