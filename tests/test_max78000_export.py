@@ -24,6 +24,8 @@ from sepcli.models import build
 from sepcli.nn import chip
 from tests.chips import calibrated, tcn, window
 
+QUANTISED = {"quantized": {"target": "max78000"}}  # what the card of a model file says
+
 
 def run(*args):
     return CliRunner().invoke(main, ["export-max78000", *map(str, args)])
@@ -33,7 +35,7 @@ def make(path, **changed):
     """Write a small quantised model; return the path."""
     settings = {"hidden": 16, "dilations": [1, 4], **changed}
     model = calibrated(**settings)
-    save(path, "tcn_max78000", {**settings, "quantised": True}, model.state_dict(), {})
+    save(path, "tcn_max78000", settings, model.state_dict(), QUANTISED)
     return path
 
 
@@ -242,7 +244,7 @@ def test_a_shift_that_the_chip_does_not_have_is_refused(tmp_path):
     for extreme in (model.tcn.stream.low, model.tcn.stream.high):
         extreme.fill_(2.0**-18)
     path = tmp_path / "x.safetensors"
-    save(path, "tcn_max78000", {**settings, "quantised": True}, model.state_dict(), {})
+    save(path, "tcn_max78000", settings, model.state_dict(), QUANTISED)
     result = run(path, "-o", tmp_path / "chip")
     assert result.exit_code == 1
     assert "output shift" in result.stderr

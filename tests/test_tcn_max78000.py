@@ -12,7 +12,8 @@ from sepcli.nn.chip import run
 from sepcli.nn.quant import set_phase
 
 DILATIONS = (1, 8, 2)
-SETTINGS = {"kernel": 32, "width": 8, "hidden": 12, "dilations": DILATIONS, "quantised": True}
+SETTINGS = {"kernel": 32, "width": 8, "hidden": 12, "dilations": DILATIONS}
+QUANTISED = {"quantized": {"target": "max78000"}}  # what the card of a model file says
 FORMS = [
     {"transform": "stft", **SETTINGS},
     {"transform": "learned", "filters": 12, **SETTINGS},
@@ -23,6 +24,7 @@ def calibrated(seed=0, squeeze=0.6, **settings):
     """A quantised model whose ranges are those of noise; times `squeeze` inside the network."""
     torch.manual_seed(seed)
     model = build("tcn_max78000", **{**FORMS[0], **settings}).train()
+    model.tcn.quantise()
     set_phase(model, "observe")
     with torch.no_grad():
         model(0.1 * torch.randn(2, 1, 4000))
@@ -78,7 +80,7 @@ def test_streaming_a_quantised_model_equals_offline(settings, hops):
 def test_a_quantised_model_is_an_ordinary_model_file(settings, tmp_path):
     model = calibrated(**settings)
     path = tmp_path / "chip.safetensors"
-    save(path, "tcn_max78000", settings, model.state_dict(), {})
+    save(path, "tcn_max78000", settings, model.state_dict(), QUANTISED)
     loaded, _ = load_model(path)
     x = 0.1 * torch.randn(1, 1, 2000)
     with torch.no_grad():
@@ -90,13 +92,13 @@ def test_a_quantised_model_is_an_ordinary_model_file(settings, tmp_path):
 
 def test_a_quantised_model_has_a_graph(tmp_path):
     path = tmp_path / "chip.safetensors"
-    save(path, "tcn_max78000", FORMS[0], calibrated().state_dict(), {})
+    save(path, "tcn_max78000", FORMS[0], calibrated().state_dict(), QUANTISED)
     assert exporting.export(path, tmp_path / "chip.onnx")["max_difference"] < 1e-5
 
 
 def test_coarse_integers_are_near_the_floating_point():
     model = calibrated(squeeze=1)
-    fine = build("tcn_max78000", **{**FORMS[0], "quantised": False}).eval()
+    fine = build("tcn_max78000", **FORMS[0]).eval()
     fine.load_state_dict(model.state_dict(), strict=False)
     x = 0.1 * torch.randn(1, 1, 4000)
     with torch.no_grad():

@@ -126,10 +126,11 @@ class ChipTcn(nn.Module):
     """Features (B, inputs, N) to the logits of masks (B, outputs, N): what runs on the chip.
 
     The state is what each block has to remember, the last 2 * dilation frames of the stream.
-    quantised: compute with the chip's integers, by `ChipGrid`s; one for the whole residual stream.
+    After `quantise` it computes with the chip's integers, by `ChipGrid`s: one for the whole
+    residual stream.
     """
 
-    def __init__(self, inputs, outputs, *, width, hidden, dilations, quantised):
+    def __init__(self, inputs, outputs, *, width, hidden, dilations):
         super().__init__()
         gain = len(dilations) ** -0.5  # so that the residual stream grows little
         self.bottleneck = ChipConv(inputs, width)
@@ -138,8 +139,6 @@ class ChipTcn(nn.Module):
         self.features, self.stream, self.logits = Unrounded(), Unrounded(), Unrounded()
         self.receptive_field = 1 + sum(block.context for block in self.blocks)  # frames
         self.quantised = False
-        if quantised:
-            self.quantise()
 
     def quantise(self):
         """Compute with the chip's integers from now on; their ranges are yet to be found."""
@@ -264,7 +263,6 @@ class TcnMax78000(CausalModel):
     width, hidden: channels of the residual stream and inside a block. dilations: of the blocks.
     compression: power of the magnitudes that the network reads.
     init: `random`, or `pr` for a filterbank that reconstructs perfectly (filters = 2 * kernel).
-    quantised: compute the network with the chip's integers; their ranges are buffers, `ChipGrid`s.
     """
 
     channels = 1
@@ -282,7 +280,6 @@ class TcnMax78000(CausalModel):
         dilations=(1, 2, 4, 8, 16, 32, 64),
         compression=0.3,
         init="random",
-        quantised=False,
     ):
         super().__init__()
         if transform not in KERNELS:
@@ -304,7 +301,6 @@ class TcnMax78000(CausalModel):
             width=width,
             hidden=hidden,
             dilations=dilations,
-            quantised=quantised,
         )
         if init == "pr":
             perfect_reconstruction_(self.bank.encoder, self.bank.decoder)
