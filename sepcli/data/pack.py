@@ -21,10 +21,8 @@ refuses a file that was cut off or damaged outside pcm. Items are checked when t
 whole; where only a stretch is, the blocks that it lies in are checked when they are first met.
 """
 
-import hashlib
 import json
 import os
-import re
 import zlib
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -34,20 +32,17 @@ import numpy as np
 from sepcli import audio
 from sepcli.audio import pcm, wav
 from sepcli.data.sample import Sample, explained, split_audio_name
+from sepcli.data.seal import MAKE_AGAIN, VERSION, read_seal, write_seal
 from sepcli.errors import SepcliError
 
 EXTENSION = ".h5"
-FORMAT, VERSION = "sepcli pack", 2
+FORMAT = "sepcli pack"
 BLOCK = 1 << 16  # bytes of pcm that have a checksum of their own
 DTYPES = ("int16", "float32", "flac")
 JSON = "files/json"  # the group of the samples' JSON
 BYTES = "bytes"  # the dtype of members that are no audio
 _STORED = {"int16": "<i2", "float32": "<f4", "flac": "u1", BYTES: "u1"}
 _ENCODINGS = {"int16": "s16le", "float32": "f32le"}
-_FIRST_LINE = re.compile(rb"sepcli pack (\d{1,9}) (\d{1,9}) ([0-9a-f]{8})\n")
-_HDF5 = b"\x89HDF\r\n\x1a\n"
-_PIECE = 1 << 22  # bytes copied or hashed at once
-_MAKE_AGAIN = "copy it again, or make it again with sepcli pack"
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,7 @@ def write_pack(path, groups, skipped=()):
         with open(path, "r+b") as file:
             for place, (name, (_, items, contents)) in zip(places, groups.items(), strict=True):
                 _fill(file, *place, items, contents, f"{path}: {name}")
-            _seal(file, block, [pcm for pcm, _ in places])
+            write_seal(file, block, [pcm for pcm, _ in places])
 
 
 def _write_group(file, name, attributes, items):
@@ -188,58 +183,6 @@ def _blocks(pieces):
         yield block
 
 
-def _seal(file, block, places):
-    """Write the user's block, `block` bytes: see the module's description."""
-    size = file.seek(0, os.SEEK_END)
-    digest = _digest(file, block, places, size)
-    text = json.dumps({"bytes": size, "pcm": places, "digest": digest}).encode()
-    file.seek(0)
-    head = b"sepcli pack %d %d %08x\n" % (VERSION, block, zlib.crc32(text))
-    file.write((head + text).ljust(block, b"\0"))
-
-
-def _digest(file, block, places, size):
-    """The hash of everything in a pack but its user's block and the contents of pcm."""
-    digest, position = hashlib.blake2b(digest_size=16), block
-    for start, length in [*sorted(place for place in places if place[1]), (size, 0)]:
-        file.seek(position)
-        missing = start - position
-        while missing > 0 and (piece := file.read(min(missing, _PIECE))):
-            digest.update(piece)
-            missing -= len(piece)
-        position = start + length
-    return digest.hexdigest()
-
-
-def _open_seal(path):
-    """Check that a file is a whole pack; returns what its user's block says."""
-    with explained(path), open(path, "rb") as file:
-        head = file.read(512)
-        if not (match := _FIRST_LINE.match(head)):
-            what = "HDF5, but no pack" if _HDF5 in head else "no pack"
-            raise SepcliError(f"{path}: {what}, or its start is damaged; make one with sepcli pack")
-        version, block, crc = int(match[1]), int(match[2]), int(match[3], 16)
-        if version != VERSION:
-            advice = "make the pack again" if version < VERSION else "update the program"
-            raise SepcliError(
-                f"{path}: a pack of version {version}, but this program reads {VERSION}; {advice}"
-            )
-        head = (head + file.read(block - 512))[match.end() :]
-        text = head.rstrip(b"\0")
-        if zlib.crc32(text) != crc:
-            raise SepcliError(f"{path}: damaged in its first {block} bytes; {_MAKE_AGAIN}")
-        seal = json.loads(text)
-        size = file.seek(0, os.SEEK_END)
-        if size != seal["bytes"]:
-            fault = "cut off" if size < seal["bytes"] else "longer than it was"
-            raise SepcliError(
-                f"{path}: {fault}, {size} bytes instead of {seal['bytes']}; {_MAKE_AGAIN}"
-            )
-        if _digest(file, block, seal["pcm"], size) != seal["digest"]:
-            raise SepcliError(f"{path}: damaged in its index; {_MAKE_AGAIN}")
-    return seal
-
-
 @dataclass(frozen=True)
 class Group:
     """The items of one source, or of one member of samples; arrays over the items."""
@@ -311,7 +254,7 @@ class Pack:
 
     @cached_property
     def _seal(self):
-        seal = _open_seal(self.path)
+        seal = read_seal(self.path)
         if seal["digest"] != getattr(self, "_digest", seal["digest"]):
             raise SepcliError(f"{self.path}: replaced while it was in use; start again")
         return seal
@@ -447,7 +390,7 @@ class Pack:
             while len(view):
                 count = os.preadv(self._file.number, [view], place)
                 if not count:
-                    raise SepcliError(f"{self.path}: cut off while it was in use; {_MAKE_AGAIN}")
+                    raise SepcliError(f"{self.path}: cut off while it was in use; {MAKE_AGAIN}")
                 view, place = view[count:], place + count
 
     def _check_blocks(self, group, start, size):
@@ -468,11 +411,11 @@ class Pack:
         stops = starts + group.sizes * itemsize(group.dtype)
         for index in np.flatnonzero((stops > begin) & (starts < begin + BLOCK)):
             self.stored(group, int(index))
-        raise SepcliError(f"{self.path}: {group.name}: damaged; {_MAKE_AGAIN}")
+        raise SepcliError(f"{self.path}: {group.name}: damaged; {MAKE_AGAIN}")
 
     def _check(self, data, group, index):
         if zlib.crc32(data) != group.crc32[index]:
-            raise SepcliError(f"{self.label(group, index)}: damaged; {_MAKE_AGAIN}")
+            raise SepcliError(f"{self.label(group, index)}: damaged; {MAKE_AGAIN}")
 
 
 class _Descriptor:
