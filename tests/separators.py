@@ -1,0 +1,38 @@
+"""A small separator, and what goes into it."""
+
+import numpy as np
+import torch
+
+from sepcli.engine.separate import Separator
+from sepcli.models import build
+from tests.models import randomise
+
+NAME, SETTINGS = "spectral_tasnet", {"width": 8, "hidden": 8, "blocks": 2, "repeats": 1}
+
+
+def noise(channels, length, seed=0):
+    return 0.1 * np.random.default_rng(seed).standard_normal((channels, length), np.float32)
+
+
+def tiny():
+    """A separator of small random weights, the same every time."""
+    torch.manual_seed(0)
+    return Separator(randomise(build(NAME, **SETTINGS)))
+
+
+def vocoder_file(path, bands, frames="N"):
+    """An ONNX graph that gives the mean of its bands, once a frame."""
+    from onnx import TensorProto, helper, save
+
+    shape = ["B", bands, frames]
+    node = helper.make_node("ReduceMean", ["mel", "axis"], ["y"], keepdims=0)
+    graph = helper.make_graph(
+        [node],
+        "mean",
+        [helper.make_tensor_value_info("mel", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["B", frames])],
+        [helper.make_tensor("axis", TensorProto.INT64, [1], [1])],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    save(made, path)
+    return str(path)
