@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml | $(VENV)/pyvenv.cfg
 
 # PESQ has to be compiled. Where that fails, all else is installed, and `eval` leaves it out.
 without-pesq:
-	@echo "Installing without PESQ, which needs a C compiler."
+	@echo "That failed; trying without PESQ, which needs a C compiler."
 	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]\
 	["dependencies"], sep="\n")' | grep -v '^pesq' > $(VENV)/requirements.txt
 	$(PIP) -r $(VENV)/requirements.txt
