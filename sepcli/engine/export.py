@@ -133,21 +133,20 @@ def encode(model, form, known):
 
 
 def store_in_halves(graph):
-    """Keep those weights that 16-bit floats hold exactly as such, each cast where it is used.
+    """Keep large weights that 16-bit floats hold exactly as such, and cast them to 32 bits.
 
-    A session casts them once, when it starts: it computes the same, and the file is smaller.
+    A session does that once, when it starts: it computes the same, and the file is smaller.
     """
     from onnx import TensorProto, helper, numpy_helper
 
     casts = []
     for weight in graph.initializer:
-        if weight.data_type != TensorProto.FLOAT:
+        name, values = weight.name, numpy_helper.to_array(weight)
+        if weight.data_type != TensorProto.FLOAT or values.size < SMALLEST_HALVED:
             continue
-        values = numpy_helper.to_array(weight)
         with np.errstate(over="ignore"):
             halves = values.astype(np.float16)
-        if values.size >= SMALLEST_HALVED and np.array_equal(halves, values):
-            name = weight.name
+        if np.array_equal(halves, values):
             weight.CopyFrom(numpy_helper.from_array(halves, f"{name}.half"))
             casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
     nodes = [*casts, *graph.node]
