@@ -5,16 +5,16 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _API = {  # public name -> the module that has it, imported on first use
-    "Mixer": "sepcli.data.mixtures",
-    "MixtureSpec": "sepcli.data.mixtures",
-    "Separator": "sepcli.engine.separate",
+    "Mixer": "sepcli.mixing.mixtures",
+    "MixtureSpec": "sepcli.mixing.mixtures",
+    "Separator": "sepcli.inference.separate",
     "build": "sepcli.models",
     "decay_rir": "sepcli.dsp.decay",
-    "describe": "sepcli.engine.describe",
-    "load": "sepcli.engine.separate",
+    "describe": "sepcli.models.describe",
+    "load": "sepcli.inference.separate",
     "measure_rir": "sepcli.dsp.acoustics",
     "read": "sepcli.audio",
-    "read_samples": "sepcli.data.samples",
+    "read_samples": "sepcli.samples.streams",
     "write": "sepcli.audio",
 }
 __all__ = sorted(_API)

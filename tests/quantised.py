@@ -2,15 +2,15 @@
 
 import torch
 
-from sepcli.engine import quantize_cpu
 from sepcli.models import build
-from sepcli.nn import quant
+from sepcli.quant import fake
+from sepcli.training import quantize_cpu
 from tests.models import randomise
 
 
 def grid(low, high, bits=8):
     """A grid over the range from `low` to `high`."""
-    made = quant.Grid(bits)
+    made = fake.Grid(bits)
     made.low.fill_(low)
     made.high.fill_(high)
     return made
@@ -21,8 +21,8 @@ def twin_of(name, settings, seed=0):
     torch.manual_seed(seed)
     model = randomise(build(name, **settings))
     twin = quantize_cpu.prepare(model)
-    quant.set_phase(twin.train(), "observe")
+    fake.set_phase(twin.train(), "observe")
     with torch.no_grad():
         twin(0.3 * torch.randn(4, 1, 3000))
-    quant.set_phase(twin.eval(), "frozen")
+    fake.set_phase(twin.eval(), "frozen")
     return model, twin

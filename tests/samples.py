@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 
-from sepcli.data.samples import Sample, open_sample_writer, read_samples
+from sepcli.samples.streams import Sample, open_sample_writer, read_samples
 
 
 def tone(index=0, *, frames=160, channels=1):

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from sepcli.engine.separate import Separator
+from sepcli.inference.separate import Separator
 from sepcli.models import build
 from tests.models import randomise
 

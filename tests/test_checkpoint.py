@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 
-from sepcli.engine import checkpoint
 from sepcli.errors import SepcliError
+from sepcli.training import checkpoint
 
 
 class CodeInAFile:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sepcli.nn.chip import ChipLayer, ChipNetwork, run
+from sepcli.quant.chip import ChipLayer, ChipNetwork, run
 
 
 def integers(rng, low, high, *shape):

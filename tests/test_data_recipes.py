@@ -14,8 +14,8 @@ import soundfile
 from click.testing import CliRunner
 
 from sepcli.cli import main
-from sepcli.data import sources
-from sepcli.data.packing import speaker_of
+from sepcli.recordings import pools
+from sepcli.recordings.packing import speaker_of
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -383,7 +383,7 @@ def test_a_corpus_becomes_lists_of_its_recordings_and_of_nothing_else(corpus, ma
     assert sorted(os.listdir(out)) == sorted({name for name in files.values() if name})
     for name in os.listdir(out):
         wanted = sorted(str(machine.folder / corpus / f) for f, to in files.items() if to == name)
-        assert sources.find_audio(str(out / name)) == wanted
+        assert pools.find_audio(str(out / name)) == wanted
         assert f"{out / name}: {len(wanted)} recordings\n" in process.stderr
 
 

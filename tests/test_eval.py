@@ -15,10 +15,10 @@ from click.testing import CliRunner
 
 from sepcli import audio
 from sepcli.cli import main
-from sepcli.data.samples import Sample
-from sepcli.engine.evaluate import default_metrics, evaluate
-from sepcli.engine.pairs import pair
 from sepcli.errors import SepcliError
+from sepcli.samples.streams import Sample
+from sepcli.scoring.evaluate import default_metrics, evaluate
+from sepcli.scoring.pairs import pair
 from tests.samples import to_tar
 
 RATE = 16000

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from sepcli import audio
 from sepcli.cli import main
-from sepcli.data.samples import Sample
-from sepcli.engine.framewise import Framing, score_frames
+from sepcli.samples.streams import Sample
+from sepcli.scoring.framewise import Framing, score_frames
 from tests.samples import to_tar
 
 RATE = 4000

@@ -13,12 +13,12 @@ from click.testing import CliRunner
 from sepcli.audio import write
 from sepcli.cli import main
 from sepcli.dsp.stft import ChunkedStft
-from sepcli.engine import export as exporting
-from sepcli.engine.modelfile import SHIPPED, save
-from sepcli.engine.onnx import OnnxRunner
-from sepcli.engine.stream import Stream, TorchRunner, open_runner
 from sepcli.errors import SepcliError
+from sepcli.inference import export as exporting
+from sepcli.inference.onnx import OnnxRunner
+from sepcli.inference.stream import Stream, TorchRunner, open_runner
 from sepcli.models import build
+from sepcli.models.modelfile import SHIPPED, save
 from sepcli.nn.filterbank import Stft
 from tests.models import TINY, randomise
 

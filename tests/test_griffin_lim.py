@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from sepcli.nn.griffin_lim import griffin_lim
+from sepcli.dsp.griffin_lim import griffin_lim
 from sepcli.nn.spectral import CentredStft, with_phase
 
 
@@ -63,7 +63,7 @@ def test_blocks_of_frames_change_nothing(monkeypatch):
     stft = CentredStft(64, 16).double()
     spectrum = stft.analyse(torch.randn(2000, dtype=torch.float64)).abs() + 0j
     at_once = griffin_lim(spectrum, stft.window, 16, 2000)
-    monkeypatch.setattr("sepcli.nn.griffin_lim.BLOCK", 7)
+    monkeypatch.setattr("sepcli.dsp.griffin_lim.BLOCK", 7)
     in_blocks = griffin_lim(spectrum, stft.window, 16, 2000)
     torch.testing.assert_close(in_blocks, at_once, rtol=0, atol=1e-11)
 

@@ -11,11 +11,11 @@ import soundfile
 from click.testing import CliRunner
 
 from sepcli.cli import main
-from sepcli.data.samples import Sample, open_sample_writer
-from sepcli.engine import boxes, gallery
-from sepcli.engine.evaluate import Row
-from sepcli.engine.gallery import Gallery, excerpts, png
 from sepcli.metrics.score import Score
+from sepcli.samples.streams import Sample, open_sample_writer
+from sepcli.scoring import boxes, gallery
+from sepcli.scoring.evaluate import Row
+from sepcli.scoring.gallery import Gallery, excerpts, png
 
 RATE = 8000
 VOID = {"meta", "img", "path", "rect"}  # elements without an end

@@ -4,9 +4,8 @@ import pytest
 from click.testing import CliRunner
 
 from sepcli.cli import main
-from sepcli.engine import modelfile
-from sepcli.engine.describe import describe
-from sepcli.models import build
+from sepcli.models import build, modelfile
+from sepcli.models.describe import describe
 
 
 def invoke(*args):

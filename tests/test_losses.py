@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from sepcli.engine import losses
 from sepcli.errors import SepcliError
+from sepcli.training import losses
 
 
 @pytest.fixture

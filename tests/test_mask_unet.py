@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sepcli.data import synthetic
-from sepcli.engine.separate import load
+from sepcli.inference.separate import load
+from sepcli.mixing import synthetic
 from sepcli.models.mask_unet import EDGE, MaskUnet
 from tests.models import OFFLINE, randomise
 

@@ -13,15 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sepcli.cli import main
-from sepcli.engine.max78000 import export as exporting
-from sepcli.engine.max78000 import files
-from sepcli.engine.max78000.check import check
-from sepcli.engine.max78000.export import NAMES, Package, export, write
-from sepcli.engine.max78000.plan import plan
-from sepcli.engine.modelfile import save
 from sepcli.errors import SepcliError
+from sepcli.max78000 import export as exporting
+from sepcli.max78000 import files
+from sepcli.max78000.check import check
+from sepcli.max78000.export import NAMES, Package, export, write
+from sepcli.max78000.plan import plan
 from sepcli.models import build
-from sepcli.nn import chip
+from sepcli.models.modelfile import save
+from sepcli.quant import chip
 from tests.chips import calibrated, tcn, window
 
 QUANTISED = {"quantized": {"target": "max78000"}}  # what the card of a model file says

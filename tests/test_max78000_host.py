@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from sepcli.engine.max78000.host import Host
-from sepcli.engine.max78000.plan import plan
 from sepcli.errors import SepcliError
-from sepcli.nn import chip
+from sepcli.max78000.host import Host
+from sepcli.max78000.plan import plan
+from sepcli.quant import chip
 from tests.chips import audio, calibrated
 
 MODELS = {

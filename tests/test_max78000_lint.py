@@ -9,9 +9,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepcli.engine.max78000 import files
-from sepcli.engine.max78000.lint import lint
-from sepcli.engine.max78000.plan import plan
+from sepcli.max78000 import files
+from sepcli.max78000.lint import lint
+from sepcli.max78000.plan import plan
 from tests.chips import tcn, window
 
 

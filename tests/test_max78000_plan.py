@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from sepcli.engine.max78000 import limits
-from sepcli.engine.max78000.plan import plan
 from sepcli.errors import SepcliError
-from sepcli.nn.chip import ChipLayer, ChipNetwork
+from sepcli.max78000 import limits
+from sepcli.max78000.plan import plan
+from sepcli.quant.chip import ChipLayer, ChipNetwork
 from tests.chips import tcn
 
 SEVEN = (1, 2, 4, 8, 16, 32, 64)

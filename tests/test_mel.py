@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.optimize import nnls
 
-from sepcli.nn.mel import magnitudes_of, mel_filters
+from sepcli.dsp.mel import magnitudes_of, mel_filters
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sepcli.cli import main
-from sepcli.data.mixtures import MixtureSpec
-from sepcli.data.speakers import SpeakerSpec
-from sepcli.data.stems import StemSpec
+from sepcli.mixing.mixtures import MixtureSpec
+from sepcli.mixing.music import StemSpec
+from sepcli.mixing.speakers import SpeakerSpec
 
 RATE = 16000
 SEPCLI = [sys.executable, "-m", "sepcli"]

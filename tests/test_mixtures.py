@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import fftconvolve
 
-from sepcli.data import mixtures
-from sepcli.data.mixtures import Mixer, MixtureSpec, draw_sample
 from sepcli.errors import SepcliError
+from sepcli.mixing import mixtures
+from sepcli.mixing.mixtures import Mixer, MixtureSpec, draw_sample
 
 RATE = 16000
 SHORT = {"duration_s": 0.3}

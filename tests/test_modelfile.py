@@ -6,9 +6,8 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from sepcli.engine import modelfile
 from sepcli.errors import SepcliError
-from sepcli.models import build
+from sepcli.models import build, modelfile
 from tests.models import EVERY, TINY, randomise
 
 

@@ -6,9 +6,8 @@ import torch
 from click.testing import CliRunner
 
 from sepcli.cli import main
-from sepcli.engine import modelfile, openunmix_files
 from sepcli.errors import SepcliError
-from sepcli.models import build
+from sepcli.models import build, modelfile, openunmix_files
 from sepcli.models.open_unmix import OpenUnmix
 from sepcli.nn.spectral import CentredStft
 from tests.models import randomise

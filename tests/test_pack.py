@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from sepcli.data.pack import Item, Pack, encode, itemsize, read_pack, write_pack
-from sepcli.data.packing import Packing, PackSpec, find_sources, speaker_of, validation
 from sepcli.errors import SepcliError
+from sepcli.recordings.packing import Packing, PackSpec, find_sources, speaker_of, validation
+from sepcli.samples.pack import Item, Pack, encode, itemsize, read_pack, write_pack
 from tests.samples import tone
 
 RATE = 16000
@@ -209,7 +209,7 @@ def test_no_speaker_is_on_both_sides_and_every_source_has_its_own_split(tmp_path
 
 
 def test_samples_come_back_with_their_json_and_other_members(tmp_path):
-    from sepcli.data.samples import read_samples
+    from sepcli.samples.streams import read_samples
     from tests.samples import make_sample, to_tar
 
     originals = [make_sample(index, snr_db=float(index)) for index in range(3)]

@@ -16,8 +16,8 @@ import soundfile
 from click.testing import CliRunner
 
 from sepcli.cli import main
-from sepcli.data.pack import Pack
-from sepcli.data.samples import read_samples
+from sepcli.samples.pack import Pack
+from sepcli.samples.streams import read_samples
 from tests.samples import make_sample, to_tar
 from tests.test_pack import write_tones
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.ao.quantization.observer import MovingAverageMinMaxObserver
 
-from sepcli.nn import integers, quant
+from sepcli.quant import fake, integers
 from tests.quantised import grid
 
 CONVOLUTIONS = [
@@ -61,8 +61,8 @@ def test_codes_survive_the_way_through_values():
 
 
 def test_a_range_is_the_mean_of_the_first_extremes_and_then_torchs_moving_average():
-    ours, torchs = quant.Range(), MovingAverageMinMaxObserver(averaging_constant=0.02)
-    quant.set_phase(ours, "observe")
+    ours, torchs = fake.Range(), MovingAverageMinMaxObserver(averaging_constant=0.02)
+    fake.set_phase(ours, "observe")
     tensors = [torch.randn(100) * (1 + i % 7) for i in range(80)]
     for x in tensors[:50]:
         ours.watch(x)
@@ -75,36 +75,37 @@ def test_a_range_is_the_mean_of_the_first_extremes_and_then_torchs_moving_averag
 
 
 def test_a_range_holds_zero_and_stays_when_frozen_or_in_eval():
-    ours = quant.Range()
-    quant.set_phase(ours, "adapt")
+    ours = fake.Range()
+    fake.set_phase(ours, "adapt")
     ours.watch(torch.tensor([3.0, 5.0]))
     assert (ours.low, ours.high) == (0, 5)
     ours.eval().watch(torch.tensor([9.0]))
-    quant.set_phase(ours.train(), "frozen")
+    fake.set_phase(ours.train(), "frozen")
     ours.watch(torch.tensor([9.0]))
     assert ours.high == 5
     with pytest.raises(ValueError, match="unknown phase 'thaw'; choose from observe, adapt"):
-        quant.set_phase(ours, "thaw")
+        fake.set_phase(ours, "thaw")
 
 
 @pytest.mark.parametrize("layer", CONVOLUTIONS, ids=repr)
 def test_a_convolution_is_torchs_of_fake_quantised_weights_and_inputs(layer):
     torch.manual_seed(0)
     into, out = grid(-2.0, 2.0), grid(-3.0, 2.5)
-    ours, x = quant.Conv(layer, into, out), into.values(10 * like(layer))
+    ours, x = fake.Conv(layer, into, out), into.values(10 * like(layer))
     y = ours(x)
     axis = 1 if layer.transposed else 0
     others = [a for a in range(layer.weight.ndim) if a != axis]
     scale = layer.weight.detach().abs().amax(others) / 127
     zeros = torch.zeros(len(scale), dtype=torch.int32)
-    fake = nn.utils.skip_init(type(layer), **_arguments(layer))
-    fake.weight.data = torch.fake_quantize_per_channel_affine(
+    layer_of_torch = nn.utils.skip_init(type(layer), **_arguments(layer))
+    layer_of_torch.weight.data = torch.fake_quantize_per_channel_affine(
         layer.weight.detach(), scale, zeros, axis, -128, 127
     )
     if layer.bias is not None:
-        fake.bias.data = layer.bias.detach()
+        layer_of_torch.bias.data = layer.bias.detach()
     zero = -int(out.bounds[0])
-    theirs = torch.fake_quantize_per_tensor_affine(fake(x), float(out.scale), zero, 0, 255)
+    y_torch, scale_out = layer_of_torch(x), float(out.scale)
+    theirs = torch.fake_quantize_per_tensor_affine(y_torch, scale_out, zero, 0, 255)
     steps = ((y - theirs) / out.scale).abs()
     assert steps.max() < 1.5  # rounding another way where floating point ends beside a half
     assert (steps > 0.5).float().mean() < 0.02
@@ -118,7 +119,7 @@ def _arguments(layer):
 
 @pytest.mark.parametrize("layer", CONVOLUTIONS, ids=repr)
 def test_the_convolution_of_integers_is_torchs(layer):
-    ours = quant.Conv(layer, grid(-1, 1))
+    ours = fake.Conv(layer, grid(-1, 1))
     x = like(layer).mul(200).round()
     w = torch.randint_like(layer.weight, -127, 128)
     with torch.no_grad():
@@ -130,9 +131,9 @@ def test_the_convolution_of_integers_is_torchs(layer):
 
 @pytest.mark.parametrize("layer", CONVOLUTIONS, ids=repr)
 def test_scaling_the_outputs_of_a_convolution_scales_its_outputs(layer):
-    ours, x = quant.Conv(layer, grid(-1, 1)), like(layer)
+    ours, x = fake.Conv(layer, grid(-1, 1)), like(layer)
     factors = torch.rand(layer.out_channels) - 0.5
-    expected = layer(x) * quant.along(factors, x)
+    expected = layer(x) * fake.along(factors, x)
     ours.scale_outputs(factors)
     torch.testing.assert_close(ours.real(x), expected)
 
@@ -150,15 +151,15 @@ def test_shifting_rounds_to_the_nearest_and_halves_to_even(total, shift):
 )
 def test_whole_multipliers_keep_products_countable(multipliers, largest, offset):
     given = torch.tensor(multipliers, dtype=torch.float64)
-    (ours, offsets), shift = quant.whole([given], largest, [torch.tensor([offset])])
+    (ours, offsets), shift = fake.whole([given], largest, [torch.tensor([offset])])
     assert torch.equal(ours, ours.round())
     assert float(ours.abs().max()) * largest + float(offsets.abs()) < 2**53
-    if shift < quant.MOST_SHIFT and given.max() < 2.0**18:
+    if shift < fake.MOST_SHIFT and given.max() < 2.0**18:
         assert abs(float(ours.max()) / 2**shift / float(given.max()) - 1) < 2.0**-18
 
 
 def test_a_sigmoid_has_the_gradient_of_the_function():
-    layer = quant.Sigmoid(grid(-8, 8), quant.Grid(fixed=(0.0, 1.0)))
+    layer = fake.Sigmoid(grid(-8, 8), fake.Grid(fixed=(0.0, 1.0)))
     x = layer.grids[0].values(torch.arange(-100.0, 100.0)).requires_grad_()
     y = layer(x)
     y.sum().backward()

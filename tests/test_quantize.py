@@ -11,13 +11,13 @@ from click.testing import CliRunner
 
 import sepcli
 from sepcli.cli import main
-from sepcli.engine import modelfile, quantize, quantize_cpu, quantize_onnx
-from sepcli.engine.export import quiet
-from sepcli.engine.onnx import OnnxRunner
-from sepcli.engine.runs import CHECKPOINT
 from sepcli.errors import SepcliError
-from sepcli.models import build
-from sepcli.nn import quant
+from sepcli.inference.export import quiet
+from sepcli.inference.onnx import OnnxRunner
+from sepcli.models import build, modelfile
+from sepcli.quant import fake
+from sepcli.training import quantize, quantize_cpu, quantize_onnx
+from sepcli.training.runs import CHECKPOINT
 from tests.models import randomise
 from tests.quantised import grid, twin_of
 
@@ -233,7 +233,7 @@ def test_the_graph_of_a_layer_gives_the_codes_of_the_integers():
     """ONNX Runtime's kernel for integers rescales in float32: seldom off by one, never by more."""
     torch.manual_seed(0)
     into, out = grid(-2.0, 2.0), grid(-3.0, 2.5)
-    layer = quant.Conv(torch.nn.Conv1d(32, 48, 3), into, out)
+    layer = fake.Conv(torch.nn.Conv1d(32, 48, 3), into, out)
     x = into.values(torch.randint(-128, 127, (4, 32, 500)).float())
 
     with quiet():
@@ -257,7 +257,7 @@ def test_the_graph_beside_the_model_runs_close_to_it_and_is_timed(tmp_path, monk
     twin = quantize_cpu.prepare(network)
     quantize.calibrate(twin, [0.1 * torch.randn(1, 1, 8000).numpy()], 1.0)
     card = {"quantized": {"target": "cpu"}}
-    modelfile.save(path, "conv_tasnet", settings, quant.packed(twin), card)
+    modelfile.save(path, "conv_tasnet", settings, fake.packed(twin), card)
     about = quantize_cpu.write_more(twin, modelfile.read_card(path), path)["onnx"]
     assert about["file"] == str(tmp_path / "m.onnx")
     assert about["bytes"] == (tmp_path / "m.onnx").stat().st_size

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from sepcli.engine import quantize_cpu
-from sepcli.engine.quantize import target_module
 from sepcli.errors import SepcliError
 from sepcli.models import build
-from sepcli.nn import quant
+from sepcli.quant import fake
+from sepcli.training import quantize_cpu
+from sepcli.training.quantize import target_module
 from tests.models import TINY
 from tests.quantised import twin_of
 
@@ -23,7 +23,7 @@ MODELS = [
 def test_a_twin_that_only_observes_computes_what_the_model_does(name, settings):
     """Batch norm is folded, and the past after it still starts at zero."""
     model, twin = twin_of(name, settings)
-    quant.set_phase(twin, "observe")
+    fake.set_phase(twin, "observe")
     x = torch.randn(2, 1, 2000)
     with torch.no_grad():
         torch.testing.assert_close(twin(x), model(x), rtol=1e-5, atol=1e-6)
@@ -77,7 +77,7 @@ def test_eight_bits_are_close_to_the_model(name, settings):
 def test_a_twin_of_a_new_model_takes_the_saved_numbers(name, settings):
     _, twin = twin_of(name, settings)
     other = quantize_cpu.prepare(build(name, **settings))
-    other.load_state_dict(quant.packed(twin))
+    other.load_state_dict(fake.packed(twin))
     x = 0.3 * torch.randn(2, 1, 2000)
     with torch.no_grad():
         assert torch.equal(other(x), twin(x))
@@ -86,7 +86,7 @@ def test_a_twin_of_a_new_model_takes_the_saved_numbers(name, settings):
 @pytest.mark.parametrize(("name", "settings"), MODELS)
 def test_every_parameter_of_a_twin_learns(name, settings):
     _, twin = twin_of(name, settings)
-    quant.set_phase(twin.train(), "adapt")
+    fake.set_phase(twin.train(), "adapt")
     before = {name: grid.clone() for name, grid in twin.grids.state_dict().items()}
     twin(torch.randn(2, 1, 3000)).square().sum().backward()
     assert [n for n, p in twin.named_parameters() if p.grad is None] == []
@@ -97,7 +97,7 @@ def test_every_parameter_of_a_twin_learns(name, settings):
 
 def test_weights_are_saved_as_bytes():
     _, twin = twin_of(*MODELS[0])
-    packed = quant.packed(twin)
+    packed = fake.packed(twin)
     kinds = {name: packed[name].dtype for name in packed if name.endswith("bottleneck.weight")}
     assert kinds == {"graph.separator.bottleneck.weight": torch.int8}
     assert sum(t.numel() for t in packed.values()) == sum(

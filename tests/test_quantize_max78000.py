@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from sepcli.data.mixtures import Mixer
-from sepcli.engine import quantize_max78000 as target
-from sepcli.engine.modelfile import load_model
 from sepcli.errors import SepcliError
 from sepcli.metrics.sisdr import si_sdr
+from sepcli.mixing.mixtures import Mixer
 from sepcli.models import build
-from sepcli.nn.quant import set_phase
+from sepcli.models.modelfile import load_model
+from sepcli.quant.fake import set_phase
+from sepcli.training import quantize_max78000 as target
 
 SETTINGS = {"width": 8, "hidden": 12, "dilations": (1, 8, 2)}
 FORMS = [{"transform": "stft", "kernel": 64, **SETTINGS}, {"filters": 12, **SETTINGS}]

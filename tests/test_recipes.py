@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sepcli import config
-from sepcli.engine import runs
+from sepcli.training import runs
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 NAMES = sorted(path.parent.name for path in RECIPES.glob("*/run.sh"))

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from sepcli.data.mixtures import Mixer, MixtureSpec
-from sepcli.data.packing import Packing, PackSpec, find_sources
-from sepcli.data.recordings import in_archive
-from sepcli.data.shards import TarForm
-from sepcli.data.sources import Pool
-from sepcli.data.training import Items
 from sepcli.errors import SepcliError
+from sepcli.mixing.datasets import Items
+from sepcli.mixing.mixtures import Mixer, MixtureSpec
+from sepcli.recordings.packing import Packing, PackSpec, find_sources
+from sepcli.recordings.pools import Pool
+from sepcli.recordings.stored import in_archive
+from sepcli.samples.shards import TarForm
 from tests.samples import make_sample, to_tar
 from tests.test_pack import make, write_tones
 

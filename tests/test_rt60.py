@@ -157,9 +157,9 @@ def test_the_plot_is_a_picture(tmp_path, hall):
 
 
 def test_the_plot_shows_the_line_at_the_rt60(hall):
-    from sepcli.engine import plots, rooms
+    from sepcli.rirs import plots, responses
 
-    figure = plots.decay_figure(list(rooms.measure_rooms(str(hall))))
+    figure = plots.decay_figure(list(responses.measure_rooms(str(hall))))
     curve, line = figure.axes[0].get_lines()
     assert curve.get_label().endswith("T30 0.500 s")
     (start, end), levels = line.get_xdata(), line.get_ydata()

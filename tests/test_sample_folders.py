@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from sepcli.data.folders import FolderWriter
-from sepcli.data.samples import Sample, open_sample_writer, read_samples
 from sepcli.errors import SepcliError
+from sepcli.samples.folders import FolderWriter
+from sepcli.samples.streams import Sample, open_sample_writer, read_samples
 from tests.samples import from_tar, make_sample, to_tar, tone
 
 

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepcli.data.samples import Sample, open_sample_writer, read_samples
-from sepcli.data.tarstream import TarWriter
 from sepcli.errors import SepcliError
+from sepcli.samples.streams import Sample, open_sample_writer, read_samples
+from sepcli.samples.tarstream import TarWriter
 from tests.samples import from_tar, make_sample, to_tar, tone
 
 
@@ -553,7 +553,7 @@ def test_a_sample_is_handed_on_before_anything_follows_it():
 def test_through_a_pipe_the_first_sample_arrives_before_the_second_is_written():
     program = """if True:
         import sys
-        from sepcli.data.samples import open_sample_writer
+        from sepcli.samples.streams import open_sample_writer
         from tests.samples import make_sample
         with open_sample_writer("-") as writer:
             for index in range(2):

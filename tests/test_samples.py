@@ -12,8 +12,8 @@ import pytest
 import soundfile
 
 from sepcli.audio import encode_wav
-from sepcli.data.samples import Sample, open_sample_writer, read_samples
 from sepcli.errors import SepcliError
+from sepcli.samples.streams import Sample, open_sample_writer, read_samples
 from tests.samples import from_tar, make_sample, to_tar, tone
 
 
@@ -193,7 +193,7 @@ def test_a_terminal_is_neither_read_nor_written():
 
 def test_the_real_standard_streams_are_the_default():
     program = """if True:
-        from sepcli.data.samples import open_sample_writer, read_samples
+        from sepcli.samples.streams import open_sample_writer, read_samples
         with open_sample_writer() as writer:
             for sample in read_samples("-"):
                 writer.write(sample)

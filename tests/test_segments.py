@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepcli.engine.segments import grid, in_segments
+from sepcli.inference.segments import grid, in_segments
 
 
 def joined(run, x, geometry, size=None):

@@ -6,13 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepcli.engine import modelfile, separate
-from sepcli.engine.separate import Average, Method, Separator, WithResidual
-from sepcli.engine.stems import default_model
+from sepcli.dsp.griffin_lim import griffin_lim
+from sepcli.dsp.mel import mel_filters
 from sepcli.errors import SepcliError
-from sepcli.models import build
-from sepcli.nn.griffin_lim import griffin_lim
-from sepcli.nn.mel import mel_filters
+from sepcli.inference import separate
+from sepcli.inference.outputs import default_model
+from sepcli.inference.separate import Average, Method, Separator, WithResidual
+from sepcli.models import build, modelfile
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel
 from tests.models import TINY, randomise
 from tests.separators import NAME, SETTINGS, noise, tiny, vocoder_file

@@ -13,11 +13,10 @@ from click.testing import CliRunner
 
 from sepcli import audio
 from sepcli.cli import main
-from sepcli.data.samples import Sample, open_sample_writer, read_samples
-from sepcli.engine import modelfile
-from sepcli.engine.separate import Separator
 from sepcli.errors import SepcliError
-from sepcli.models import build
+from sepcli.inference.separate import Separator
+from sepcli.models import build, modelfile
+from sepcli.samples.streams import Sample, open_sample_writer, read_samples
 from tests.models import randomise
 from tests.separators import NAME, SETTINGS, noise, tiny, vocoder_file
 

@@ -5,10 +5,10 @@ import pytest
 import soundfile
 import torch
 
-from sepcli.engine import runs
-from sepcli.engine.modelfile import load_model
-from sepcli.engine.train import Plateau, Settings
 from sepcli.errors import SepcliError
+from sepcli.models.modelfile import load_model
+from sepcli.training import runs
+from sepcli.training.loop import Plateau, Settings
 
 RATE = 8000
 

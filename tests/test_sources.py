@@ -7,8 +7,8 @@ import pytest
 import soundfile
 from scipy.stats import chisquare
 
-from sepcli.data.sources import Pool, find_audio, split_weight
 from sepcli.errors import SepcliError
+from sepcli.recordings.pools import Pool, find_audio, split_weight
 
 RATE = 16000
 LOUD = -100.0  # dB; a floor that everything but digital silence is above

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import fftconvolve
 
-from sepcli.data import mixtures
-from sepcli.data.mixtures import Mixer, MixtureSpec, draw_sample
-from sepcli.data.speakers import PREROLL_S, SpeakerMixer, SpeakerSpec
 from sepcli.errors import SepcliError
+from sepcli.mixing import mixtures
+from sepcli.mixing.mixtures import Mixer, MixtureSpec, draw_sample
+from sepcli.mixing.speakers import PREROLL_S, SpeakerMixer, SpeakerSpec
 from tests.test_pack import make
 
 RATE = 16000

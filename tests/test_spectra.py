@@ -15,13 +15,13 @@ import torch
 from click.testing import CliRunner
 
 from sepcli.cli import main
-from sepcli.data import training
-from sepcli.data.packing import Packing, PackSpec
-from sepcli.data.spectra import SpectraMixer, SpectraSpec
-from sepcli.data.stems import StemMixer, StemSpec
-from sepcli.engine import validation
 from sepcli.errors import SepcliError
+from sepcli.mixing import datasets
+from sepcli.mixing.music import StemMixer, StemSpec
+from sepcli.mixing.spectra import SpectraMixer, SpectraSpec
 from sepcli.nn.spectral import CentredStft
+from sepcli.recordings.packing import Packing, PackSpec
+from sepcli.training import validation
 
 RATE = 8000
 STFT = {"window": 512, "hop": 128}
@@ -228,16 +228,16 @@ def test_a_stem_that_is_gone_is_one_line(songs, tmp_path):
 
 def dataset(songs, kept, stft=(512, 128), **settings):
     section = {"kind": "spectrograms", "stems": str(songs), "folder": str(kept), "duration_s": 0.5}
-    resolved = training.resolve(section | settings, section="data", items=0, seed=1)
+    resolved = datasets.resolve(section | settings, section="data", items=0, seed=1)
     about = {"section": "data", "sample_rate": RATE, "sources": ("vocals", "bass")}
-    return training.build(resolved, **about, stft=stft)
+    return datasets.build(resolved, **about, stft=stft)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 with threads about
 def test_workers_and_entering_in_the_middle_change_no_spectrogram(songs, tmp_path):
     data = dataset(songs, tmp_path, augment=["remix", "gain", "swap"])
-    whole = list(islice(training.batches(data, 2, seed=0), 3))
-    resumed = islice(training.batches(data, 2, seed=0, start=1, workers=2), 2)
+    whole = list(islice(datasets.batches(data, 2, seed=0), 3))
+    resumed = islice(datasets.batches(data, 2, seed=0, start=1, workers=2), 2)
     for (mix, refs), (other_mix, other_refs) in zip(whole[1:], resumed, strict=True):
         assert torch.equal(mix, other_mix)
         assert torch.equal(refs, other_refs)

@@ -9,9 +9,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepcli.data.packing import Packing, PackSpec, find_sources
-from sepcli.data.stems import AUGMENTATIONS, StemMixer, StemSpec, find_songs
 from sepcli.errors import SepcliError
+from sepcli.mixing.music import AUGMENTATIONS, StemMixer, StemSpec, find_songs
+from sepcli.recordings.packing import Packing, PackSpec, find_sources
 
 RATE = 8000
 CUT = {"duration_s": 0.5, "sample_rate": RATE}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from sepcli.engine.separate import Separator
-from sepcli.engine.stream import Stream, TorchRunner
-from sepcli.engine.streamcheck import measure
 from sepcli.errors import SepcliError
+from sepcli.inference.separate import Separator
+from sepcli.inference.stream import Stream, TorchRunner
+from sepcli.inference.streamcheck import measure
 from sepcli.models import build
 from tests.models import TINY, randomise
 

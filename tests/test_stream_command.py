@@ -17,8 +17,8 @@ from click.testing import CliRunner
 from sepcli.audio import encode_wav, open_blocks, write
 from sepcli.audio.wav import header_bytes
 from sepcli.cli import main
-from sepcli.engine.modelfile import load_model, save
 from sepcli.models import build
+from sepcli.models.modelfile import load_model, save
 from tests.models import TINY, randomise
 
 RATE = 16000
@@ -268,7 +268,7 @@ def test_verify_shows_that_streaming_equals_offline(model_file, tmp_path):
 
 
 def test_verify_fails_when_they_differ(model_file, tmp_path, monkeypatch):
-    monkeypatch.setattr("sepcli.engine.streamcheck.TOLERANCE", 1e-12)
+    monkeypatch.setattr("sepcli.inference.streamcheck.TOLERANCE", 1e-12)
     write(tmp_path / "x.wav", noise(1, 5000), RATE)
     args = ["stream", "-m", model_file, "--verify", str(tmp_path / "x.wav"), "--json"]
     result = CliRunner().invoke(main, args)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.signal import welch
 
-from sepcli.data import synthetic
+from sepcli.mixing import synthetic
 
 RATE = 16000
 RATES = (4000, 16000, 44100, 96000)

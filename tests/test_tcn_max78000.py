@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from sepcli.engine import export as exporting
-from sepcli.engine.modelfile import load_model, save
+from sepcli.inference import export as exporting
 from sepcli.models import build
+from sepcli.models.modelfile import load_model, save
 from sepcli.models.tcn_max78000 import ChipGrid
-from sepcli.nn.chip import run
-from sepcli.nn.quant import set_phase
+from sepcli.quant.chip import run
+from sepcli.quant.fake import set_phase
 
 DILATIONS = (1, 8, 2)
 SETTINGS = {"kernel": 32, "width": 8, "hidden": 12, "dilations": DILATIONS}

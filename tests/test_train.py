@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from sepcli.data.toy import ToyMixture
-from sepcli.data.training import Items
-from sepcli.engine import checkpoint
-from sepcli.engine.train import (
+from sepcli.errors import SepcliError
+from sepcli.mixing.datasets import Items
+from sepcli.mixing.toy import ToyMixture
+from sepcli.training import checkpoint
+from sepcli.training.loop import (
     Settings,
     State,
     clip_gradients,
@@ -20,8 +21,7 @@ from sepcli.engine.train import (
     move_average,
     renew_statistics,
 )
-from sepcli.engine.validation import evaluate
-from sepcli.errors import SepcliError
+from sepcli.training.validation import evaluate
 
 T = 400
 QUICK = {"lr": 0.05, "batch": 2, "warmup": 0, "log_every": 1, "validate_every": 100}

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 
 from sepcli import config
 from sepcli.cli import main
-from sepcli.engine import modelfile, runlog, runs
+from sepcli.models import modelfile
+from sepcli.training import runlog, runs
 
 TINY = """
 model: {name: conv_tasnet, sources: [modulated, sines], filters: 8, kernel: 20, bottleneck: 4,
@@ -30,7 +31,7 @@ TIMES = ("minutes", "items_per_s")
 # Runs `sepcli` and does something to its own process right after step 8 was logged.
 AT_STEP_8 = """
 import os, signal
-from sepcli.engine import runlog
+from sepcli.training import runlog
 write = runlog.RunLog.write
 def write_and_act(self, record):
     write(self, record)

@@ -9,11 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepcli.data import training
-from sepcli.data.mixtures import Mixer, MixtureSpec
-from sepcli.data.speakers import SpeakerMixer, SpeakerSpec
-from sepcli.data.toy import Toy, ToyMixture, ToySpec
 from sepcli.errors import SepcliError
+from sepcli.mixing import datasets
+from sepcli.mixing.mixtures import Mixer, MixtureSpec
+from sepcli.mixing.speakers import SpeakerMixer, SpeakerSpec
+from sepcli.mixing.toy import Toy, ToyMixture, ToySpec
 
 
 class Numbers:
@@ -27,12 +27,12 @@ class Numbers:
 
 
 def items(count=0, sources=("a", "b")):
-    return training.Items(Numbers(), sources, items=count, seed=0)
+    return datasets.Items(Numbers(), sources, items=count, seed=0)
 
 
 def dataset(settings, sources, section="data"):
-    resolved = training.resolve(settings, section=section, items=0, seed=4)
-    return training.build(resolved, section=section, sample_rate=8000, sources=sources)
+    resolved = datasets.resolve(settings, section=section, items=0, seed=4)
+    return datasets.build(resolved, section=section, sample_rate=8000, sources=sources)
 
 
 def order(loader, batches):
@@ -88,29 +88,29 @@ def test_refs_are_stacked_in_the_order_of_the_sources():
 
 
 def test_endless_data_is_read_in_order_and_can_start_anywhere():
-    assert order(training.batches(items(), 4, seed=0), 3) == [
+    assert order(datasets.batches(items(), 4, seed=0), 3) == [
         [0, 1, 2, 3],
         [4, 5, 6, 7],
         [8, 9, 10, 11],
     ]
-    assert order(training.batches(items(), 4, seed=0, start=1), 1) == [[4, 5, 6, 7]]
+    assert order(datasets.batches(items(), 4, seed=0, start=1), 1) == [[4, 5, 6, 7]]
 
 
 def test_every_epoch_is_another_permutation_and_can_be_entered_in_the_middle():
-    whole = order(training.batches(items(10), 4, seed=0), 10)
+    whole = order(datasets.batches(items(10), 4, seed=0), 10)
     flat = [number for batch in whole for number in batch]
     epochs = [flat[k : k + 10] for k in (0, 10, 20)]
     assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
     for start in (1, 2, 3, 7):
-        assert order(training.batches(items(10), 4, seed=0, start=start), 3) == whole[start:][:3]
-    assert order(training.batches(items(10), 4, seed=1), 10) != whole
+        assert order(datasets.batches(items(10), 4, seed=0, start=start), 3) == whole[start:][:3]
+    assert order(datasets.batches(items(10), 4, seed=1), 10) != whole
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 with threads about
 def test_workers_change_nothing():
-    alone = order(training.batches(items(12), 4, seed=0, start=1), 5)
-    assert order(training.batches(items(12), 4, seed=0, start=1, workers=2), 5) == alone
+    alone = order(datasets.batches(items(12), 4, seed=0, start=1), 5)
+    assert order(datasets.batches(items(12), 4, seed=0, start=1, workers=2), 5) == alone
 
 
 class Steps(Numbers):
@@ -128,10 +128,10 @@ class Steps(Numbers):
 def test_items_know_the_step_that_they_are_for_whoever_makes_them_and_wherever_it_starts(
     number, workers
 ):
-    data = training.Items(Steps(), ("a", "b"), items=number, seed=0)
+    data = datasets.Items(Steps(), ("a", "b"), items=number, seed=0)
 
     def steps(start, count):
-        loader = training.batches(data, 1, seed=0, start=start, workers=workers, per_step=3)
+        loader = datasets.batches(data, 1, seed=0, start=start, workers=workers, per_step=3)
         return [mix[:, 0, 1].int().tolist() for mix, _ in islice(loader, count)]
 
     assert steps(0, 5) == [[0]] * 3 + [[1]] * 2
@@ -140,32 +140,32 @@ def test_items_know_the_step_that_they_are_for_whoever_makes_them_and_wherever_i
 
 
 def test_validation_is_as_after_all_steps():
-    data = training.Items(Steps(), ("a", "b"), items=3, seed=0)
-    assert [mix[0, 0, 1] for mix, _ in training.in_order(data, 3)] == [-1]
+    data = datasets.Items(Steps(), ("a", "b"), items=3, seed=0)
+    assert [mix[0, 0, 1] for mix, _ in datasets.in_order(data, 3)] == [-1]
 
 
 def test_one_pass_takes_every_item_once():
-    assert order(training.in_order(items(5), 2), 9) == [[0, 1], [2, 3], [4]]
+    assert order(datasets.in_order(items(5), 2), 9) == [[0, 1], [2, 3], [4]]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_item_that_cannot_be_made_is_one_line_from_a_worker_too(workers):
     with pytest.raises(SepcliError) as caught:
-        order(training.batches(items(), 4, seed=0, start=3, workers=workers), 2)
+        order(datasets.batches(items(), 4, seed=0, start=3, workers=workers), 2)
     assert str(caught.value) == "item 13: no such file; look for it"
 
 
 def test_a_source_that_the_data_lacks_is_named():
     message = "source 'vocals' is not in the data, which has a, b; set model.sources"
     with pytest.raises(SepcliError, match=message):
-        order(training.in_order(items(2, sources=("vocals",)), 2), 1)
+        order(datasets.in_order(items(2, sources=("vocals",)), 2), 1)
 
 
 def test_items_of_different_length_do_not_make_a_batch():
     data = dataset({"kind": "mixtures", "duration_s": "0.7:0.9"}, ("speech",))
     with pytest.raises(SepcliError, match="differ in length; give duration_s as one number"):
-        order(training.batches(data, 2, seed=0), 1)
+        order(datasets.batches(data, 2, seed=0), 1)
 
 
 def test_mixtures_are_those_of_the_mixer():
@@ -187,8 +187,8 @@ def test_workers_and_entering_in_the_middle_change_no_item_of_any_kind(kind, tmp
             soundfile.write(tmp_path / f"{name}.wav", signal, 8000)
         settings |= {"stems": str(tmp_path), "augment": ["remix", "gain=0.5:2", "pitch"]}
     data = dataset(settings, {"stems": ("vocals", "drums")}.get(kind, ("speech", "noise")))
-    whole = list(islice(training.batches(data, 2, seed=0), 4))
-    resumed = islice(training.batches(data, 2, seed=0, start=1, workers=2), 3)
+    whole = list(islice(datasets.batches(data, 2, seed=0), 4))
+    resumed = islice(datasets.batches(data, 2, seed=0, start=1, workers=2), 3)
     for (mix, refs), (other_mix, other_refs) in zip(whole[1:], resumed, strict=True):
         assert torch.equal(mix, other_mix)
         assert torch.equal(refs, other_refs)
@@ -212,41 +212,41 @@ def test_any_number_of_workers_makes_the_same_batches_of_any_data(
     section = {"kind": kind, "duration_s": duration_s, "items": items, "seed": seed}
     data = dataset(section, {"toy": ("sines",)}.get(kind, ("speech",)))
     order = {"seed": seed, "start": start, "per_step": 2}
-    alone = islice(training.batches(data, size, **order), 3)
-    helped = islice(training.batches(data, size, workers=workers, **order), 3)
+    alone = islice(datasets.batches(data, size, **order), 3)
+    helped = islice(datasets.batches(data, size, workers=workers, **order), 3)
     for one, other in zip(alone, helped, strict=True):
         assert all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
 
 
 def test_batches_for_a_gpu_are_in_pinned_memory(monkeypatch):
-    assert not training._loader(items(), [[0]], 0).pin_memory
+    assert not datasets._loader(items(), [[0]], 0).pin_memory
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert training._loader(items(), [[0]], 0).pin_memory
+    assert datasets._loader(items(), [[0]], 0).pin_memory
 
 
 def test_enrolments_are_a_third_tensor_for_those_who_ask():
     settings = {"kind": "speakers", "duration_s": 0.2, "enroll_s": 0.3}
-    resolved = training.resolve(settings, section="data", items=0, seed=4)
+    resolved = datasets.resolve(settings, section="data", items=0, seed=4)
     about = {"section": "data", "sample_rate": 8000, "sources": ("speech",)}
-    data = training.build(resolved, **about, enroll=True)
-    mix, refs, enroll = next(iter(training.batches(data, 2, seed=0)))
+    data = datasets.build(resolved, **about, enroll=True)
+    mix, refs, enroll = next(iter(datasets.batches(data, 2, seed=0)))
     assert (mix.shape, refs.shape, enroll.shape) == ((2, 1, 1600), (2, 1, 1, 1600), (2, 1, 2400))
     spec = SpeakerSpec(sample_rate=8000, duration_s=0.2, enroll_s=0.3, enroll=True)
     assert np.array_equal(enroll[1], SpeakerMixer(spec).draw(4, 1).enroll)
-    assert len(training.build(resolved, **about)[0]) == 2
+    assert len(datasets.build(resolved, **about)[0]) == 2
 
-    toy = training.resolve({"kind": "toy"}, section="data", items=0, seed=4)
+    toy = datasets.resolve({"kind": "toy"}, section="data", items=0, seed=4)
     with pytest.raises(SepcliError, match=r"data\.kind toy has no enrolments; use speakers"):
-        training.build(toy, **about, enroll=True)
+        datasets.build(toy, **about, enroll=True)
 
 
 def test_a_resolved_section_is_complete_and_resolves_to_itself():
-    resolved = training.resolve({"kind": "mixtures", "snr_db": 3}, section="", items=7, seed=1)
+    resolved = datasets.resolve({"kind": "mixtures", "snr_db": 3}, section="", items=7, seed=1)
     assert resolved["items"] == 7
     assert resolved["snr_db"] == (3, 3)
     assert resolved["noise"] == ()
     assert "sample_rate" not in resolved
-    assert training.resolve(resolved, section="", items=0, seed=0) == resolved
+    assert datasets.resolve(resolved, section="", items=0, seed=0) == resolved
 
 
 @pytest.mark.parametrize(

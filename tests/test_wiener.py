@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sepcli.nn.wiener import wiener
+from sepcli.dsp.wiener import wiener
 from tests.openunmix_package import openunmix
 
 

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from sepcli.data.workers import AHEAD, in_order
 from sepcli.errors import SepcliError
+from sepcli.samples.workers import AHEAD, in_order
 
 
 def square(n):

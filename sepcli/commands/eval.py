@@ -164,9 +164,9 @@ def command(
     """
     from pathlib import Path
 
-    from sepcli.engine import museval_json, report
-    from sepcli.engine.framewise import Framing
-    from sepcli.engine.gallery import Gallery
+    from sepcli.scoring import museval_json, report
+    from sepcli.scoring.framewise import Framing
+    from sepcli.scoring.gallery import Gallery
 
     form = form or FORMATS.get(Path(output or "").suffix.lower())
     framing = Framing(window_s, hop_s or window_s)
@@ -213,7 +213,7 @@ def check_frames(names, median_of_median, museval, aggregate):
 
 def check_usage(estimates, references, mixtures, names, limits, old, form):
     """Fail before any work on what cannot go together."""
-    from sepcli.engine.evaluate import DEFAULT
+    from sepcli.scoring.evaluate import DEFAULT
 
     if estimates is None and sys.stdin is not None and sys.stdin.isatty():
         raise click.UsageError("Nothing to score: pipe samples in, or name EST and REF.")
@@ -230,8 +230,8 @@ def check_usage(estimates, references, mixtures, names, limits, old, form):
 
 def find(estimates, references, mixtures, strict, input_type):
     """The samples that the arguments name."""
-    from sepcli.data.samples import read_samples
-    from sepcli.engine.pairs import pair
+    from sepcli.samples.streams import read_samples
+    from sepcli.scoring.pairs import pair
 
     if references:
         return pair(estimates, references, mixtures)
@@ -240,7 +240,7 @@ def find(estimates, references, mixtures, strict, input_type):
 
 def score(samples, names, framing, jobs, gallery):
     """An iterator over the rows of samples, which a gallery, if any, sees, too."""
-    from sepcli.engine.evaluate import evaluate
+    from sepcli.scoring.evaluate import evaluate
 
     if gallery is None:
         yield from evaluate(samples, names, framing=framing, jobs=jobs)
@@ -252,9 +252,10 @@ def score(samples, names, framing, jobs, gallery):
 
 def write_html(path, scores, rows, gallery):
     """Write the report as one page, whole or not at all."""
-    from sepcli.engine import html, tables
+    from sepcli import files
+    from sepcli.scoring import html
 
-    tables.save(path, html.page(scores, rows, gallery.items()))
+    files.save(path, html.page(scores, rows, gallery.items()))
 
 
 def collect(rows, progress, quiet):
@@ -277,7 +278,8 @@ def collect(rows, progress, quiet):
 
 def show(scores, form, output):
     """Print the report, or write it to a file; a terminal gets a table with lines."""
-    from sepcli.engine import tables
+    from sepcli import files
+    from sepcli.scoring import tables
 
     if output is None and form is None and sys.stdout.isatty():
         show_on_terminal(scores)
@@ -286,7 +288,7 @@ def show(scores, form, output):
     if output in (None, "-"):
         click.echo(text, nl=False)
     else:
-        tables.save(output, text)
+        files.save(output, text)
 
 
 def show_on_terminal(scores):
@@ -294,7 +296,7 @@ def show_on_terminal(scores):
     from rich.console import Console
     from rich.table import Table
 
-    from sepcli.engine import tables
+    from sepcli.scoring import tables
 
     console = Console()
     for header, rows in tables.tables(scores):

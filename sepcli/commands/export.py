@@ -28,9 +28,9 @@ def command(model, output, overwrite, as_json):
     """
     from pathlib import Path
 
-    from sepcli.engine.export import export
-    from sepcli.engine.modelfile import locate
-    from sepcli.engine.stems import skip_or_refuse
+    from sepcli.inference.export import export
+    from sepcli.inference.outputs import skip_or_refuse
+    from sepcli.models.modelfile import locate
 
     output = Path(output or f"{locate(model).stem}.onnx")
     if skip_or_refuse([output], overwrite):

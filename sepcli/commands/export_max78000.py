@@ -41,7 +41,7 @@ def command(model, output, frames, only_check, overwrite, as_json):
     when the chip cannot run them as they are.
     """
     if only_check:
-        from sepcli.engine.max78000.check import check, table
+        from sepcli.max78000.check import check, table
 
         about = check(model)
         click.echo(json.dumps(about) if as_json else table(about))
@@ -52,8 +52,8 @@ def command(model, output, frames, only_check, overwrite, as_json):
         raise click.UsageError("name a folder with -o, or --check")
     from pathlib import Path
 
-    from sepcli.engine.max78000.export import export
-    from sepcli.engine.stems import skip_or_refuse
+    from sepcli.inference.outputs import skip_or_refuse
+    from sepcli.max78000.export import export
 
     if skip_or_refuse([Path(output)], overwrite):
         return

@@ -18,8 +18,8 @@ def command(names, as_json):
         $ sepcli info denoise runs/toy recipes/tasnet-toy/config.yaml
         $ sepcli info denoise --json | jq .parameters
     """
-    from sepcli.engine.describe import describe
-    from sepcli.engine.modelfile import shipped
+    from sepcli.models.describe import describe
+    from sepcli.models.modelfile import shipped
 
     for name in names or shipped():
         about = describe(name)

@@ -197,9 +197,9 @@ def command(context, count, seed, jobs, output, overwrite, progress, quiet, pres
     from functools import partial
     from itertools import count as count_up
 
-    from sepcli.data.mixtures import PRESETS, draw_sample, sample_key
-    from sepcli.data.samples import open_sample_writer
-    from sepcli.data.workers import in_order
+    from sepcli.mixing.mixtures import PRESETS, draw_sample, sample_key
+    from sepcli.samples.streams import open_sample_writer
+    from sepcli.samples.workers import in_order
 
     given = {name: value for name, value in settings.items() if _is_given(context, name)}
     draw = partial(draw_sample, _mixer(PRESETS.get(preset, {}) | given), seed)
@@ -218,9 +218,9 @@ def _is_given(context, name):
 
 def _mixer(settings):
     """What makes the samples that `settings` are for."""
-    from sepcli.data.mixtures import Mixer, MixtureSpec
-    from sepcli.data.speakers import SpeakerMixer, SpeakerSpec
-    from sepcli.data.stems import StemMixer, StemSpec
+    from sepcli.mixing.mixtures import Mixer, MixtureSpec
+    from sepcli.mixing.music import StemMixer, StemSpec
+    from sepcli.mixing.speakers import SpeakerMixer, SpeakerSpec
 
     known = {spec: set(spec.__dataclass_fields__) for spec in (MixtureSpec, SpeakerSpec, StemSpec)}
     if settings.keys() & (known[StemSpec] - known[SpeakerSpec]):

@@ -147,8 +147,8 @@ def write(
     **spec,
 ):
     """Make a pack; say what was left out."""
-    from sepcli.data.packing import Packing, PackSpec, find_sources
-    from sepcli.data.part import is_whole
+    from sepcli.recordings.journal import is_whole
+    from sepcli.recordings.packing import Packing, PackSpec, find_sources
 
     if not (inputs or speech or noise or rir):
         raise click.UsageError("Nothing to pack: name --speech, --noise, --rir or samples.")
@@ -167,7 +167,7 @@ def write(
 
 def choose_form(output, form, shard_size):
     """How to write `output`: None for HDF5, or a `TarForm`."""
-    from sepcli.data.shards import TarForm
+    from sepcli.samples.shards import TarForm
 
     extension = os.path.splitext(output or "")[1].lower()
     form = form or extension.removeprefix(".") or "tar"
@@ -201,7 +201,7 @@ def report(output, packing, quiet):
 
 def look_into(inputs, mode, as_json):
     """Print what is asked about packs; exit with 1 if one of them is no whole pack."""
-    from sepcli.data.pack import Pack
+    from sepcli.samples.pack import Pack
 
     failed = 0
     for path in inputs:

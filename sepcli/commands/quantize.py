@@ -85,9 +85,9 @@ def command(model, output, mode, target, steps, lr, seed, threads, **flags):
     """
     import torch
 
-    from sepcli.engine import quantize
-    from sepcli.engine.modelfile import locate
-    from sepcli.engine.stems import skip_or_refuse
+    from sepcli.inference.outputs import skip_or_refuse
+    from sepcli.models.modelfile import locate
+    from sepcli.training import quantize
 
     output = Path(output or f"{locate(model).stem}-{target}.safetensors")
     overwrite = flags["overwrite"]

@@ -55,7 +55,7 @@ def command(inputs, output, plot, overwrite, **settings):
     format and sample format are kept. -o is a file for one input, a folder (with the tree of the
     folders given), or - for WAV on standard output, the default in a pipe.
     """
-    from sepcli.engine import rooms
+    from sepcli.rirs import responses
 
     targets = choose_targets(inputs or ("-",), output)
     failed, drawn = 0, []
@@ -63,7 +63,7 @@ def command(inputs, output, plot, overwrite, **settings):
         try:
             if isinstance(target, Path) and exists(target, path, overwrite):
                 continue
-            before, after, rate = rooms.shorten(path, target, **settings)
+            before, after, rate = responses.shorten(path, target, **settings)
         except SepcliError as error:
             failed += 1
             click.echo(f"Failed: {error}", err=True)
@@ -71,7 +71,7 @@ def command(inputs, output, plot, overwrite, **settings):
         if plot:
             drawn += [(path, *pair, rate) for pair in zip(before, after, strict=True)]
     if drawn:
-        from sepcli.engine import plots
+        from sepcli.rirs import plots
 
         plots.save(plot, plots.shortening_figure(drawn))
     if failed:
@@ -80,14 +80,14 @@ def command(inputs, output, plot, overwrite, **settings):
 
 def choose_targets(inputs, output):
     """{path or "-": where its result goes}; standard output only for one response."""
-    from sepcli.engine import rooms
+    from sepcli.rirs import responses
 
     if inputs == ("-",) and sys.stdin is not None and sys.stdin.isatty():
         raise click.UsageError("Nothing to shorten: name files, or pipe a WAV in.")
     if output in (None, "-"):
         if sys.stdout.isatty():
             raise click.UsageError("Sound is not written to a terminal; use -o FILE or a pipe.")
-        paths = list(rooms.find_responses(inputs))
+        paths = list(responses.find_responses(inputs))
         if len(paths) > 1:
             raise click.UsageError(f"{len(paths)} responses do not fit into one; use -o FOLDER.")
         return {paths[0]: sys.stdout.buffer}
@@ -95,8 +95,8 @@ def choose_targets(inputs, output):
     if "-" in inputs and not is_file:
         raise click.UsageError("Standard input has no name; use -o FILE for it.")
     if not is_file:
-        return rooms.output_paths(inputs, output)
-    paths = list(rooms.find_responses(inputs))
+        return responses.output_paths(inputs, output)
+    paths = list(responses.find_responses(inputs))
     if len(paths) > 1:
         raise click.UsageError(f"{len(paths)} responses do not fit into {output}; name a folder.")
     return {paths[0]: Path(output)}

@@ -70,17 +70,17 @@ def command(inputs, as_json, quiet, plot, strict, **settings):
     C50, C80, D50 and DRR compare early with late energy (DRR: 2.5 ms around the main tap), and
     "decay" is how far it falls before the noise. Every channel is measured on its own.
     """
-    from sepcli.engine import rooms as engine
+    from sepcli.rirs import responses
 
     if as_json and quiet:
         raise click.UsageError("--json and -q are two forms of output; choose one.")
     if not inputs and sys.stdin is not None and sys.stdin.isatty():
         raise click.UsageError("Nothing to measure: name files, or pipe a WAV in.")
     rooms, files, failed = [], 0, 0
-    for path in engine.find_responses(inputs or ("-",)):
+    for path in responses.find_responses(inputs or ("-",)):
         files += 1
         try:
-            for room in engine.measure_rooms(path, **settings):
+            for room in responses.measure_rooms(path, **settings):
                 rooms.append(room)
                 show_row(room, as_json, quiet)
         except SepcliError as error:
@@ -89,7 +89,7 @@ def command(inputs, as_json, quiet, plot, strict, **settings):
     if not (as_json or quiet):
         show_table(rooms)
     if plot and rooms:
-        from sepcli.engine import plots
+        from sepcli.rirs import plots
 
         plots.save(plot, plots.decay_figure(rooms))
     if failed:
@@ -100,27 +100,27 @@ def command(inputs, as_json, quiet, plot, strict, **settings):
 
 def show_row(room, as_json, quiet):
     """Print what has the form of lines: JSON, or bare numbers with the reasons on stderr."""
-    from sepcli.engine import rooms as engine
+    from sepcli.rirs import responses
 
     if as_json:
-        click.echo(engine.as_json(room))
+        click.echo(responses.as_json(room))
     elif quiet:
         click.echo(f"{room.measurement.rt60_s:.4f}")
-        for line in engine.remarks([room]):
+        for line in responses.remarks([room]):
             click.echo(line, err=True)
 
 
 def show_table(rooms):
     """Print the table, with lines on a terminal, and why numbers are missing."""
-    from sepcli.engine import rooms as engine
-    from sepcli.engine import tables
+    from sepcli.rirs import responses
+    from sepcli.scoring import tables
 
-    header, rows = engine.table(rooms)
+    header, rows = responses.table(rooms)
     if not rows:
         return
     if not sys.stdout.isatty():
         click.echo(tables.aligned(header, rows, left=1), nl=False)
-        for line in engine.remarks(rooms):
+        for line in responses.remarks(rooms):
             click.echo(line)
         return
     from rich.console import Console
@@ -134,5 +134,5 @@ def show_table(rooms):
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)
-    for line in engine.remarks(rooms):
+    for line in responses.remarks(rooms):
         console.print(line, markup=False, highlight=False)

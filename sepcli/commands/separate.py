@@ -155,8 +155,8 @@ def command(
     Files may be of any length: they are read, separated and written piece by piece. A stereo model
     takes the channels of other files two by two.
     """
-    from sepcli.engine.separate import Method
-    from sepcli.engine.stems import Models, Part, Separation
+    from sepcli.inference.outputs import Models, Part, Separation
+    from sepcli.inference.separate import Method
 
     if not griffin_lim and (gl_iters or gl_init):
         raise click.UsageError("--gl-iters and --gl-init go with --griffin-lim; add it.")

@@ -103,7 +103,7 @@ def command(
     """
     if input_type != "raw" and (rate or channels or encoding):
         raise click.UsageError("--rate, --channels and --encoding describe raw PCM; add -t raw")
-    from sepcli.engine.stream import Stream, open_runner
+    from sepcli.inference.stream import Stream, open_runner
 
     name = model or "denoise"
     with Signals() as signals:
@@ -113,7 +113,7 @@ def command(
 
             torch.set_num_threads(1)
         if verify is not None:
-            from sepcli.engine.streamcheck import verify as compare
+            from sepcli.inference.streamcheck import verify as compare
 
             target = choices["target"]
             record = compare(runner, name, verify, seconds=seconds, seed=seed, target=target)
@@ -121,7 +121,7 @@ def command(
             if not record["equal"]:
                 raise SepcliError(f"{verify}: streamed and whole differ, see above")
         elif latency is not None:
-            from sepcli.engine.streamcheck import measure
+            from sepcli.inference.streamcheck import measure
 
             show(measure(runner, latency or None, seconds=seconds, seed=seed, **choices), as_json)
         else:

@@ -67,8 +67,9 @@ def command(ctx, config, overrides, output, overfit, limits, seed, device, threa
     """
     import torch
 
-    from sepcli.engine import modelfile, runs
-    from sepcli.engine.separate import pick_device
+    from sepcli.inference.separate import pick_device
+    from sepcli.models import modelfile
+    from sepcli.training import runs
 
     if ctx.get_parameter_source("seed") is not ParameterSource.DEFAULT:
         overrides = (*overrides, f"train.seed={seed}")
@@ -148,7 +149,7 @@ def display(run, progress, quiet):
 
 
 def show_json(record):
-    from sepcli.engine.runlog import plain
+    from sepcli.training.runlog import plain
 
     if record["event"] in ("train", "valid"):
         click.echo(json.dumps(plain(record)), err=True)

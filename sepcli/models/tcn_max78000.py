@@ -15,9 +15,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from sepcli.nn.causal import CausalModel
-from sepcli.nn.chip import HIGH, INPUT, LOW, ChipLayer, ChipNetwork
 from sepcli.nn.filterbank import LearnedDecoder, LearnedEncoder, Stft, perfect_reconstruction_
-from sepcli.nn.quant import Range
+from sepcli.quant.chip import HIGH, INPUT, LOW, ChipLayer, ChipNetwork
+from sepcli.quant.fake import Range
 
 FLOOR = 1e-6  # power added before it is compressed, which bounds the gradient
 KERNELS = {"learned": 32, "stft": 256}  # default samples of a frame
@@ -311,7 +311,7 @@ class TcnMax78000(CausalModel):
         return (self.tcn.receptive_field - 1) * self.hop + self.kernel
 
     def network(self):
-        """The network as the chip runs it (`sepcli.nn.chip`); only of a quantised model."""
+        """The network as the chip runs it (`sepcli.quant.chip`); only of a quantised model."""
         return self.tcn.network()
 
     def initial_state(self, batch=1):

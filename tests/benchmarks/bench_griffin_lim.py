@@ -12,7 +12,7 @@ import librosa
 import numpy as np
 import torch
 
-from sepcli.nn.griffin_lim import griffin_lim
+from sepcli.dsp.griffin_lim import griffin_lim
 
 WINDOW, HOP, ITERATIONS, RATE, SECONDS, TURNS = 4096, 1024, 32, 44100, 60, 2
 

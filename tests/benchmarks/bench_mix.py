@@ -37,8 +37,8 @@ read_rir = lru_cache(lambda path: soundfile.read(path)[0])
 def write_recordings(folder):
     """50 files each of speech (12 s), noise (30 s) and RIRs (1 s)."""
     from sepcli import audio
-    from sepcli.data import synthetic
     from sepcli.dsp import room
+    from sepcli.mixing import synthetic
 
     for k in range(50):
         rng = np.random.default_rng([1, k])
@@ -94,7 +94,7 @@ def plain_recipe(record, samples):
 def serve_plain(connection, keep_memory):
     """Make the items whose (record, samples) arrive; answer with (CPU seconds, the last item)."""
     if keep_memory:
-        np.empty(31 << 20, np.uint8)  # see `sepcli.data.mixtures`
+        np.empty(31 << 20, np.uint8)  # see `sepcli.mixing.mixtures`
     while requests := connection.recv():
         start = time.process_time()
         for request in requests:
@@ -132,7 +132,7 @@ def draw(mixer, indices):
 
 def compare(items, target):
     """Print items per second of CPU time, and the ratios of turns: median and quartiles."""
-    from sepcli.data.mixtures import Mixer, MixtureSpec
+    from sepcli.mixing.mixtures import Mixer, MixtureSpec
 
     plains = {
         "plain recipe": Plain(keep_memory=False),

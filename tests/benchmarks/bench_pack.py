@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 import soundfile
 
-from sepcli.data.pack import Pack
-from sepcli.data.packing import Packing, find_sources
+from sepcli.recordings.packing import Packing, find_sources
+from sepcli.samples.pack import Pack
 
 FILES, SECONDS, CROP_S = 200, 10, 4  # 0.7 GB in passing
 RATES = (16000, 48000)  # Hz

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from sepcli.data.samples import Sample, open_sample_writer, read_samples
+from sepcli.samples.streams import Sample, open_sample_writer, read_samples
 
 RATE, COUNT = 16000, 300
 NAMES = ("mix", "ref.speech", "ref.noise")

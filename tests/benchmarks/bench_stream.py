@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sepcli.engine.export import export
-from sepcli.engine.modelfile import save
-from sepcli.engine.stream import Stream, open_runner
-from sepcli.engine.streamcheck import measure
+from sepcli.inference.export import export
+from sepcli.inference.stream import Stream, open_runner
+from sepcli.inference.streamcheck import measure
 from sepcli.models import MODELS, build, model_class
+from sepcli.models.modelfile import save
 from sepcli.nn.causal import CausalModel
 
 SECONDS = 10

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from sepcli.engine.stream import Stream, open_runner
+from sepcli.inference.stream import Stream, open_runner
 
 HOURS, SLICE_MINUTES, PATTERN_SECONDS = 1, 10, 60
 MODEL = "denoise"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sepcli.data.samples import open_sample_writer, read_samples
 from sepcli.dsp.stft import ChunkedStft
+from sepcli.samples.streams import open_sample_writer, read_samples
 
 SECONDS, WARM_UP = 10, 10  # of noise; hops
 FLOATS = ctypes.POINTER(ctypes.c_float)

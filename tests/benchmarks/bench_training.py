@@ -18,8 +18,8 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(__file__))
 from bench_mix import write_recordings
 
-from sepcli.data import training
-from sepcli.data.packing import Packing, find_sources
+from sepcli.mixing import datasets
+from sepcli.recordings.packing import Packing, find_sources
 
 BATCH, SECONDS, WORKERS, BATCHES, WARM_UP = 10, 5.0, 2, 60, 10
 SETTINGS = {
@@ -30,9 +30,9 @@ SETTINGS = {
 
 def measure(sources):
     """(batches per second, batches per second that the workers were at work / WORKERS)."""
-    resolved = training.resolve(SETTINGS | sources, section="data", items=0, seed=0)
-    data = training.build(resolved, section="data", sample_rate=16000, sources=("speech",))
-    loader = training.batches(data, BATCH, seed=0, workers=WORKERS)
+    resolved = datasets.resolve(SETTINGS | sources, section="data", items=0, seed=0)
+    data = datasets.build(resolved, section="data", sample_rate=16000, sources=("speech",))
+    loader = datasets.batches(data, BATCH, seed=0, workers=WORKERS)
     for _ in islice(loader, WARM_UP):
         pass
     started = time.perf_counter()

@@ -1,1 +1,0 @@
-"""What runs models: training, whole files, streams."""

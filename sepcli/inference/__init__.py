@@ -1,0 +1,1 @@
+"""Run models: whole files in bounded memory, streams, exported graphs."""

@@ -1,0 +1,220 @@
+"""Write a causal model's streaming graph as ONNX, and check that it computes the same."""
+
+import contextlib
+import copy
+import json
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from sepcli.errors import SepcliError
+from sepcli.inference.onnx import FORMAT, OnnxRunner
+from sepcli.inference.stream import TorchRunner
+from sepcli.models.modelfile import digest, load_model
+
+TOLERANCE = 1e-4  # largest difference to torch
+SMALLEST_HALVED = 1024  # values of a weight; what a cast takes is not worth it for fewer
+CHUNKS = ((1, 1), (1, 7), (3, 2))  # (batch, hops) to check
+
+
+class StreamingGraph(nn.Module):
+    """The exported form of a model as a function of tensors: (x, *states) to (y, *next states)."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.form, self.like = form, form.core_state(1)
+
+    def forward(self, x, *states):
+        y, following = self.form.core(x, nested(self.like, iter(states)))
+        return (y, *flat(following))
+
+
+def flat(state):
+    """The tensors of nested tuples, in order."""
+    return [state] if isinstance(state, torch.Tensor) else [t for part in state for t in flat(part)]
+
+
+def nested(like, tensors):
+    """The next of `tensors`, an iterator, in nested tuples as `like`; undoes `flat`."""
+    if isinstance(like, torch.Tensor):
+        return next(tensors)
+    return tuple(nested(part, tensors) for part in like)
+
+
+def export(name, path):
+    """Write the streaming graph of the model `name` (see `modelfile.locate`) to `path`.
+
+    Returns a dict with `max_difference`, the largest one to torch on noise. Raises SepcliError
+    when the model is not causal, cannot be exported, or the graph computes something else.
+    """
+    model, card = load_model(name)
+    if card.quantized and card.quantized["target"] == "cpu":
+        raise SepcliError(f"{name}: quantised; sepcli quantize wrote its graph beside it")
+    runner = TorchRunner(model, consistent=card.consistent)
+    form, path = model.exported(), Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part.onnx")
+    try:
+        part.write_bytes(encode(model, form, about(model, form, card)))
+        difference = largest_difference(runner, OnnxRunner(part))
+        if not difference <= TOLERANCE:
+            raise SepcliError(
+                f"{name}: the exported graph differs from the model by {difference:.2g}, over "
+                f"{TOLERANCE:g}; it was not written"
+            )
+        os.replace(part, path)
+    except OSError as error:
+        raise SepcliError(
+            f"{path}: cannot be written ({error.strerror}); choose another place"
+        ) from None
+    finally:
+        part.unlink(missing_ok=True)
+    return {
+        "file": str(path),
+        "model": card.model,
+        "bytes": path.stat().st_size,
+        "states": len(flat(form.core_state(1))),
+        "max_difference": difference,
+    }
+
+
+def about(model, form, card):
+    """What a runner has to know of a graph; see `inference/onnx.py`."""
+    states = flat(form.core_state(1))
+    if any(state.any() for state in states):
+        raise SepcliError(f"{card.path}: its states do not start at zero; it cannot be exported")
+    known = {
+        "format": FORMAT,
+        "model": card.model,
+        "sha256": digest(card.path),
+        "sample_rate": model.sample_rate,
+        "sources": list(model.sources),
+        "channels": model.channels,
+        "hop": model.hop,
+        "delay": model.delay,
+        "consistent": card.consistent,
+        "front_end": model.front_end,
+        "hops": form.hops,
+        "states": [list(state.shape) for state in states],
+    }
+    if model.front_end == "stft":
+        windows = {key: getattr(model.stft, key).tolist() for key in ("window", "synthesis_window")}
+        known["stft"] = {**windows, "stride": model.stft.stride}
+    return known
+
+
+def encode(model, form, known):
+    """The bytes of the ONNX graph of the model's exported form, with `known` as its metadata."""
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  torch's exporter asks for it much later
+    except ImportError as error:
+        raise SepcliError(
+            f"exporting needs {error.name}, which is not installed: pip install 'sepcli[export]'"
+        ) from None
+    graph = trace(model, form)
+    for function in (graph.graph, *graph.functions):  # where each line of the model's code lies
+        for node in function.node:
+            del node.metadata_props[:]
+            node.ClearField("doc_string")
+        for value in function.value_info:
+            del value.metadata_props[:]
+    for value in (*graph.graph.input, *graph.graph.output, *graph.graph.initializer):
+        del value.metadata_props[:]
+    del graph.graph.metadata_props[:]
+    store_in_halves(graph.graph)
+    onnx.helper.set_model_props(graph, {"sepcli": json.dumps(known, sort_keys=True)})
+    onnx.checker.check_model(graph)
+    return graph.SerializeToString(deterministic=True)
+
+
+def store_in_halves(graph):
+    """Keep large weights that 16-bit floats hold exactly as such, and cast them to 32 bits.
+
+    A session does that once, when it starts: it computes the same, and the file is smaller.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for weight in graph.initializer:
+        name, values = weight.name, numpy_helper.to_array(weight)
+        if weight.data_type != TensorProto.FLOAT or values.size < SMALLEST_HALVED:
+            continue
+        with np.errstate(over="ignore"):
+            halves = values.astype(np.float16)
+        if np.array_equal(halves, values):
+            weight.CopyFrom(numpy_helper.from_array(halves, f"{name}.half"))
+            casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def trace(model, form):
+    """The form as an onnx.ModelProto, for any batch and any number of hops, or the form's own."""
+    batch, hops = 3, form.hops or 5  # unlike each other and 1, which would be taken for constants
+    states = flat(form.core_state(batch))
+    if model.front_end == "stft":
+        x, time = torch.randn(batch, 2, model.stft.kernel // 2 + 1, hops), 3
+    else:
+        x, time = torch.randn(batch, model.channels, hops * model.hop), 2
+    auto = torch.export.Dim.AUTO
+    with quiet():
+        program = torch.onnx.export(
+            fusible(StreamingGraph(copy.deepcopy(form))).eval(),
+            (x, *states),
+            input_names=["x", *(f"state{i}" for i in range(len(states)))],
+            output_names=["y", *(f"next{i}" for i in range(len(states)))],
+            dynamic_shapes=(
+                {0: auto} if form.hops else {0: auto, time: auto},
+                tuple({0: auto} for _ in states),
+            ),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    return program.model_proto
+
+
+def fusible(module):
+    """Turn PReLUs of one slope into LeakyReLUs, which ONNX Runtime joins to convolutions."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.PReLU) and child.num_parameters == 1:
+            setattr(module, name, nn.LeakyReLU(float(child.weight.detach())))
+        else:
+            fusible(child)
+    return module
+
+
+@contextlib.contextmanager
+def quiet():
+    """Keep the exporter's warnings about itself and packages that it does not need from view."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def largest_difference(runner, other):
+    """The largest difference between two runners' outputs on the same noise, state and all."""
+    rng, largest = np.random.default_rng(0), 0.0
+    for batch, hops in CHUNKS:
+        states = [one.initial_state(batch) for one in (runner, other)]
+        for _ in range(3):
+            shape = (batch, runner.channels, hops * runner.hop)
+            x = 0.1 * rng.standard_normal(shape).astype(np.float32)
+            outputs = []
+            for i, one in enumerate((runner, other)):
+                y, states[i] = one.step(x, states[i])
+                outputs.append(y)
+            largest = max(largest, float(np.abs(outputs[0] - outputs[1]).max()))
+    return largest

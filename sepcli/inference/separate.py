@@ -1,0 +1,352 @@
+"""Run a model over audio of any length, sample rate and number of channels, block by block."""
+
+import copy
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sepcli.audio import Resampler
+from sepcli.dsp.griffin_lim import griffin_lim
+from sepcli.dsp.mel import magnitudes_of, mel_filters
+from sepcli.dsp.wiener import wiener
+from sepcli.errors import SepcliError
+from sepcli.inference.segments import grid, in_segments
+from sepcli.inference.stream import Stream, TorchRunner
+from sepcli.inference.vocoder import FLOOR, MEL, MEL_BANDS, find_vocoder
+from sepcli.models.modelfile import load_model
+from sepcli.nn.spectral import OfflineSpectralModel, with_phase
+
+BLOCK_SECONDS = 8.0  # fed to the model at a time: enough to be fast, little enough for RAM
+
+
+def pick_device(name):
+    """The torch device called `name`; `auto` takes a GPU when there is one.
+
+    Raises SepcliError when the device does not exist here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):  # what torch raises depends on how it was built
+        raise SepcliError(f"device {name!r} is not available here; use --device cpu") from None
+    return device
+
+
+@dataclass(frozen=True)
+class Method:
+    """How models are run.
+
+    segment_s, overlap: models that need what comes later are run on segments of so many seconds,
+        which share that part with the one before; see `inference.segments`. Longer ones take more
+        memory.
+    wiener: iterations of the Wiener filter, in which the estimates share out the mixture.
+    vocoder: what makes sound of the mel bands of the estimates (`inference.vocoder`): "mel" makes
+        magnitudes of them, which keep the phase that the estimates had; else a callable or the
+        file of a model, which has phases of its own.
+    griffin_lim: iterations for a phase that fits the magnitudes that the model estimates; 0 leaves
+        it as the model gives it, which is the mixture's for most.
+    gl_init: where these begin, at the phase of the estimates (`mix`) or a `random` one, which
+        depends on the frame alone.
+    """
+
+    segment_s: float = 20.0
+    overlap: float = 0.15
+    wiener: int = 0
+    vocoder: object = None
+    griffin_lim: int = 0
+    gl_init: str = "mix"
+
+
+class Separates:
+    """What separates audio block by block: with `sources` and `blocks`, as `Separator`."""
+
+    def separate(self, audio, sample_rate):
+        """Separate audio (C, T) float32 at any rate; return {source: (C, T)} at the same rate."""
+        audio = np.asarray(audio, np.float32)
+        if audio.ndim != 2:
+            raise ValueError(f"expected (channels, samples), got shape {audio.shape}")
+        step = block_frames(sample_rate)
+        blocks = (audio[:, at : at + step] for at in range(0, audio.shape[1], step))
+        nothing = np.zeros((len(self.sources), *audio[:, :0].shape), np.float32)
+        parts = [nothing, *self.blocks(blocks, sample_rate, audio.shape[0])]
+        return dict(zip(self.sources, np.concatenate(parts, -1), strict=True))
+
+
+class Separator(Separates):
+    """A model ready to separate audio: `load("denoise").separate(audio, 44100)["speech"]`."""
+
+    def __init__(self, model, card=None, method=None):
+        self.model, self.card, self.method = model, card, method or Method()
+        self.sources, self.sample_rate = model.sources, model.sample_rate
+        self.consistent = card.consistent if card else False  # as it was trained
+        self._spectral = isinstance(model, OfflineSpectralModel)
+        self._vocoder = find_vocoder(self.method.vocoder)
+        refined = self.method.griffin_lim or self.method.wiener or self.method.vocoder
+        if refined and not self._spectral:
+            raise SepcliError(
+                "the model estimates no spectra for a Wiener filter, Griffin-Lim or a vocoder; "
+                "choose one that does with -m, such as an open_unmix"
+            )
+
+    @property
+    def _kept(self):
+        """Indices of `sources` among the model's."""
+        return [self.model.sources.index(source) for source in self.sources]
+
+    def only(self, sources):
+        """The same with no other `sources` than these, which saves work."""
+        chosen = copy.copy(self)
+        chosen.sources = tuple(sources)
+        return chosen
+
+    def stream(self, sample_rate, channels=1, **choices):
+        """A `Stream(**choices)` to push live audio (C, n) into, at the model's own rate only."""
+        if sample_rate != self.sample_rate:
+            raise ValueError(f"the model runs at {self.sample_rate} Hz; resample {sample_rate} Hz")
+        return Stream(TorchRunner(self.model, consistent=self.consistent), channels, **choices)
+
+    def blocks(self, blocks, sample_rate, channels):
+        """Separate an iterable of blocks (C, n) into blocks (S, C, m); in all, as many samples out.
+
+        Memory does not grow with the length. A mono model takes every channel by itself, a stereo
+        model every two of them, and a channel that is left over as both of its channels. Raises
+        SepcliError when the model takes yet another number of channels.
+        """
+        if self.model.channels not in (1, 2, channels):
+            raise SepcliError(
+                f"the model takes {self.model.channels} channels but the audio has {channels}; "
+                "convert it first"
+            )
+        run = self._causal if getattr(self.model, "causal", True) else self._in_segments
+        if sample_rate == self.sample_rate:
+            yield from run(blocks, channels)
+        else:
+            yield from self._resampled(run, blocks, sample_rate, channels)
+
+    def _resampled(self, run, blocks, sample_rate, channels):
+        """As `blocks`, with the model's rate inside."""
+        S, fed, given = len(self.sources), 0, 0  # samples that came in, and that went out
+
+        def inward():
+            nonlocal fed
+            resampler = Resampler(sample_rate, self.sample_rate, channels)
+            for block in blocks:
+                fed += block.shape[1]
+                yield resampler.process(block)
+            yield resampler.process(np.zeros((channels, 0), np.float32), last=True)
+
+        outward = Resampler(self.sample_rate, sample_rate, S * channels)
+        for block in run(inward(), channels):
+            block = outward.process(block.reshape(S * channels, -1))  # (S*C, m)
+            given += block.shape[1]
+            yield block.reshape(S, channels, -1)  # (S, C, m)
+        rest = outward.process(np.zeros((S * channels, 0), np.float32), last=True)
+        missing = fed - given  # both resamplers round: pad or cut the end by a sample or two
+        rest = np.pad(rest, ((0, 0), (0, max(0, missing - rest.shape[1]))))[:, :missing]
+        yield rest.reshape(S, channels, -1)
+
+    @torch.inference_mode()
+    def _causal(self, blocks, channels):
+        """Stream blocks (C, n) at the model's rate through `step`, and take out the lag."""
+        model = self.model
+        state = model.initial_state(-(-channels // model.channels))
+        pending = heard = np.zeros((channels, 0), np.float32)  # not yet separated; not yet given
+        drop, owed = model.delay, 0  # samples to take out at the start, and still to give
+        for block, real in self._flushed(blocks, channels):
+            owed += real
+            pending = np.concatenate([pending, block], 1)
+            heard = np.concatenate([heard, block], 1)
+            ready = pending.shape[1] // model.hop * model.hop
+            if ready:
+                y, state = model.step(self._batch(pending[:, :ready]), state)
+                pending = pending[:, ready:]
+                y = self._unbatch(y, channels)[..., drop:][..., :owed]
+                drop = max(0, drop - ready)
+                owed -= y.shape[-1]
+                yield self._add_up(y, heard[:, : y.shape[-1]])[self._kept]
+                heard = heard[:, y.shape[-1] :]
+
+    def _flushed(self, blocks, channels):
+        """Pair every block with its length; then zeros, of length 0, that flush the model."""
+        total = 0
+        for block in blocks:
+            total += block.shape[1]
+            yield block, block.shape[1]
+        tail = self.model.delay + -(total + self.model.delay) % self.model.hop
+        yield np.zeros((channels, tail), np.float32), 0
+
+    def _in_segments(self, blocks, channels):
+        """Run a model that is not causal on blocks (C, n) at its rate."""
+        length = max(1, round(self.method.segment_s * self.sample_rate))
+        geometry = grid(length, self.method.overlap, getattr(self.model, "hop", 1))
+        return in_segments(self._segment, blocks, geometry)
+
+    @torch.inference_mode()
+    def _segment(self, audio, start):
+        """The sources (S, C, T) of a segment (C, T) that begins at the sample `start`."""
+        x = self._batch(audio)
+        if self._spectral:
+            return self._unbatch(self._by_spectra(x, start), len(audio))
+        return self._add_up(self._unbatch(self.model(x), len(audio)), audio)[self._kept]
+
+    def _by_spectra(self, x, start):
+        """The sources (B, S, C, T) of x (B, C, T), with what `method` does to their spectra."""
+        stft, T = self.model.stft, x.shape[-1]
+        mixture = stft.analyse(x)
+        spectra = self.model.spectra(mixture)  # (B, S, C, F, N)
+        if self.consistent:
+            missing = mixture - spectra.sum(1)
+            spectra = spectra + missing[:, None] / spectra.shape[1]
+        if self.method.wiener:
+            spectra = _filtered(spectra, mixture, self.method.wiener)
+        spectra = spectra[:, self._kept]
+        if self._vocoder:
+            mel = self._filters(self._vocoder.bands) @ spectra.abs()  # (B, S, C, M, N)
+            y = self._vocoder(mel.clamp(min=FLOOR).log().flatten(0, 2), T)
+            return y.reshape(*spectra.shape[:3], T)
+        if self.method.vocoder == MEL:
+            filters = self._filters(MEL_BANDS)
+            spectra = with_phase(magnitudes_of(filters @ spectra.abs(), filters), spectra)
+        if not self.method.griffin_lim:
+            return stft.synthesise(spectra, T)
+        if self.method.gl_init == "random":
+            spectra = torch.polar(spectra.abs(), _random_phases(spectra, start // stft.hop))
+        length = max(T, stft.size // 2 + 1)  # as `analyse` pads what is too short
+        iterations = self.method.griffin_lim
+        return griffin_lim(spectra, stft.window, stft.hop, length, iterations=iterations)[..., :T]
+
+    def _filters(self, bands):
+        filters = mel_filters(self.sample_rate, self.model.stft.size, bands)
+        return filters.to(self.model.stft.window.device)
+
+    def _add_up(self, y, mixture):
+        """Share what the estimates (S, C, T) lack of the mixture (C, T), if trained so."""
+        return y + (mixture - y.sum(0)) / len(y) if self.consistent else y
+
+    def _batch(self, audio):
+        """Audio (C, T) as a batch (B, C', T) of the model's C' channels; see `blocks`."""
+        missing = -len(audio) % self.model.channels
+        x = torch.from_numpy(np.concatenate([audio, *[audio[-1:]] * missing]))
+        device = next(self.model.parameters()).device
+        return x.reshape(-1, self.model.channels, x.shape[1]).to(device)  # (B, C', T)
+
+    def _unbatch(self, y, channels):
+        """The model's output (B, S, C', T) as (S, C, T); that of a repeated channel is averaged."""
+        B, S, M, T = y.shape
+        y = y.transpose(0, 1).reshape(S, B * M, T)  # (S, B*C', T)
+        if channels < B * M:
+            y = torch.cat([y[:, : channels - 1], y[:, channels - 1 :].mean(1, keepdim=True)], 1)
+        return y.cpu().numpy()  # (S, C, T)
+
+
+def _filtered(spectra, mixture, iterations):
+    """The estimates (B, S, C, F, N) after a Wiener filter; a single one shares with the rest."""
+    S = spectra.shape[1]
+    if S == 1:
+        spectra = torch.cat([spectra, mixture[:, None] - spectra], 1)
+    return wiener(spectra, mixture, iterations)[:, :S]
+
+
+def _random_phases(spectra, first):
+    """Phases for spectra (B, S, C, F, N) that depend on the frame, which `first` counts from."""
+    *shape, N = spectra.shape
+    phases = [np.random.default_rng(first + n).random(shape, np.float32) for n in range(N)]
+    return 2 * torch.pi * torch.from_numpy(np.stack(phases, -1)).to(spectra.device)
+
+
+class Average(Separates):
+    """Several separators as one: a source is the mean of those that find it, all weighing the same.
+
+    `sources` are those of all models, in the order in which they first appear.
+    """
+
+    def __init__(self, separators):
+        self.separators = list(separators)
+        self.sources = tuple(dict.fromkeys(s for each in separators for s in each.sources))
+
+    def only(self, sources):
+        chosen = [
+            each.only(found)
+            for each in self.separators
+            if (found := [source for source in sources if source in each.sources])
+        ]
+        average = Average(chosen)
+        average.sources = tuple(sources)
+        return average
+
+    def blocks(self, blocks, sample_rate, channels):
+        """As `Separator.blocks`: models whose blocks end elsewhere wait for each other."""
+        feeds = itertools.tee(blocks, len(self.separators))
+        flows = [
+            each.blocks(feed, sample_rate, channels)
+            for each, feed in zip(self.separators, feeds, strict=True)
+        ]
+        waiting = [  # what came out of each model and not yet of all
+            np.zeros((len(each.sources), channels, 0), np.float32) for each in self.separators
+        ]
+        for block in flows[0]:
+            waiting[0] = np.concatenate([waiting[0], block], -1)
+            for i, flow in enumerate(flows[1:], 1):
+                while waiting[i].shape[-1] < waiting[0].shape[-1]:
+                    waiting[i] = np.concatenate([waiting[i], next(flow)], -1)
+            ready = waiting[0].shape[-1]
+            yield self._mean([each[..., :ready] for each in waiting])
+            waiting = [each[..., ready:] for each in waiting]
+
+    def _mean(self, estimates):
+        """The sources (S, C, n) of each model's (S', C, n)."""
+        mean = []
+        for source in self.sources:
+            found = [
+                y[each.sources.index(source)]
+                for each, y in zip(self.separators, estimates, strict=True)
+                if source in each.sources
+            ]
+            mean.append(sum(found) / len(found))
+        return np.stack(mean)
+
+
+class WithResidual(Separates):
+    """A separator with one more source, `residual`: the mixture without all the others."""
+
+    def __init__(self, separator):
+        self.separator = separator
+        self.sources = (*separator.sources, "residual")
+
+    def blocks(self, blocks, sample_rate, channels):
+        """As `Separator.blocks`."""
+        heard = np.zeros((channels, 0), np.float32)  # and not yet separated
+
+        def listen():
+            nonlocal heard
+            for block in blocks:
+                heard = np.concatenate([heard, block], 1)
+                yield block
+
+        for y in self.separator.blocks(listen(), sample_rate, channels):
+            n = y.shape[-1]
+            yield np.concatenate([y, (heard[:, :n] - y.sum(0))[None]])
+            heard = heard[:, n:]
+
+
+def block_frames(sample_rate):
+    """Frames of audio to read at a time."""
+    return max(1, int(BLOCK_SECONDS * sample_rate))
+
+
+def load(name, device="cpu", method=None):
+    """Load the model `name` (shipped, a model file, or a run folder), ready to separate audio.
+
+    A list of names gives the `Average` of the models.
+    """
+    if isinstance(name, list | tuple):
+        loaded = [load(each, device, method) for each in name]
+        return loaded[0] if len(loaded) == 1 else Average(loaded)
+    model, card = load_model(name, pick_device(device))
+    return Separator(model, card, method)

@@ -1,0 +1,284 @@
+"""Speech + noise + rooms -> mixtures with their references; item i is a function of (seed, i)."""
+
+from dataclasses import dataclass, fields
+from functools import lru_cache, reduce
+from os import PathLike, fspath
+
+import numpy as np
+
+from sepcli.dsp import decay, level, room
+from sepcli.errors import SepcliError
+from sepcli.mixing import synthetic
+from sepcli.recordings import stored
+from sepcli.recordings.pools import Pool
+from sepcli.samples.sample import Sample
+
+TARGETS = ("dry", "decayed", "reverb")
+VOICES = 1000  # made-up speakers to draw from
+
+# Sets of defaults. poconet: rooms for half of the speech and half of the noise, partial
+# dereverberation and levels far apart, after Isik et al., "PoCoNet: better speech enhancement with
+# frequency-positional embeddings, semi-supervised conversational data, and biased loss", 2020.
+PRESETS = {
+    "poconet": {
+        "rir_prob": 0.5,
+        "noise_rir_prob": 0.5,
+        "target": "decayed",
+        "level_db": (-20.0, -20.0),
+        "snr_db": (-5.0, 5.0),
+        "mixture_gain_db": (-25.0, 5.0),
+    },
+}
+
+# glibc hands large blocks back to the system at once, unless a larger one has been freed before
+# (mallopt(3), M_MMAP_THRESHOLD; at most 32 MiB). Without this line, which touches no memory, every
+# item faults in 800 pages anew, and takes twice as long.
+np.empty(31 << 20, np.uint8)
+
+
+class Spec:
+    """A frozen dataclass of settings whose pairs of numbers are ranges and `()` lists of texts."""
+
+    def __post_init__(self):
+        for field in fields(self):
+            self._normalise(field.name, field.default)
+
+    def _normalise(self, name, default):
+        """Turn one number into a range and a single source into a tuple; check ranges."""
+        value = getattr(self, name)
+        if default == ():
+            value = (value,) if isinstance(value, str | PathLike) else value
+            value = tuple(map(fspath, value))
+        elif isinstance(default, tuple):
+            value = (value, value) if np.isscalar(value) else tuple(value)
+            self._check(name, len(value) == 2 and np.isfinite(value).all(), "LO:HI or one number")
+            self._check(name, value[0] <= value[1], "LO:HI, the smaller number first")
+        object.__setattr__(self, name, value)
+
+    def _check(self, name, valid, what):
+        if not valid:
+            raise SepcliError(f"{name} must be {what}, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class MixtureSpec(Spec):
+    """What mixtures are like. A pair is a range to draw from; one number stands for both ends.
+
+    speech, noise, rir: sources of recordings, see `Pool`; empty ones are made up.
+    duration_s: length of an item. sample_rate: Hz.
+    snr_db: speech re noise, both as they are in the mixture, over the whole item.
+    level_db: RMS of the speech in the mixture re full scale, before `mixture_gain_db`.
+    mixture_gain_db: gain of everything, after that.
+    rir_prob, noise_rir_prob: how often the speech, and the noise, is heard in a room. None means
+        half of the time for speech if `rir` names recordings, else never.
+    target: what the reference is when there is a room: "dry" is the direct sound alone, "decayed"
+        what is left of the speech in the mixture when its room is shortened, "reverb" all of it.
+    rir_decay_s: the `rt60_s` of `decay.decay_rir`, which shortens that room.
+    min_rms_db: recordings are drawn again where they are quieter than this, re full scale.
+    peak: when a sample would exceed it, all signals are scaled down together. 0 means no limit.
+    Raises SepcliError for a value that makes no sense.
+    """
+
+    speech: tuple[str, ...] = ()
+    noise: tuple[str, ...] = ()
+    rir: tuple[str, ...] = ()
+    duration_s: tuple[float, float] = (4.0, 4.0)
+    sample_rate: int = 16000
+    snr_db: tuple[float, float] = (-5.0, 15.0)
+    level_db: tuple[float, float] = (-25.0, -25.0)
+    mixture_gain_db: tuple[float, float] = (0.0, 0.0)
+    rir_prob: float | None = None
+    noise_rir_prob: float = 0.0
+    target: str = "reverb"
+    rir_decay_s: float = 0.3
+    min_rms_db: float = -38.0
+    peak: float = 0.99
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.rir_prob is None:
+            object.__setattr__(self, "rir_prob", 0.5 if self.rir else 0.0)
+        for name, valid, what in (
+            ("sample_rate", 4000 <= self.sample_rate <= 768_000, "4000 to 768000 Hz"),
+            ("duration_s", 0.1 <= self.duration_s[0] <= self.duration_s[1] <= 3600, "0.1 to 3600"),
+            ("rir_prob", 0 <= self.rir_prob <= 1, "a probability, 0 to 1"),
+            ("noise_rir_prob", 0 <= self.noise_rir_prob <= 1, "a probability, 0 to 1"),
+            ("target", self.target in TARGETS, " or ".join(TARGETS)),
+            ("rir_decay_s", self.rir_decay_s > 0, "above 0 s"),
+            ("peak", self.peak >= 0, "0 (no limit) or more"),
+        ):
+            self._check(name, valid, what)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """One item.
+
+    mix: float32 (1, T). refs: {"speech": …, "noise": …}, float32 (1, T); the noise and the speech
+    as it was heard add up to the mix bit for bit. record: everything that was drawn, for JSON.
+    enroll: another utterance of the target, float32 (1, T'), where one is asked for.
+    """
+
+    mix: np.ndarray
+    refs: dict[str, np.ndarray]
+    record: dict
+    sample_rate: int
+    enroll: np.ndarray | None = None
+
+
+class Mixer:
+    """Mixtures by number: `draw(seed, index)` depends on nothing but its arguments."""
+
+    def __init__(self, spec=None):
+        """Look up the spec's sources; raises SepcliError where there is no audio."""
+        self.spec = spec = spec or MixtureSpec()
+        self._speech = Pool(spec.speech, what="speech") if spec.speech else None
+        self._noise = Pool(spec.noise, what="noise") if spec.noise else None
+        self._rir = Pool(spec.rir, what="rir") if spec.rir else None
+
+    def draw(self, seed, index):
+        """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`."""
+        spec = self.spec
+        # Separate generators, so that another noise or SNR leaves the speech as it was.
+        rng, speech_rng, noise_rng, room_rng = (
+            np.random.Generator(np.random.PCG64([seed, index, k])) for k in (1, 2, 3, 4)
+        )
+        duration_s, snr_db, level_db, gain_db = (
+            float(rng.uniform(*pair))
+            for pair in (spec.duration_s, spec.snr_db, spec.level_db, spec.mixture_gain_db)
+        )
+        samples = round(duration_s * spec.sample_rate)
+        dry, speech_record = self._draw_speech(samples, speech_rng)
+        decay_s = spec.rir_decay_s if spec.target == "decayed" else None
+        heard, speech_record["rir"] = self._in_room(dry, spec.rir_prob, room_rng, decay_s)
+        speech = heard[0].astype(np.float64)  # once, while it is in the cache
+        speech_gain = level.rms_multiplier(speech, level_db + gain_db)
+        noise, noise_record = self._draw_noise(samples, noise_rng)
+        heard_noise, noise_record["rir"] = self._in_room(noise, spec.noise_rir_prob, room_rng)
+        noise = heard_noise[0].astype(np.float64)
+        noise_gain = level.rms_multiplier(noise, level_db + gain_db - snr_db)
+
+        (speech, noise), mix, limit = add((speech, noise), (speech_gain, noise_gain), spec.peak)
+        wanted = dry if spec.target == "dry" else heard[-1]
+        target = speech if spec.target == "reverb" else scaled(wanted, speech_gain * limit)
+        speech_record["gain_db"] = float(level.gain_db(speech_gain * limit))
+        noise_record["gain_db"] = float(level.gain_db(noise_gain * limit))
+        record = {
+            "targets": ["speech"],
+            "snr_db": snr_db,
+            "seed": seed,
+            "index": index,
+            "target": spec.target,
+            "level_db": level_db,
+            "mixture_gain_db": gain_db,
+            "peak_gain_db": float(level.gain_db(limit)),
+            "snr_achieved_db": _measured_snr_db(speech, noise),
+            "sources": {"speech": speech_record, "noise": noise_record},
+        }
+        refs = {"speech": target[None], "noise": noise[None]}  # (1, T)
+        return Mixture(mix[None], refs, record, spec.sample_rate)
+
+    def _draw_speech(self, samples, rng):
+        """Speech (T,) and the record of where it comes from."""
+        if self._speech:
+            return self._crop(self._speech, samples, rng)
+        voice = int(rng.integers(VOICES))
+        speech = synthetic.speech(samples, self.spec.sample_rate, rng, voice)
+        return speech, {"synthetic": "speech", "voice": voice}
+
+    def _draw_noise(self, samples, rng):
+        """Noise (T,) and the record of where it comes from."""
+        if self._noise:
+            return self._crop(self._noise, samples, rng)
+        kind = synthetic.draw_noise_kind(rng)
+        return synthetic.noise(samples, self.spec.sample_rate, rng, kind), {"synthetic": kind}
+
+    def _crop(self, pool, samples, rng):
+        spec = self.spec
+        signal, pieces = pool.crop(samples, spec.sample_rate, rng, min_rms_db=spec.min_rms_db)
+        return signal, {"files": pieces}
+
+    def _in_room(self, signal, probability, rng, decay_s=None):
+        """`signal` as heard in a room, or as it is: (1, T), and the record of the room.
+
+        The direct sound is as loud and as early as before. With `decay_s`, (2, T): the second row
+        is the sound in that room shortened, for little more than the price of the first.
+        """
+        if rng.random() >= probability:
+            return signal[None], None
+        rate = self.spec.sample_rate
+        if self._rir:
+            path = self._rir.draw(rng)
+            response = _room(path, rate, signal.size, decay_s)
+            record = {"path": str(path)}
+        else:
+            rir, rt60_s = synthetic.rir(rate, rng)
+            response = room.Response(_with_shortened(rir, rate, decay_s), signal.size)
+            record = {"synthetic": "room", "rt60_s": rt60_s}
+        if decay_s is not None:
+            record["decay_s"] = decay_s
+        return response(signal), record
+
+
+@lru_cache(maxsize=64)  # 400 kB each for 5 s at 16 kHz and 1 s of response
+def _room(path, sample_rate, samples, decay_s):
+    """The first channel of a recorded RIR, as a `Response` in which the direct sound is 1 at 0."""
+    rir = stored.read(path, sample_rate=sample_rate)[0][0]
+    if not rir.any():
+        raise SepcliError(f"{path}: silent, so no impulse response; remove it")
+    tap = room.main_tap(rir)
+    rirs = _with_shortened(rir / rir[tap], sample_rate, decay_s)
+    return room.Response(rirs, samples, start=tap)
+
+
+def _with_shortened(rir, sample_rate, decay_s):
+    """(1, R): the RIR; with `decay_s`, (2, R): and its early part with that decay."""
+    if decay_s is None:
+        return rir[None]
+    return np.stack([rir, decay.decay_rir(rir, sample_rate, rt60_s=decay_s)])
+
+
+def add(signals, gains, peak, limit=1.0):
+    """Scale and add signals of one shape: (signals, mix, limit), all float32.
+
+    limit: the factor that had to be applied to all of them to keep them within `peak`, unless 0.
+    """
+    parts = [scaled(signal, g * limit) for signal, g in zip(signals, gains, strict=True)]
+    mix = reduce(np.add, parts)
+    tops = [_top(part) for part in parts]
+    top = max(tops) if sum(tops) < peak else max(*tops, _top(mix))
+    if peak and top > peak and limit == 1:
+        return add(signals, gains, peak, limit=peak / top)
+    return parts, mix, limit
+
+
+def _measured_snr_db(speech, noise):
+    """How much louder the one float32 signal is than the other, right to some 1e-5 dB."""
+    return level.rms_db(speech, dtype=np.float32) - level.rms_db(noise, dtype=np.float32)
+
+
+def _top(signal):
+    """The largest |sample|."""
+    return max(float(signal.max()), -float(signal.min()))
+
+
+def scaled(signal, factor):
+    """`signal` · `factor`, multiplied in float64 and rounded to float32 once."""
+    return (signal.astype(np.float64, copy=False) * factor).astype(np.float32)
+
+
+def sample_key(index):
+    """What item `index` is called in a stream of samples."""
+    return f"{index:06d}"
+
+
+def draw_sample(mixer, seed, index):
+    """Item `index` as a `Sample`: mix, references, and its record as JSON."""
+    mixture = mixer.draw(seed, index)
+    sample = Sample(sample_key(index), dict(mixture.record))
+    sample.set_audio("mix", mixture.mix, mixture.sample_rate)
+    for name, signal in mixture.refs.items():
+        sample.set_audio(f"ref.{name}", signal)
+    if mixture.enroll is not None:
+        sample.set_audio("enroll", mixture.enroll)
+    return sample

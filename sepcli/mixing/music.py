@@ -1,0 +1,363 @@
+"""Music: stems of songs, cut, changed and mixed; item i is a function of (seed, i)."""
+
+import math
+import os
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+
+from sepcli.dsp import level
+from sepcli.dsp.tempo import change_tempo
+from sepcli.errors import SepcliError
+from sepcli.mixing.mixtures import Mixture, Spec, add
+from sepcli.recordings import stored
+from sepcli.recordings.pools import find_audio, split_weight
+from sepcli.samples.folders import MUSDB_STEMS
+from sepcli.samples.sample import split_audio_name
+
+ACCOMPANIMENT = "accompaniment"
+SAME = {"accomp": ACCOMPANIMENT}  # names in folders -> names of stems
+MIXTURE = "mixture"  # of MUSDB's tracks, not needed: it is the sum of the others
+
+_ARCHIVE = re.compile(r"\.(h5(:(train|validation|all))?|tar)$")
+_REFERENCE = "samples/ref."  # groups of packs that are stems
+
+# name -> what is drawn, in which unit, and from which range unless told otherwise.
+AUGMENTATIONS = {
+    "swap": None,  # left and right, half of the time
+    "polarity": None,  # half of the time
+    "remix": None,  # every stem is from a song of its own
+    "gain": (0.25, 1.25),  # factor; the range of Open-Unmix
+    "pitch": (-2.0, 2.0),  # semitones
+    "stretch": (0.9, 1.1),  # tempo
+    "time-mask": (0.0, 0.5),  # s of silence
+    "freq-mask": (0.0, 1.0),  # octaves taken out
+}
+_LIMITS = {"pitch": (-24, 24), "stretch": (0.25, 4), "time-mask": (0, 60), "freq-mask": (0, 10)}
+LOWEST_HZ = 50.0  # where a frequency mask may begin
+FADE_S = 0.005  # at both ends of a time mask
+_UNCHANGED = {"pitch": (0, 0), "stretch": (1, 1)}  # the ranges that leave a song as it is
+_KEYS = {"time-mask": "time_mask_s", "freq-mask": "freq_mask_hz"}  # in the record
+
+
+@dataclass(frozen=True)
+class StemSpec(Spec):
+    """What music is like. A pair is a range to draw from; one number stands for both ends.
+
+    stems: sources (=WEIGHT) of songs. Either SONG/STEM.wav, as in MUSDB, to any depth in folders,
+        or in packs of those; or folders of STEM/SONG.wav with known names of stems (vocals,
+        accomp, drums, …).
+    targets: stems to be found; () means all. "accompaniment", where there is none, is the sum of
+        all that is no other target. Further stems are in the mixture too, as references.
+    augment: names in `AUGMENTATIONS`, each with a range of its own if it has one: "gain=0.5:2".
+    duration_s: length of an item; songs that are shorter are followed by silence.
+    sample_rate: Hz. mixture_gain_db: gain of everything. downmix: to mono, by the mean.
+    peak: when a sample would exceed it, all signals are scaled down together. 0 means no limit.
+    Raises SepcliError for a value that makes no sense.
+    """
+
+    stems: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+    augment: tuple[str, ...] = ()
+    duration_s: tuple[float, float] = (4.0, 4.0)
+    sample_rate: int = 44100
+    mixture_gain_db: tuple[float, float] = (0.0, 0.0)
+    downmix: bool = False
+    peak: float = 0.99
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("targets", "augment"):  # a,b is as good as (a, b)
+            entries = ",".join(getattr(self, name)).split(",")
+            object.__setattr__(self, name, tuple(entry for entry in entries if entry))
+        for name, valid, what in (
+            ("stems", self.stems, "folders or packs of songs"),
+            ("sample_rate", 4000 <= self.sample_rate <= 768_000, "4000 to 768000 Hz"),
+            ("duration_s", 0.1 <= self.duration_s[0] <= self.duration_s[1] <= 3600, "0.1 to 3600"),
+            ("peak", self.peak >= 0, "0 (no limit) or more"),
+        ):
+            self._check(name, valid, what)
+        self.ranges()
+
+    def ranges(self):
+        """{augmentation: its range, or None} of those that are asked for."""
+        return dict(map(_augmentation, self.augment))
+
+
+def _augmentation(entry):
+    """("gain", (0.5, 2.0)) of "gain=0.5:2"."""
+    name, equals, text = entry.partition("=")
+    if name not in AUGMENTATIONS:
+        raise SepcliError(f"augment: unknown {name!r}; choose from {', '.join(AUGMENTATIONS)}")
+    default = AUGMENTATIONS[name]
+    if not equals:
+        return name, default
+    low, _, high = text.partition(":")
+    try:
+        pair = float(low), float(high or low)
+    except ValueError:
+        pair = math.nan, math.nan
+    if default is None or not -math.inf < pair[0] <= pair[1] < math.inf:
+        raise SepcliError(f"augment: {entry} is no range; write {name}, or as in gain=0.25:1.25")
+    low, high = _LIMITS.get(name, pair)
+    if not low <= pair[0] <= pair[1] <= high:
+        raise SepcliError(f"augment: {entry} goes beyond {low}:{high}, all that is allowed")
+    return name, pair
+
+
+class StemMixer:
+    """Music by number: `draw(seed, index)` depends on nothing but its arguments."""
+
+    def __init__(self, spec):
+        """Look up the songs; raises SepcliError where there are none, or they do not fit."""
+        self.spec, self._ranges = spec, spec.ranges()
+        self._songs, weights = [], []  # songs of each source
+        for source in spec.stems:
+            folder, weight = split_weight(source)
+            self._songs.append([_with_targets(s, spec.targets) for s in find_songs(folder)])
+            weights.append(weight)
+        self._edges = np.cumsum(weights) / sum(weights)  # source k is drawn below edge k
+        self.names = self._common_names()
+        self._headers = {}  # path -> (frames, sample rate)
+
+    def _common_names(self):
+        """The names of the stems, which are those of every song."""
+        first, *others = (song for songs in self._songs for song in songs)
+        for song in others:
+            if set(song.stems) != set(first.stems):
+                raise SepcliError(
+                    f"{song.name} has {_list(song.stems)}, but {first.name} {_list(first.stems)}; "
+                    "name targets that all have, such as vocals,accompaniment"
+                )
+        targets = self.spec.targets
+        return [*targets, *sorted(set(first.stems) - set(targets), key=_order)]
+
+    def draw(self, seed, index):
+        """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`, (C, T) each."""
+        spec = self.spec
+
+        def generator(*part):  # one for each part, so that none depends on the others
+            return np.random.default_rng([seed, index, *part])
+
+        rng = generator(1)
+        duration_s, gain_db = (
+            float(rng.uniform(*p)) for p in (spec.duration_s, spec.mixture_gain_db)
+        )
+        samples = round(duration_s * spec.sample_rate)
+        parts, gains, sources = [], [], {}
+        for number, name in enumerate(self.names):
+            place = generator(2, number if "remix" in self._ranges else 0)
+            signal, record = self._stem(name, samples, place)
+            drawn = self._drawn(generator, number, duration_s)
+            gain = drawn.get("gain", 1.0) * (-1 if drawn.get("polarity") else 1)
+            parts.append(self._changed(signal, drawn))
+            gains.append(gain * float(level.multiplier(gain_db)))
+            sources[name] = record | {_KEYS.get(k, k): value for k, value in drawn.items()}
+        parts, mix, limit = self._add(parts, gains)
+        for name, gain in zip(self.names, gains, strict=True):
+            sources[name]["factor"] = gain * limit
+        record = {
+            "targets": list(spec.targets or self.names),
+            "seed": seed,
+            "index": index,
+            "mixture_gain_db": gain_db,
+            "peak_gain_db": float(level.gain_db(limit)),
+            "sources": sources,
+        }
+        return Mixture(mix, dict(zip(self.names, parts, strict=True)), record, spec.sample_rate)
+
+    def _add(self, parts, gains):
+        """As `mixtures.add`: the parts and their sum, and the factor that all were limited by."""
+        return add(parts, gains, self.spec.peak)
+
+    def _drawn(self, generator, stem, duration_s):
+        """{augmentation: what was drawn} for one stem, of those that change a signal."""
+        drawn = {}
+        for number, name in enumerate(AUGMENTATIONS):
+            if name in self._ranges and name not in ("remix", *_UNCHANGED):
+                drawn[name] = self._draw(name, generator(3, stem, number), duration_s)
+        return drawn
+
+    def _draw(self, name, rng, duration_s):
+        """What is drawn for one augmentation: yes or no, an amount, or the two ends of a mask."""
+        if AUGMENTATIONS[name] is None:
+            return bool(rng.random() < 0.5)
+        amount = float(rng.uniform(*self._ranges[name]))
+        if name == "time-mask":
+            return _span(rng, amount, duration_s)
+        if name == "freq-mask":
+            return _band(rng, amount, self.spec.sample_rate / 2)
+        return amount
+
+    def _stem(self, name, samples, rng):
+        """A stretch (C, T) of a stem of a song that `rng` draws, and where it is from."""
+        spec = self.spec
+        song, place = self._song(rng), rng.random()
+        ranges = _UNCHANGED | self._ranges
+        drawn = {name: float(rng.uniform(*ranges[name])) for name in _UNCHANGED}
+        rate = round(spec.sample_rate / 2 ** (drawn["pitch"] / 12))  # as if it was sampled slower
+        wanted = max(1, round(samples * drawn["stretch"] * rate / spec.sample_rate))
+        start_s = place * max(0.0, self._seconds(song) - wanted / rate)
+        signal = np.zeros((1 if spec.downmix else 2, wanted), np.float32)
+        pieces = []
+        for path in song.stems[name]:
+            frames, file_rate = self._header(path)
+            start = round(start_s * file_rate)
+            stop = min(frames, start + math.ceil(wanted * file_rate / rate))
+            sound, _ = stored.read(path, start=start, stop=stop, sample_rate=rate)
+            sound = self._channels(sound, path)[:, :wanted]
+            signal[:, : sound.shape[1]] += sound
+            pieces.append({"path": str(path), "start": start, "stop": stop})
+        if wanted != samples:
+            signal = change_tempo(signal, samples, spec.sample_rate)
+        drawn = {name: value for name, value in drawn.items() if name in self._ranges}
+        return signal, {"song": song.name, "files": pieces, **drawn}
+
+    def _song(self, rng):
+        """A song: a source by weight, then one of its songs."""
+        songs = self._songs[int(np.searchsorted(self._edges[:-1], rng.random(), side="right"))]
+        return songs[int(rng.random() * len(songs))]
+
+    def _seconds(self, song):
+        """How long all stems of a song go on."""
+        return min(np.divide(*self._header(p)) for paths in song.stems.values() for p in paths)
+
+    def _header(self, path):
+        if path not in self._headers:
+            self._headers[path] = stored.header(path)
+        return self._headers[path]
+
+    def _channels(self, sound, path):
+        """Any (C, T) as mono, or as stereo."""
+        if self.spec.downmix:
+            return sound.mean(axis=0, keepdims=True)
+        if len(sound) > 2:
+            raise SepcliError(f"{path}: {len(sound)} channels; mix them down by --downmix")
+        return sound
+
+    def _changed(self, signal, drawn):
+        """`signal` (C, T) with channels swapped and parts masked, as drawn."""
+        if drawn.get("swap"):
+            signal = signal[::-1]
+        if "time-mask" in drawn:
+            signal = signal * _hole(signal.shape[1], self.spec.sample_rate, *drawn["time-mask"])
+        if "freq-mask" in drawn:
+            signal = _notched(signal, self.spec.sample_rate, *drawn["freq-mask"])
+        return signal
+
+
+def _span(rng, length_s, duration_s):
+    """(start s, stop s) of a mask."""
+    start_s = rng.random() * max(0.0, duration_s - length_s)
+    return start_s, start_s + length_s
+
+
+def _band(rng, octaves, highest_hz):
+    """(from Hz, to Hz) of a mask, every octave as likely as any other."""
+    top = max(LOWEST_HZ, highest_hz / 2**octaves)
+    low = LOWEST_HZ * (top / LOWEST_HZ) ** rng.random()
+    return low, low * 2**octaves
+
+
+def _hole(samples, sample_rate, start_s, stop_s):
+    """A gain (samples,) float32 that is 0 from `start_s` to `stop_s`."""
+    if start_s == stop_s:
+        return np.ones(samples, np.float32)
+    knots = start_s - FADE_S, start_s, stop_s, stop_s + FADE_S
+    return np.interp(np.arange(samples) / sample_rate, knots, (1, 0, 0, 1)).astype(np.float32)
+
+
+def _notched(signal, sample_rate, low_hz, high_hz):
+    """`signal` (C, T) without what is between two frequencies."""
+    n = fft.next_fast_len(signal.shape[1], real=True)
+    spectrum = fft.rfft(signal, n)  # (C, n/2 + 1)
+    low, high = (math.ceil(hz * n / sample_rate) for hz in (low_hz, high_hz))
+    spectrum[:, low:high] = 0
+    return fft.irfft(spectrum, n)[:, : signal.shape[1]]
+
+
+@dataclass(frozen=True)
+class Song:
+    """A song's name, and where its stems are: {stem: [recording, …]}, of which it is the sum."""
+
+    name: str
+    stems: dict[str, list]
+
+
+def find_songs(folder):
+    """The songs in a folder or pack as `StemSpec` describes it, sorted by name.
+
+    Raises SepcliError where there are none, and for one that has less than two stems.
+    """
+    songs = _packed_songs(folder) if _ARCHIVE.search(folder) else _songs_in_folder(folder)
+    for song, stems in songs.items():
+        if len(stems) < 2:
+            raise SepcliError(
+                f"{next(iter(stems.values()))[0]}: the only stem of {song or folder}; expected "
+                "SONG/STEM.wav, or vocals/SONG.wav and accomp/SONG.wav"
+            )
+    return [Song(os.path.join(folder, song), songs[song]) for song in sorted(songs)]
+
+
+def _packed_songs(source):
+    """{name: {stem: [recording]}} of the references of samples in a pack."""
+    if ".tar" in source:
+        raise SepcliError(f"{source}: stems are in folders or packs; make one with sepcli pack")
+    songs = {}
+    for recording in stored.in_archive(source, "audio"):
+        member, group = recording.group, recording.pack.groups[recording.group]
+        if member.startswith(_REFERENCE):
+            song = os.fsdecode(group.names[recording.index])
+            stems = songs.setdefault(song, {})
+            stems.setdefault(_stem(member.removeprefix(_REFERENCE)), []).append(recording)
+    if not songs:
+        raise SepcliError(f"{source}: no stems in it; pack folders of SONG/STEM.wav")
+    return songs
+
+
+def _songs_in_folder(folder):
+    """{name: {stem: [path, …]}} of files."""
+    songs = {}
+    for path in find_audio(folder):
+        above, name = os.path.split(os.path.relpath(path, folder))
+        name = split_audio_name(name)[0]
+        first, _, rest = above.partition(os.sep)
+        if first in (*MUSDB_STEMS, *SAME):  # STEM/SONG.wav
+            song, stem = os.path.join(rest, name), first
+        else:
+            song, stem = above, name
+        if stem != MIXTURE:
+            songs.setdefault(song, {}).setdefault(_stem(stem), []).append(path)
+    if not songs:
+        raise SepcliError(f"{folder}: mixtures only; name a folder with their stems")
+    return songs
+
+
+def _stem(name):
+    return SAME.get(name, name)
+
+
+def _with_targets(song, targets):
+    """The song with an accompaniment if that is a target, and without if it is more than that."""
+    if missing := set(targets) - set(song.stems) - {ACCOMPANIMENT}:
+        raise SepcliError(f"{song.name}: no {_list(missing)}, but {_list(song.stems)}")
+    rest = {name: paths for name, paths in song.stems.items() if name not in targets}
+    if ACCOMPANIMENT in targets:
+        all_else = [path for paths in rest.values() for path in paths]
+        if not all_else and ACCOMPANIMENT not in song.stems:
+            raise SepcliError(f"{song.name}: no {ACCOMPANIMENT}, and nothing to make it of")
+        stems = {ACCOMPANIMENT: all_else} | song.stems
+        return Song(song.name, {name: stems[name] for name in targets})
+    if ACCOMPANIMENT in rest and set(song.stems) > {"vocals", ACCOMPANIMENT}:
+        return Song(song.name, {k: v for k, v in song.stems.items() if k != ACCOMPANIMENT})
+    return song
+
+
+def _order(stem):
+    return MUSDB_STEMS.index(stem) if stem in MUSDB_STEMS else len(MUSDB_STEMS), stem
+
+
+def _list(names):
+    return ", ".join(sorted(names, key=_order))

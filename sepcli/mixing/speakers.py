@@ -1,0 +1,326 @@
+"""Several people talking at once, one of them the target, and another utterance of the target."""
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from sepcli.dsp import level
+from sepcli.errors import SepcliError
+from sepcli.mixing import synthetic
+from sepcli.mixing.mixtures import VOICES, Mixer, Mixture, MixtureSpec, add, scaled
+from sepcli.recordings.packing import speaker_of
+from sepcli.recordings.stored import PackRecording
+
+PREROLL_S = 1.0  # of what was said before an item starts, for the rooms to ring with
+
+
+@dataclass(frozen=True)
+class SpeakerSpec(MixtureSpec):
+    """What mixtures of speakers are like: as in `MixtureSpec`, where speech is now all voices.
+
+    speaker_regex: its first group (or all of its match) in a recording's path below its source is
+        the speaker; "" means the first folder of that path. Packs know the speakers.
+    interferers: how many others there are. sir_db: target re each of them.
+    target_absent: how often the target says nothing; the reference is zeros then.
+    speed: tempo and pitch of each speaker re the recording.
+    enroll: whether there is an enrolment, another utterance of the target: from a recording of
+        which nothing is in the mixture, at the target's speed and level.
+    enroll_s: its length. enroll_rir_prob: how often it is heard in a room, which is not that of the
+        mixture; None means as often as all speech. noisy_enroll: how often it has noise,
+        `enroll_snr_db` below it.
+    noisy_enroll_ramp: steps of a training during which noisy_enroll rises from 0 to its value.
+    target_absent_from: the first step in which the target may be absent.
+    Raises SepcliError for a value that makes no sense.
+    """
+
+    speaker_regex: str = ""
+    interferers: tuple[int, int] = (1, 3)
+    sir_db: tuple[float, float] = (-5.0, 5.0)
+    target_absent: float = 0.0
+    speed: tuple[float, float] = (1.0, 1.0)
+    enroll: bool = False
+    enroll_s: tuple[float, float] = (4.0, 4.0)
+    enroll_rir_prob: float | None = None
+    noisy_enroll: float = 0.0
+    enroll_snr_db: tuple[float, float] = (0.0, 20.0)
+    noisy_enroll_ramp: tuple[int, int] = (0, 0)
+    target_absent_from: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.enroll_rir_prob is None:
+            object.__setattr__(self, "enroll_rir_prob", self.rir_prob)
+        whole = all(float(n).is_integer() and n >= 0 for n in self.interferers)
+        for name, valid, what in (
+            ("interferers", whole, "whole numbers, 0 or more"),
+            ("target_absent", 0 <= self.target_absent <= 1, "a probability, 0 to 1"),
+            ("speed", self.speed[0] >= 0.25 and self.speed[1] <= 4, "0.25 to 4"),
+            ("enroll_s", self.enroll_s[0] >= 0.1 and self.enroll_s[1] <= 3600, "0.1 to 3600"),
+            ("enroll_rir_prob", 0 <= self.enroll_rir_prob <= 1, "a probability, 0 to 1"),
+            ("noisy_enroll", 0 <= self.noisy_enroll <= 1, "a probability, 0 to 1"),
+        ):
+            self._check(name, valid, what)
+
+
+@dataclass(frozen=True)
+class _Voice:
+    """What someone says: `heard` in the mixture, `wanted` as its reference, both float64 (T,)."""
+
+    heard: np.ndarray
+    wanted: np.ndarray
+    record: dict
+
+
+class SpeakerMixer(Mixer):
+    """Mixtures of speakers by number: `draw(seed, index)` depends on nothing but its arguments."""
+
+    def __init__(self, spec=None):
+        """Look up the spec's sources; raises SepcliError where there are too few speakers."""
+        super().__init__(spec or SpeakerSpec())
+        self._cast = _Recorded(self._speech, self.spec) if self._speech else _MadeUp(self.spec)
+
+    def draw(self, seed, index, step=None):
+        """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`.
+
+        step: of the training that it is for; None means after all of them.
+        Its refs are "speech", the target; "interferers", the sum of the others; "noise". The
+        target as it was heard, the others and the noise add up to the mix in that order, bit for
+        bit.
+        """
+        spec = self.spec
+
+        def generator(*part):  # one for each part, so that none depends on the others
+            return np.random.default_rng([seed, index, *part])
+
+        rng, cast_rng = generator(1), generator(5)
+        duration_s, snr_db, level_db, gain_db = (
+            float(rng.uniform(*pair))
+            for pair in (spec.duration_s, spec.snr_db, spec.level_db, spec.mixture_gain_db)
+        )
+        samples = round(duration_s * spec.sample_rate)
+        early = step is not None and step < spec.target_absent_from
+        absent = cast_rng.random() < spec.target_absent and not early
+        low, high = map(int, spec.interferers)
+        names = self._cast.draw(1 + int(cast_rng.integers(low, high, endpoint=True)), cast_rng)
+        said, enrolled = self._cast.utterances(names[0], cast_rng)
+        speed = float(cast_rng.uniform(*spec.speed))
+
+        voices = [self._other(name, samples, generator(7, k)) for k, name in enumerate(names[1:])]
+        others = sum((voice.heard for voice in voices), np.zeros(samples))
+        target = self._voice(said, samples, speed, 0.0, generator(2))
+        heard = np.zeros(samples) if absent else target.heard
+        dry_noise, noise_record = self._draw_noise(samples, generator(3))
+        noise, noise_record["rir"] = self._in_room(dry_noise, spec.noise_rir_prob, generator(4))
+
+        everyone = heard + others
+        loudness_db = level_db + gain_db
+        gain = level.rms_multiplier(everyone, loudness_db) if everyone.any() else 0.0
+        noise_gain = level.rms_multiplier(noise[0], loudness_db - snr_db)
+        gains = gain, gain, noise_gain
+        (heard, others, noise), mix, limit = add((heard, others, noise[0]), gains, spec.peak)
+        wanted = heard if absent else scaled(target.wanted, gain * limit)
+        noise_record["gain_db"] = float(level.gain_db(noise_gain * limit))
+        for voice in (target, *voices):
+            voice.record["gain_db"] += float(level.gain_db(gain * limit))
+        sources = {
+            "speech": None if absent else target.record,
+            "interferers": [voice.record for voice in voices],
+            "noise": noise_record,
+        }
+        enroll = None
+        if spec.enroll:
+            enroll, sources["enroll"] = self._enrol(
+                enrolled, step, speed, level_db, generator(6), generator(8)
+            )
+        record = {
+            "targets": ["speech"],
+            "snr_db": snr_db,
+            "seed": seed,
+            "index": index,
+            "target": spec.target,
+            "target_present": not absent,
+            "speaker": names[0],
+            "level_db": level_db,
+            "mixture_gain_db": gain_db,
+            "peak_gain_db": float(level.gain_db(limit)),
+            "snr_achieved_db": level.rms_db(heard + others) - level.rms_db(noise),
+            "sources": sources,
+        }
+        refs = {"speech": wanted[None], "interferers": others[None], "noise": noise[None]}
+        return Mixture(mix[None], refs, record, spec.sample_rate, enroll)
+
+    def _other(self, name, samples, rng):
+        """The `_Voice` of an interferer, by as much as is drawn below the target."""
+        sir_db, speed = (float(rng.uniform(*pair)) for pair in (self.spec.sir_db, self.spec.speed))
+        voice = self._voice(self._cast.all_of(name), samples, speed, -sir_db, rng)
+        return _Voice(
+            voice.heard, voice.wanted, {"speaker": name, "sir_db": sir_db, **voice.record}
+        )
+
+    def _voice(self, said, samples, speed, level_db, rng):
+        """`samples` of an utterance in a room or not, at an RMS of `level_db`: a `_Voice`."""
+        spec = self.spec
+        before = self._preroll(spec.rir_prob)
+        dry, record = self._say(said, samples, speed, rng, before)
+        decay_s = spec.rir_decay_s if spec.target == "decayed" else None
+        wet, record["rir"] = self._in_room(dry, spec.rir_prob, rng, decay_s)
+        heard, wanted = wet[0, before:], (dry if spec.target == "dry" else wet[-1])[before:]
+        multiplier = level.rms_multiplier(heard, level_db)
+        record["gain_db"] = float(level.gain_db(multiplier))
+        return _Voice(multiplier * heard.astype(float), multiplier * wanted.astype(float), record)
+
+    def _say(self, said, samples, speed, rng, before=0):
+        """Dry speech (before + samples,) at `speed`, and its record."""
+        rate = round(self.spec.sample_rate / speed)  # played faster than it was sampled
+        signal, record = self._cast.say(said, samples, rate, rng, before)
+        return signal, {"speed": speed, **record}
+
+    def _preroll(self, rir_prob):
+        """Samples of what comes before, for a room that there may be."""
+        return round(PREROLL_S * self.spec.sample_rate) if rir_prob else 0
+
+    def _enrol(self, said, step, speed, level_db, rng, room_rng):
+        """The enrolment, float32 (1, T'), and its record."""
+        spec = self.spec
+        samples = round(rng.uniform(*spec.enroll_s) * spec.sample_rate)
+        noisy = rng.random() < spec.noisy_enroll * _ramp(step, *spec.noisy_enroll_ramp)
+        snr_db = float(rng.uniform(*spec.enroll_snr_db))
+        before = self._preroll(spec.enroll_rir_prob)
+        dry, record = self._say(said, samples, speed, rng, before)
+        heard, record["rir"] = self._in_room(dry, spec.enroll_rir_prob, room_rng)
+        speech = heard[0, before:]
+        gain, noise, noise_gain = level.rms_multiplier(speech, level_db), np.zeros(samples), 0.0
+        record["noise"] = None
+        if noisy:
+            noise, record["noise"] = self._draw_noise(samples, rng)
+            noise_gain = level.rms_multiplier(noise, level_db - snr_db)
+            record["snr_db"] = snr_db
+        _, mix, _ = add((speech, noise), (gain, noise_gain), spec.peak)
+        return mix[None], record
+
+
+def _ramp(step, start, stop):
+    """0 before step `start`, 1 from step `stop` on, and a line in between; 1 after all of them."""
+    if step is None or step >= stop:
+        return 1.0
+    return max(0.0, step - start) / max(1, stop - start)
+
+
+class _MadeUp:
+    """Made-up speakers. An utterance is the number of its voice: the generator makes it another."""
+
+    def __init__(self, spec):
+        self.sample_rate = spec.sample_rate
+
+    def draw(self, count, rng):
+        """The names of `count` speakers, all different, as voice numbers; the target first."""
+        return [int(number) for number in rng.choice(VOICES, count, replace=False)]
+
+    def utterances(self, voice, _rng):
+        """What the target says in the mixture, and for the enrolment."""
+        return voice, voice
+
+    def all_of(self, voice):
+        """What an interferer may say."""
+        return voice
+
+    def say(self, voice, samples, rate, rng, before):
+        """(before + samples,) at `rate` Hz, of which the first are silent, and the record."""
+        signal = synthetic.speech(samples, rate, rng, voice)
+        return np.pad(signal, (before, 0)), {"synthetic": "speech", "voice": voice}
+
+
+class _Recorded:
+    """Speakers of the recordings of a pool. An utterance is a list of recordings to draw from."""
+
+    def __init__(self, pool, spec):
+        self._pool, self._min_rms_db = pool, spec.min_rms_db
+        self._places = {}  # speaker -> (source, number) of all recordings
+        self._speakers = []  # of each source
+        seen = set()  # the same recording in two sources is not another utterance
+        for source, files in enumerate(pool.files):
+            found = {}
+            names = _speakers(pool.sources[source], files, spec.speaker_regex)
+            for number, name in enumerate(names):
+                if (where := os.path.abspath(str(files[number]))) not in seen:
+                    seen.add(where)
+                    found[name] = None
+                    self._places.setdefault(name, []).append((source, number))
+            self._speakers.append(list(found))
+        enough = 2 if spec.enroll else 1
+        self._targets = [
+            [name for name in names if len(self._places[name]) >= enough]
+            for names in self._speakers
+        ]
+        self._check(1 + int(spec.interferers[1]), spec.enroll)
+
+    def _check(self, wanted, enroll):
+        if len(self._places) < wanted:
+            raise SepcliError(
+                f"speech: {len(self._places)} speaker(s), but {wanted} are to talk at once; lower "
+                "--interferers, name more, or say who speaks by --speaker-regex"
+            )
+        if not any(self._targets):
+            raise SepcliError(
+                "speech: nobody has two recordings, one for the mixture and one to enrol; name "
+                "more, or say who speaks by --speaker-regex"
+            )
+
+    def draw(self, count, rng):
+        """The names of `count` speakers, all different; the target first."""
+        names = [self._draw(self._targets, rng)]
+        while len(names) < count:
+            name = self._draw(self._speakers, rng)
+            if name not in names:
+                names.append(name)
+        return names
+
+    def _draw(self, speakers, rng):
+        """One of the names in `speakers`, lists by source: a source by weight, then a name."""
+        while not (names := speakers[self._pool.draw_source(rng)]):
+            pass
+        return names[int(rng.random() * len(names))]
+
+    def utterances(self, name, rng):
+        """What the target says in the mixture, and for the enrolment: not the same recordings.
+
+        Two halves of what there is; who has one recording, and is not to enrol, says that.
+        """
+        recordings = self.all_of(name)
+        order = rng.permutation(len(recordings))
+        half = len(order) // 2
+        return [recordings[k] for k in order[half:]], [recordings[k] for k in order[:half]]
+
+    def all_of(self, name):
+        """What an interferer may say."""
+        return [self._pool.files[source][number] for source, number in self._places[name]]
+
+    def say(self, recordings, samples, rate, rng, before):
+        """(before + samples,) at `rate` Hz, as the recordings go on, and the record."""
+        signal, pieces = self._pool.crop(
+            samples, rate, rng, min_rms_db=self._min_rms_db, among=recordings, before=before
+        )
+        return signal, {"files": pieces}
+
+
+def _speakers(source, recordings, regex):
+    """Yield who speaks in each of `recordings`; the same folder in two sources is two speakers."""
+    root = source
+    if not os.path.isdir(source):
+        names = [getattr(recording, "name", str(recording)) for recording in recordings]
+        root = os.path.commonpath([os.path.dirname(os.path.abspath(name)) for name in names])
+    for recording in recordings:
+        if isinstance(recording, PackRecording):  # knows it
+            who = recording.speaker
+            speaker = os.path.join(source, recording.group, who)
+        else:
+            name = os.path.relpath(getattr(recording, "name", str(recording)), root)
+            who = speaker_of(name, regex or None)
+            speaker = who if regex else os.path.join(source, who).rstrip(os.sep)
+        if not who and (regex or isinstance(recording, PackRecording)):
+            raise SepcliError(
+                f"{recording}: no telling who speaks; name speakers in its path, "
+                "and say how by --speaker-regex"
+            )
+        yield speaker

@@ -1,0 +1,74 @@
+"""What a model file, a run folder or a training configuration is, as plain data."""
+
+from pathlib import Path
+
+from sepcli.errors import SepcliError
+from sepcli.models import build
+from sepcli.models.modelfile import load_model, read_card
+
+
+def describe(name):
+    """Describe the model `name` (see `modelfile.locate`) or the YAML configuration `name`.
+
+    Returns a dict with units in its keys: `parameters`, `macs_per_second`, `sample_rate` (Hz),
+    `sources`, `latency_ms` (algorithmic), `receptive_field_ms`, `causal`; of a model file also
+    its `card`, `bytes` and `sha256`. Raises SepcliError.
+    """
+    if Path(name).suffix in (".yaml", ".yml"):
+        return {"config": str(name), **_model(*configured(name))}
+    card = read_card(name)
+    model, _ = load_model(name)
+    return {
+        "file": str(card.path),
+        **_model(card.model, model, card.settings),
+        "bytes": sum(file.stat().st_size for file in card.files),
+        "sha256": card.sha256,
+        "card": card.card,
+    }
+
+
+def configured(path):
+    """The model of the YAML configuration `path`, untrained: its name, itself, its settings."""
+    from sepcli.config import load
+
+    section = load(path).get("model")
+    if not isinstance(section, dict) or "name" not in section:
+        raise SepcliError(f"{path}: no model section with a name; nothing to describe")
+    settings = {key: value for key, value in section.items() if key != "name"}
+    try:
+        return section["name"], build(section["name"], **settings), settings
+    except (TypeError, ValueError) as error:
+        raise SepcliError(f"{path}: {error}") from None
+
+
+def _model(name, model, settings):
+    rate, causal = model.sample_rate, getattr(model, "causal", True)
+    about = {
+        "model": name,
+        "settings": settings,
+        "sources": list(model.sources),
+        "channels": model.channels,
+        "sample_rate": rate,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "macs_per_second": macs_per_second(model),
+        "causal": causal,
+    }
+    if causal:
+        about["hop_ms"] = 1000 * model.hop / rate
+        about["latency_ms"] = 1000 * model.latency / rate
+    if hasattr(model, "receptive_field"):
+        about["receptive_field_ms"] = 1000 * model.receptive_field / rate
+    return about
+
+
+def macs_per_second(model):
+    """Multiply-accumulates of one second of mono audio, counted by torch while it runs."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    second = torch.zeros(1, model.channels, model.sample_rate)
+    training = model.training
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(second)
+    model.train(training)
+    return counter.get_total_flops() // 2

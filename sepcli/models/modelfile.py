@@ -1,0 +1,165 @@
+"""Model files: weights, configuration and card in one .safetensors, complete or absent.
+
+The metadata has one key, `sepcli`, whose value is the JSON object {"format", "model", "settings",
+"card"}: the name in `sepcli.models.MODELS`, its constructor's keywords, and what the model was
+trained on, its scores and licence.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sepcli.errors import SepcliError
+from sepcli.models import openunmix_files
+
+FORMAT = 1
+SHIPPED = Path(__file__).parent.parent / "pretrained"
+RUN_FILES = (
+    "best.safetensors",
+    "last.safetensors",
+)  # what a training run's folder offers, in order
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model file says of itself, without its weights."""
+
+    path: Path
+    model: str
+    settings: dict
+    card: dict
+
+    @property
+    def files(self):
+        """The files of the weights: several in a folder of Open-Unmix."""
+        return [self.path] if self.path.is_file() else openunmix_files.checkpoints(self.path)
+
+    @property
+    def sha256(self):
+        """The digest of the files, 64 hexadecimal digits."""
+        return digest(*self.files)
+
+    @property
+    def quantized(self):
+        """For what target and how the model was quantised, {"target": ...}; None if it was not."""
+        return self.card.get("quantized")
+
+    @property
+    def consistent(self):
+        """Whether the model was trained with what the estimates lack of the mixture shared out."""
+        return bool(self.card.get("train", {}).get("mixture_consistency"))
+
+
+def digest(*paths):
+    """The SHA-256 of files, one after the other, 64 hexadecimal digits."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(Path(path).read_bytes())
+    return total.hexdigest()
+
+
+def shipped():
+    """The names of the models that come with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def locate(name):
+    """The file of a shipped model's name, a model file, or a training run's folder.
+
+    Checkpoints of Open-Unmix are themselves: a file, or a folder of them.
+
+    Raises SepcliError naming the shipped models when there is none.
+    """
+    path = Path(name)
+    if path.is_dir():
+        for candidate in RUN_FILES:
+            if (path / candidate).is_file():
+                return path / candidate
+        if openunmix_files.is_checkpoint(path):
+            return path
+        raise SepcliError(
+            f"{name}: a folder without {' or '.join(RUN_FILES)}; name a model file, or the folder "
+            "of a training run or of Open-Unmix (vocals.pth, ...)"
+        )
+    if path.is_file():
+        return path
+    if name in shipped():
+        return SHIPPED / f"{name}.safetensors"
+    known = ", ".join(shipped()) or "none"
+    raise SepcliError(
+        f"no model {str(name)!r}: neither a file nor one of the models that come with sepcli "
+        f"({known}); choose one with -m"
+    )
+
+
+def save(path, model, settings, weights, card):
+    """Write the model file `path`: `weights` is a state dict, `card` what to say of it (JSON)."""
+    from safetensors.torch import save as encode
+
+    path = Path(path)
+    about = {"format": FORMAT, "model": model, "settings": settings, "card": card}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(encode(weights, metadata={"sepcli": json.dumps(about, sort_keys=True)}))
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_card(name):
+    """What the model file `name` (see `locate`) says of itself; needs no torch.
+
+    Checkpoints of Open-Unmix, which do need it, say nothing but their settings.
+    """
+    path = locate(name)
+    if openunmix_files.is_checkpoint(path):
+        return Card(path, "open_unmix", openunmix_files.read(path)[0], {})
+    try:
+        from safetensors import safe_open
+
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except Exception as error:  # the library's own error type and several of Python's
+        raise SepcliError(
+            f"{path}: not a model file ({' '.join(str(error).split())}); expected .safetensors"
+        ) from None
+    try:
+        about = json.loads(metadata["sepcli"])
+        known, about = about["format"], Card(path, about["model"], about["settings"], about["card"])
+    except (KeyError, TypeError, ValueError):
+        raise SepcliError(
+            f"{path}: weights without sepcli's metadata; only files that sepcli wrote can be run"
+        ) from None
+    if known != FORMAT:
+        raise SepcliError(f"{path}: model format {known}, but this version reads {FORMAT}; update")
+    return about
+
+
+def load_model(name, device="cpu"):
+    """Build the model of the file `name` (see `locate`), in eval mode; return it and its card."""
+    from safetensors.torch import load_file
+
+    from sepcli.models import build
+
+    card = read_card(name)
+    try:
+        model = build(card.model, **card.settings)
+        if card.quantized:
+            from sepcli.training.quantize import target_module  # which loads models, too
+
+            model = target_module(card.quantized["target"]).prepare(model)
+        if openunmix_files.is_checkpoint(card.path):
+            weights = openunmix_files.read(card.path)[1]
+        else:
+            weights = load_file(card.path)
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise SepcliError(
+            f"{card.path}: the weights do not fit their configuration ({reason}); "
+            "the file is damaged or from another version"
+        ) from None
+    return model.to(device).eval(), card

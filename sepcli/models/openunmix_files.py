@@ -1,0 +1,132 @@
+"""Checkpoints of Open-Unmix: a file for one source, TARGET.pth, or a folder of them.
+
+The authors' training leaves a folder with separator.json, the STFT and the sample rate, and for
+each source TARGET.json, TARGET.pth (the weights) and TARGET.chkpnt (to resume from). Published
+weights are files TARGET-HASH.pth. The sizes of a network are those of its weights.
+"""
+
+import json
+import pickle
+import re
+from pathlib import Path
+
+from sepcli.errors import SepcliError
+from sepcli.samples.folders import MUSDB_STEMS
+
+SUFFIXES = (".pth", ".chkpnt")
+NOT_WEIGHTS = {"sample_rate", "stft.window", "transform.0.window"}  # in the files of 2019
+ABOUT = {"sample_rate": 44100, "nhop": None, "nfft": None}  # what separator.json says
+
+
+def is_checkpoint(path):
+    """Whether `path` is a checkpoint of Open-Unmix, or a folder of them."""
+    path = Path(path)
+    return path.suffix in SUFFIXES if path.is_file() else bool(checkpoints(path))
+
+
+def checkpoints(path):
+    """The files of a checkpoint, or of a folder of them, in the order of the sources."""
+    path = Path(path)
+    found = [path] if path.is_file() else path.glob("*.pth")
+    return sorted(found, key=lambda file: (_place(_target(file)), file.name))
+
+
+def read(path):
+    """The settings of `models.open_unmix.OpenUnmix` and its weights from a checkpoint or a folder.
+
+    A single source is given a second one, the rest of the mixture. Raises SepcliError.
+    """
+    files = {}
+    for file in checkpoints(path):
+        if files.setdefault(_target(file), file) != file:
+            raise SepcliError(
+                f"{file}: a second file for {_target(file)}, beside {files[_target(file)].name}; "
+                "name the one to use"
+            )
+    folder = Path(path) if Path(path).is_dir() else Path(path).parent
+    about, settings, weights = _about(folder), None, {}
+    for target, file in files.items():
+        state = _state(file)
+        own = _settings(file, state, about)
+        if settings not in (None, own):
+            raise SepcliError(
+                f"{file}: another size than that of {next(iter(files.values())).name}; "
+                "name one of them"
+            )
+        settings = own
+        for name, tensor in state.items():
+            if name not in NOT_WEIGHTS:
+                weights[f"networks.{target}.{name}"] = tensor
+    rest = {"vocals": "accompaniment"}.get(next(iter(files)), "rest")
+    sources = [*files, rest] if len(files) == 1 else [*files]
+    return {"sources": sources, "residual": len(files) == 1, **settings}, weights
+
+
+def _target(file):
+    """`vocals` of vocals.pth and of vocals-b62c91ce.pth."""
+    return re.sub(r"-[0-9a-f]{8}$", "", file.stem)
+
+
+def _place(target):
+    return MUSDB_STEMS.index(target) if target in MUSDB_STEMS else len(MUSDB_STEMS)
+
+
+def _about(folder):
+    path = folder / "separator.json"
+    try:
+        return ABOUT | json.loads(path.read_text(encoding="utf-8")) if path.exists() else ABOUT
+    except (OSError, ValueError, TypeError) as error:
+        raise SepcliError(f"{path}: not what Open-Unmix writes ({error})") from None
+
+
+def _state(file):
+    """The state dict in a file; nothing but tensors and plain data is unpickled."""
+    import torch
+
+    try:
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+        state = saved.get("state_dict", saved)
+        if not all(isinstance(state[name], torch.Tensor) for name in ("input_mean", "fc1.weight")):
+            raise TypeError("no tensors")
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OSError,
+    ) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise SepcliError(
+            f"{file}: not a checkpoint of Open-Unmix ({reason}); expected its state dict"
+        ) from None
+    return state
+
+
+def _settings(file, state, about):
+    """The settings that give a network these weights."""
+    try:
+        bins, kept = len(state["output_mean"]), len(state["input_mean"])
+        hidden, inputs = state["fc1.weight"].shape
+        window = about["nfft"] or 2 * (bins - 1)
+        rate = int(state.get("sample_rate", about["sample_rate"]))
+        lstm = [re.match(r"lstm\.weight_ih_l(\d+)", name) for name in state]
+        settings = {
+            "sample_rate": rate,
+            "channels": inputs // kept,
+            "window": window,
+            "hop": about["nhop"] or window // 4,
+            "bandwidth_hz": (kept - 0.5) * rate / window,  # between two bins: no rounding matters
+            "hidden": hidden,
+            "layers": max((int(match[1]) + 1 for match in lstm if match), default=0),
+            "bidirectional": "lstm.weight_ih_l0_reverse" in state,
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise SepcliError(f"{file}: not a checkpoint of Open-Unmix ({error})") from None
+    if window != 2 * (bins - 1):
+        raise SepcliError(
+            f"{file}: has {bins} frequencies, but separator.json says nfft {window}, "
+            f"which has {window // 2 + 1}"
+        )
+    return settings

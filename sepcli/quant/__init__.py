@@ -1,0 +1,1 @@
+"""Arithmetic of 8-bit networks: fake-quantised layers, integers, the chip."""

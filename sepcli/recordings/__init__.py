@@ -1,0 +1,1 @@
+"""Pools of recordings to draw from, and their packing."""

@@ -1,0 +1,196 @@
+"""Pools of recordings: draw a file, and read a random stretch of it without the rest."""
+
+import glob
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+
+from sepcli import audio
+from sepcli.dsp import level
+from sepcli.errors import SepcliError
+from sepcli.recordings import stored
+
+LIST_EXTENSIONS = (".txt", ".jsonl")
+TRIES = 100  # stretches that may be too quiet, one after the other, before that is an error
+SHORTEST_S = 0.5  # what the level of a stretch is judged by, where its file is that long
+
+
+class Pool:
+    """Audio files to draw from.
+
+    sources: folders (searched to any depth), globs, audio files, and lists: .txt with a path a
+        line, or .jsonl with {"path": …} a line, both seen from the list's folder; packs and tars,
+        see `stored.in_archive`. PATH=WEIGHT makes a source be drawn WEIGHT times as often as
+        one without, however many files it has.
+    what: what the files are, for messages.
+    Raises SepcliError for a source that does not exist or has no audio in it, and when a file that
+    was drawn cannot be read. Headers are read when a file is first drawn, and never again.
+    """
+
+    def __init__(self, sources, *, what="audio"):
+        self.what = what
+        self.files, self.sources, weights = [], [], []  # of each source: recordings, where, weight
+        for source in sources:
+            path, weight = split_weight(source)
+            packed = stored.in_archive(path, what)
+            self.files.append(find_audio(path) if packed is None else packed)
+            self.sources.append(path)
+            weights.append(weight)
+        self._edges = np.cumsum(weights) / sum(weights)  # source k is drawn below edge k
+        self._headers = {}  # path -> (frames, sample rate)
+
+    def crop(self, samples, sample_rate, rng, *, min_rms_db, among=None, before=0):
+        """Draw (T,) float32 of `samples` at `sample_rate`, mono by mean over the channels.
+
+        Returns (signal, pieces): where it comes from, a list of {"path", "start", "stop"} in
+        frames at the file's rate. Stretches quieter than `min_rms_db` dB re full scale are drawn
+        again, and files shorter than what is missing are followed by another draw.
+        among: a list of recordings to draw from, instead of all. before: so many samples that come
+        before the stretch are put in front of it, (before + T,), zeros where its file begins.
+        """
+        parts, pieces, missing, rejected = [], [], samples, 0
+        lead = np.zeros(before, np.float32)
+        while missing:
+            path = among[int(rng.random() * len(among))] if among else self.draw(rng)
+            wanted = max(missing, round(SHORTEST_S * sample_rate))
+            lead_size = 0 if parts else before
+            part, ahead, piece = self._stretch(path, wanted, sample_rate, rng, lead_size)
+            if not (part.size and level.rms_db(part, dtype=np.float32) > min_rms_db):
+                rejected += 1
+                if rejected == TRIES:
+                    raise self._too_quiet(min_rms_db)
+                continue
+            if part.size > missing:
+                part = part[:missing]
+                used = math.ceil(missing * self._header(path)[1] / sample_rate)
+                piece["stop"] = piece["start"] + used
+            if ahead.size:
+                lead[-ahead.size :] = ahead
+            missing -= part.size
+            parts.append(part)
+            pieces.append(piece)
+            rejected = 0
+        if before:
+            parts.insert(0, lead)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts), pieces
+
+    def draw(self, rng):
+        """The path of a file, or a recording in a pack: a source by weight, then one of its own."""
+        files = self.files[self.draw_source(rng)]
+        return files[int(rng.random() * len(files))]
+
+    def draw_source(self, rng):
+        """The number of a source, by weight."""
+        return int(np.searchsorted(self._edges[:-1], rng.random(), side="right"))
+
+    def _stretch(self, path, samples, sample_rate, rng, before):
+        """Up to `samples` from a random place of `path`, and up to `before` that come before it.
+
+        Returns (stretch (T,), (T',), {"path", "start", "stop"} of the stretch).
+        """
+        frames, rate = self._header(path)
+        count = min(frames, math.ceil(samples * rate / sample_rate))
+        start = int(rng.random() * (frames - count + 1))
+        stop, first = start + count, start - min(start, before * rate // sample_rate)
+        signal, _ = stored.read(path, start=first, stop=stop, sample_rate=sample_rate)
+        mono = signal[0] if len(signal) == 1 else signal.mean(axis=0)
+        ahead = (start - first) * sample_rate // rate
+        piece = {"path": str(path), "start": start, "stop": stop}
+        return mono[ahead : ahead + samples], mono[:ahead], piece
+
+    def _header(self, path):
+        """(frames, sample rate); a pack has all of them at hand."""
+        if isinstance(path, stored.PackRecording):
+            return path.header()
+        if path not in self._headers:
+            self._headers[path] = stored.header(path)
+        return self._headers[path]
+
+    def _too_quiet(self, min_rms_db):
+        return SepcliError(
+            f"{self.what}: {TRIES} stretches in a row were silent or quieter than "
+            f"{min_rms_db:g} dB re full scale; lower --min-rms or name louder files"
+        )
+
+
+def split_weight(source):
+    """("dir", 0.7) of "dir=0.7"; a path without a weight, or that exists as it is, counts 1."""
+    source = os.fspath(source)
+    path, equals, weight = source.rpartition("=")
+    if not equals or os.path.exists(source) or glob.glob(source):
+        return source, 1.0
+    try:
+        number = float(weight)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise SepcliError(f"{source}: the weight {weight!r} is no number above 0; write {path}=0.7")
+    return path, number
+
+
+def find_audio(source):
+    """Paths of the audio files that a folder, glob, list or file stands for, in a fixed order."""
+    path = Path(source)
+    if path.is_dir():
+        files = list(_walk(source))
+    elif path.suffix in LIST_EXTENSIONS and path.is_file():
+        files = _read_list(path)
+    elif path.exists():
+        files = [source]
+    else:
+        found = sorted(glob.glob(source, recursive=True))
+        if not found:
+            raise SepcliError(f"{source}: no such file or folder; check the spelling")
+        files = [name for name in found if _is_audio(name) and os.path.isfile(name)]
+        files += [name for folder in found if os.path.isdir(folder) for name in _walk(folder)]
+        files = list(dict.fromkeys(files))
+    if not files:
+        known = " ".join(sorted(audio.AUDIO_EXTENSIONS))
+        raise SepcliError(f"{source}: no audio files there ({known}); name another place")
+    return files
+
+
+def _walk(folder, above=()):
+    """Yield the audio files in `folder` and below, sorted; hidden ones are left out."""
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        here = os.stat(folder)
+    except OSError as error:
+        raise SepcliError(f"{folder}: {error.strerror}; check that it can be read") from None
+    if any(os.path.samestat(here, other) for other in above):  # a link to a folder above
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk(entry.path, (*above, here))
+        elif _is_audio(entry.name) and entry.is_file():
+            yield entry.path
+
+
+def _is_audio(name):
+    return os.path.splitext(name)[1].lower() in audio.AUDIO_EXTENSIONS
+
+
+def _read_list(path):
+    """The paths in a .txt or .jsonl list, seen from its folder."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SepcliError(f"{path}: cannot be read as text ({error})") from None
+    numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
+    if path.suffix == ".jsonl":
+        names = [_json_path(line, f"{path}, line {n}") for n, line in numbered if line]
+    else:
+        names = [line for _, line in numbered if line]
+    return [str(path.parent / name) for name in names]
+
+
+def _json_path(line, where):
+    try:
+        return str(json.loads(line)["path"])
+    except (ValueError, TypeError, KeyError):
+        raise SepcliError(f'{where}: expected {{"path": "a.wav"}}, got {line:.60}') from None

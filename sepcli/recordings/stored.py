@@ -1,0 +1,212 @@
+"""Recordings wherever they are: files, items of packs, members of tars; read alike."""
+
+import glob
+import io
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from sepcli import audio
+from sepcli.errors import SepcliError
+from sepcli.samples.pack import BYTES, Pack
+from sepcli.samples.sample import explained, parse_meta, split_audio_name
+from sepcli.samples.shards import MANIFEST
+from sepcli.samples.tarblocks import CutError, read_members
+from sepcli.samples.tarstream import prefix_of, split_member_name
+
+_SPLIT = re.compile(r"(.*?)(?::(train|validation|all))?", re.DOTALL)
+
+
+def in_archive(source, what):
+    """The recordings of kind `what` in a pack or a tar, a sequence; None for any other source.
+
+    source: FILE.h5, or a folder of shards that sepcli pack wrote, for those that are not for
+        validation, FILE.h5:validation or FILE.h5:all; FILE.tar, or a glob of those.
+    what: "speech", "noise" or "rir"; in packs and tars of samples, their references of that name,
+        or their mixes where there are no references. Anything else stands for all.
+    Raises SepcliError for a file that is damaged, cut off, or has no such recordings.
+    """
+    path, split = _SPLIT.fullmatch(source).groups()
+    if path.endswith(".h5"):
+        return PackRecordings(path, what, split or "train")
+    if path and os.path.isfile(os.path.join(path, MANIFEST)):
+        return _shard_recordings(path, what, split or "train")
+    tars = sorted(glob.glob(source)) if source.endswith(".tar") else []
+    if os.path.isfile(source) and source.endswith(".tar"):
+        tars = [source]
+    return _tar_recordings(source, tars, what) if tars else None
+
+
+def header(recording):
+    """(frames, sample rate) of a recording, as `in_archive` holds them, or of a file."""
+    if isinstance(recording, str | os.PathLike):
+        about = audio.info(recording)
+        return about.frames, about.sample_rate
+    return recording.header()
+
+
+def read(recording, *, start=0, stop=None, sample_rate=None):
+    """What `audio.read` does for files: (float32 (C, T), sample rate)."""
+    if isinstance(recording, str | os.PathLike):
+        return audio.read(recording, start=start, stop=stop, sample_rate=sample_rate)
+    signal, rate = recording.read(start, stop)
+    if sample_rate is None:
+        return signal, rate
+    return audio.resample(signal, rate, sample_rate), sample_rate
+
+
+@dataclass(frozen=True)
+class PackRecording:
+    """An item of a pack."""
+
+    pack: Pack
+    group: str
+    index: int
+
+    def __str__(self):
+        return self.pack.label(self._group, self.index)
+
+    @property
+    def _group(self):
+        return self.pack.groups[self.group]
+
+    @property
+    def speaker(self):
+        """Who speaks, or "" when that is unknown."""
+        return os.fsdecode(self._group.speakers[self.index])
+
+    def header(self):
+        """(frames, sample rate)."""
+        return int(self._group.lengths[self.index]), self._group.sample_rate
+
+    def read(self, start=0, stop=None):
+        """Frames [start, stop), or all: (float32 (C, T), sample rate)."""
+        signal = self.pack.read(self._group, self.index, start=start, stop=stop)
+        return signal, self._group.sample_rate
+
+
+class PackRecordings:
+    """The recordings of one kind and split in a pack, a sequence of `PackRecording`.
+
+    Small when it is sent to another process: the index is read anew there.
+    """
+
+    def __init__(self, path, what, split):
+        self.pack = Pack(path)
+        self.groups = self._choose(what)
+        self.split = split
+        if not len(self):
+            raise SepcliError(f"{path}: no {what} for {split}; say {path}:all for all there is")
+
+    def _choose(self, what):
+        """Names of the groups to draw from."""
+        groups = [group for group in self.pack.groups.values() if group.dtype != BYTES]
+        by_kind = [group.name for group in groups if group.kind == what]
+        by_role = [group.name for group in groups if group.name == f"samples/ref.{what}"]
+        names = [group.name for group in groups]
+        mixes = names if names == ["samples/mix"] else []
+        chosen = by_kind or by_role or mixes or (names if what == "audio" else [])
+        if not chosen:
+            raise SepcliError(f"{self.pack.path}: no {what} in it, but {', '.join(names)}")
+        return chosen
+
+    @cached_property
+    def _chosen(self):
+        """Per group, the indices of its items that are in the split; and where they begin here."""
+        groups = [self.pack.groups[name] for name in self.groups]
+        if self.split == "all":
+            indices = [np.arange(len(group.names)) for group in groups]
+        else:
+            wanted = self.split == "validation"
+            indices = [np.flatnonzero(group.validation == wanted) for group in groups]
+        return indices, np.cumsum([0, *map(len, indices)])
+
+    def __getstate__(self):
+        return {name: value for name, value in vars(self).items() if name != "_chosen"}
+
+    def __len__(self):
+        return int(self._chosen[1][-1])
+
+    def __getitem__(self, number):
+        indices, begins = self._chosen
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        which = int(np.searchsorted(begins, number, side="right")) - 1
+        index = int(indices[which][number - begins[which]])
+        return PackRecording(self.pack, self.groups[which], index)
+
+
+@dataclass(frozen=True)
+class TarRecording:
+    """A member of a tar."""
+
+    path: str
+    name: str
+    offset: int
+    size: int
+
+    def __str__(self):
+        return f"{self.path}: {self.name}"
+
+    def header(self):
+        """(frames, sample rate)."""
+        with audio.open_blocks(io.BytesIO(self._bytes()), name=str(self)) as reader:
+            if reader.frames is not None:
+                return reader.frames, reader.sample_rate
+        signal, rate = self.read()
+        return signal.shape[1], rate
+
+    def read(self, start=0, stop=None):
+        """Frames [start, stop), or all: (float32 (C, T), sample rate)."""
+        return audio.decode(self._bytes(), str(self), start=start, stop=stop)
+
+    def _bytes(self):
+        with explained(self.path), open(self.path, "rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
+
+def _shard_recordings(folder, what, split):
+    """Those of the recordings in a folder of shards that its manifest says are of a split."""
+    with explained(folder), open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
+        lines = [parse_meta(line, f"{folder}/{MANIFEST}") for line in file]
+    wanted = {
+        (line.get("shard"), prefix_of(str(line.get("key"))))
+        for line in lines
+        if split in ("all", line.get("split"))
+    }
+    tars = [os.path.join(folder, name) for name in sorted({str(line["shard"]) for line in lines})]
+    every = _tar_recordings(folder, tars, what)
+    found = [r for r in every if (os.path.basename(r.path), split_member_name(r.name)[0]) in wanted]
+    if not found:
+        raise SepcliError(f"{folder}: no {what} for {split}; say {folder}:all for all there is")
+    return found
+
+
+def _tar_recordings(source, paths, what):
+    """The recordings of one kind in tars of samples, a list of `TarRecording`."""
+    found = {}  # signal -> its members
+    for path in paths:
+        for stem, recording in _signals(path):
+            found.setdefault(stem, []).append(recording)
+    chosen = found.get(f"ref.{what}") or (found.get("mix") if list(found) == ["mix"] else None)
+    if not chosen:
+        there = ", ".join(found) or "no sound at all"
+        raise SepcliError(f"{source}: no ref.{what} in it, but {there}; name another source")
+    return chosen
+
+
+def _signals(path):
+    """Yield (signal, `TarRecording`) for all members of a tar that are sound."""
+    with explained(path), open(path, "rb") as file:
+        try:
+            for member, place in filter(None, read_members(file, path, index=True)):
+                _, name = split_member_name(member) or ("", "")
+                stem, extension = split_audio_name(name)
+                if extension:
+                    yield stem or "mix", TarRecording(path, member, *place)
+        except CutError as error:
+            raise SepcliError(f"{path}: cut off {error}; copy it again, or make it again") from None

@@ -1,0 +1,189 @@
+"""Impulse responses (RIRs) from files, folders and pipes: measured, and shortened."""
+
+import json
+import math
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from sepcli import audio
+from sepcli.dsp import acoustics, decay, octaves
+from sepcli.errors import SepcliError
+from sepcli.recordings.pools import find_audio
+
+STDIN = "stdin"  # what standard input is called
+FIGURES = {  # of a Measurement: (title in the table, decimals)
+    "rt60_s": ("RT60 s", 3),
+    "source": ("from", None),
+    "edt_s": ("EDT s", 3),
+    "t20_s": ("T20 s", 3),
+    "t30_s": ("T30 s", 3),
+    "c50_db": ("C50 dB", 1),
+    "c80_db": ("C80 dB", 1),
+    "d50": ("D50", 2),
+    "drr_db": ("DRR dB", 1),
+    "decay_db": ("decay dB", 1),
+}
+PER_OCTAVE = {"octave": 1, "third": 3}
+
+
+@dataclass(frozen=True)
+class Room:
+    """One row of results: a channel (from 1) of a file, in a band (None: all frequencies)."""
+
+    file: str
+    channel: int
+    channels: int
+    sample_rate: int
+    band: octaves.Band | None
+    method: str
+    measurement: acoustics.Measurement
+
+    @property
+    def label(self):
+        """What to call it in a message."""
+        parts = [self.file]
+        if self.channels > 1:
+            parts.append(f"channel {self.channel}")
+        if self.band:
+            parts.append(f"{self.band.nominal} Hz")
+        return ", ".join(parts)
+
+    @property
+    def measurable(self):
+        """Whether there is a reverberation time."""
+        return not math.isnan(self.measurement.rt60_s)
+
+
+def find_responses(inputs):
+    """The paths that files, folders, globs and lists stand for, sorted by input; "-" stays."""
+    for source in inputs:
+        yield from (source,) if source == "-" else find_audio(source)
+
+
+def open_response(path):
+    """An `audio.Reader` of a file, or of standard input for "-"."""
+    if path != "-":
+        return audio.open_blocks(path)
+    if sys.stdin is None or sys.stdin.isatty():
+        raise SepcliError("nothing on standard input; pipe a WAV in, or name a file")
+    return audio.open_blocks(sys.stdin.buffer, name=STDIN)
+
+
+def check_response(response, name):
+    """Return (C, R), or raise SepcliError if it cannot be an impulse response."""
+    if not response.any():
+        raise SepcliError(f"{name}: silent, so no impulse response; remove it")
+    return response
+
+
+def measure_rooms(path, *, band="none", method="schroeder", range_db=None, window_ms=None):
+    """Yield a `Room` for every channel and band of a file or, for "-", of standard input.
+
+    band: "octave", "third" or "none". The rest is for `acoustics.measure_rir`. Raises SepcliError.
+    """
+    with open_response(path) as reader:
+        name = STDIN if path == "-" else path
+        response = check_response(reader.rest(), name)
+        rate, channels = reader.sample_rate, reader.channels
+    bands = octaves.bands(rate, PER_OCTAVE[band]) if band != "none" else [None]
+    if not bands:
+        raise SepcliError(f"{name}: no {band} fits below half of its {rate} Hz; use --band none")
+    for channel, rir in enumerate(response, start=1):
+        for part in bands:
+            found = acoustics.measure_rir(
+                rir, rate, method=method, range_db=range_db, band=part, window_ms=window_ms
+            )
+            yield Room(name, channel, channels, rate, part, method, found)
+
+
+def as_json(room):
+    """One line of JSON: null is what could not be measured, `not_measurable` tells why."""
+    found = room.measurement
+    record = {
+        "file": room.file,
+        "channel": room.channel,
+        "band_hz": room.band and room.band.nominal,
+        "method": room.method,
+    }
+    for name in FIGURES:
+        value = getattr(found, name)
+        if isinstance(value, float):
+            value = round(value, 6) if math.isfinite(value) else None
+        record[name] = value
+    record["r2"] = found.fit and round(found.fit.correlation, 6)
+    record["not_measurable"] = found.reasons
+    return json.dumps(record)
+
+
+def table(rooms):
+    """(header, rows) of strings for a list of rooms; channels and bands only where there are."""
+    labels = {"file": lambda room: room.file}
+    if any(room.channels > 1 for room in rooms):
+        labels["channel"] = lambda room: str(room.channel)
+    if any(room.band for room in rooms):
+        labels["band Hz"] = lambda room: str(room.band.nominal)
+    header = [*labels, *(title for title, _ in FIGURES.values())]
+    rows = [
+        [*(label(room) for label in labels.values()), *_cells(room.measurement)] for room in rooms
+    ]
+    return header, rows
+
+
+def _cells(found):
+    for name, (_, decimals) in FIGURES.items():
+        value = getattr(found, name)
+        if isinstance(value, float):
+            value = None if math.isnan(value) else f"{value:.{decimals}f}"
+        yield value or "-"
+
+
+def remarks(rooms):
+    """A line for every room that has no reverberation time, saying why."""
+    return [
+        f"{room.label}: not measurable, {room.measurement.reasons['rt60_s']}"
+        + ("" if room.band else "; --band octave may find more")
+        for room in rooms
+        if not room.measurable
+    ]
+
+
+def output_paths(inputs, folder):
+    """{path: where its shortened copy goes below `folder`}, keeping the tree of folders.
+
+    Raises SepcliError when two files would share a place.
+    """
+    places = {}
+    for source in inputs:
+        for path in find_audio(source):
+            name = os.path.relpath(path, source) if os.path.isdir(source) else Path(path).name
+            place = Path(folder, name)
+            if place in places.values():
+                raise SepcliError(
+                    f"{place}: two inputs are called {name}; write each to a folder of its own"
+                )
+            places[path] = place
+    return places
+
+
+def shorten(path, target, **settings):
+    """Write the RIRs of `path` ("-": standard input) through `decay.decay_rir` to `target`.
+
+    target: a path, or a binary stream that gets WAV. Rate, channels and, where the format can hold
+    it, the sample format stay. Returns (before, after, sample rate), the responses (C, R).
+    """
+    with open_response(path) as reader:
+        before = check_response(reader.rest(), STDIN if path == "-" else path)
+        rate, subtype, container = reader.sample_rate, reader.subtype, reader.format
+    after = decay.decay_rir(before, rate, **settings)
+    extension = Path(target).suffix[1:].lower() if isinstance(target, str | Path) else "wav"
+    if extension not in audio.FORMATS and container.lower() in audio.FORMATS:
+        extension = container.lower()
+    known = audio.FORMATS.get(extension, (None, ()))[1]
+    if isinstance(target, Path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    subtype = subtype if subtype in known else None
+    with audio.Writer(target, rate, len(after), subtype=subtype, format=extension) as writer:
+        writer.write(after)
+    return before, after, rate

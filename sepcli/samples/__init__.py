@@ -1,0 +1,1 @@
+"""The sample: a key, named signals and JSON; in tars, folders, lists and packs."""

@@ -1,0 +1,201 @@
+"""Samples as folders of audio files: KEY/mix.wav, MUSDB's tracks, and plain audio files."""
+
+import os
+import re
+import secrets
+import shutil
+from collections import Counter
+from pathlib import Path
+
+from sepcli.audio import AUDIO_EXTENSIONS
+from sepcli.errors import SepcliError
+from sepcli.samples.sample import Sample, explained, parse_meta, split_audio_name
+
+META = "sample.json"
+MUSDB_STEMS = ("vocals", "drums", "bass", "other", "accompaniment")
+_SIGNAL = re.compile(r"(ref|est)\..+|enroll", re.DOTALL)
+_SPLITS = ("train", "test")  # the level above MUSDB's tracks, no part of their names
+
+
+def read_folder(folder):
+    """Yield the samples in `folder` and below, sorted by key, without opening their audio.
+
+    A folder with mix.* (or only ref.*, enroll.*, est.*, or a sample.json) is one sample with all
+    its files, one with mixture.* (or only MUSDB's stems) is a track whose other audio files are
+    its references; any other audio file is a sample with only a `mix`. Keys are paths below
+    `folder` without extension. Raises SepcliError when there is nothing.
+    """
+    folder = Path(folder)
+    makers = dict(_walk(folder))
+    if not makers:
+        raise SepcliError(
+            f"{folder}: no samples; expected KEY/mix.wav, TRACK/mixture.wav or audio files "
+            f"({' '.join(sorted(AUDIO_EXTENSIONS))})"
+        )
+    keys = _keys(folder, makers)
+    for path in sorted(makers, key=lambda path: os.fsencode(keys[path])):
+        yield makers[path](keys[path], path)
+
+
+def _walk(folder, above=()):
+    """Yield (path, function that makes its sample) for all samples in `folder` and below."""
+    with explained(folder), os.scandir(folder) as scan:
+        entries = sorted((e for e in scan if not e.name.startswith(".")), key=lambda e: e.name)
+        here = os.path.realpath(folder)
+    if here in above:  # a symbolic link to a folder above
+        return
+    files = [entry.name for entry in entries if entry.is_file()]
+    stems = {stem for stem, extension in map(split_audio_name, files) if extension}
+    if META in files or "mix" in stems or (stems and all(map(_SIGNAL.fullmatch, stems))):
+        yield Path(folder), sample_from_folder
+    elif "mixture" in stems or (stems and stems <= set(MUSDB_STEMS)):
+        yield Path(folder), sample_from_track
+    else:
+        for name in files:
+            if split_audio_name(name)[1]:
+                yield Path(folder, name), sample_from_file
+    for entry in entries:
+        if entry.is_dir():
+            yield from _walk(entry.path, (*above, here))
+
+
+def _keys(folder, makers):
+    """Path -> key: the path below `folder`, shortened where the keys stay distinct."""
+    long = {
+        path: folder.resolve().name if path == folder else path.relative_to(folder).as_posix()
+        for path in makers
+    }
+    short = {path: _short_key(key, makers[path]) for path, key in long.items()}
+    taken = Counter(short.values())
+    mixed = {path: short[path] if taken[short[path]] == 1 else long[path] for path in makers}
+    return mixed if len(set(mixed.values())) == len(makers) else long
+
+
+def _short_key(key, maker):
+    if maker is sample_from_file:
+        return split_audio_name(key)[0]
+    split, _, track = key.partition("/")
+    return track if split in _SPLITS and track else key
+
+
+def sample_from_folder(key, folder):
+    """The sample in KEY/mix.wav, KEY/ref.speech.wav …, with the JSON of KEY/sample.json."""
+    meta = {}
+    members = {path.name: path for path in folder.iterdir() if _is_member(path)}
+    if (path := folder / META).is_file():
+        with explained(path):
+            meta = parse_meta(path.read_bytes(), str(path))
+        for name in meta.get("fields") or ():
+            if _is_file_name(name):  # one that is gone fails when it is read
+                members.setdefault(name, folder / name)
+    return Sample(key, meta, members)
+
+
+def _is_member(path):
+    return path.is_file() and path.name != META and not path.name.startswith(".")
+
+
+def sample_from_track(key, folder):
+    """The sample in a track of MUSDB: its mixture, and its stems as references."""
+    files = {}
+    for path in sorted(folder.iterdir()):
+        stem, extension = split_audio_name(path.name)
+        if extension and _is_member(path):
+            files.setdefault(stem, path)
+    mixture = files.pop("mixture", None)
+    targets = sorted(files, key=_stem_order)
+    members = {f"mix{mixture.suffix}": mixture} if mixture else {}
+    members |= {f"ref.{stem}{files[stem].suffix}": files[stem] for stem in targets}
+    return Sample(key, {"targets": targets}, members)
+
+
+def _stem_order(stem):
+    return MUSDB_STEMS.index(stem) if stem in MUSDB_STEMS else len(MUSDB_STEMS), stem
+
+
+def sample_from_file(key, path):
+    """The sample with nothing but a mix, from one audio file."""
+    extension = split_audio_name(path.name)[1] or ".wav"
+    return Sample(key, members={f"mix{extension}": path})
+
+
+class FolderWriter:
+    """Write each sample into a folder of its own, KEY/mix.wav …, complete or not at all."""
+
+    def __init__(self, folder, *, overwrite=None):
+        """overwrite: True replaces samples that exist, False keeps them, None is an error."""
+        self.folder, self.overwrite = Path(folder), overwrite
+        self.count = 0
+        self._keys = set()
+        with explained(folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    def skips(self, key):
+        """Whether `write` would leave out the sample `key` because it is there already.
+
+        Raises SepcliError for a key that is no path below the folder, that came before, or whose
+        folder exists when neither replacing nor keeping was asked for.
+        """
+        if not all(_is_file_name(part) for part in key.split("/")):
+            raise SepcliError(f"{key!r} cannot be the name of a folder; write to a .tar")
+        if key in self._keys:
+            raise SepcliError(
+                f"{self.folder / key}: two samples are called {key!r}; "
+                "write each stream to a folder of its own"
+            )
+        target = self.folder / key
+        if self.overwrite is False:
+            return os.path.exists(target / META)
+        if self.overwrite is None and os.path.exists(target):
+            with explained(target):
+                if any(path.is_file() for path in target.iterdir()):
+                    raise SepcliError(f"{target}: exists; use --overwrite or --skip-existing")
+        return False
+
+    def write(self, sample):
+        """Write one sample, unless it is skipped; returns whether it was written."""
+        if self.skips(sample.key):
+            return False
+        target = self.folder / sample.key
+        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        with explained(target):
+            try:
+                part.mkdir(parents=True)
+                for name in sample.ordered():
+                    if not _is_file_name(name) or name == META:
+                        raise SepcliError(
+                            f"{sample.label(name)} cannot be the name of a file; write to a .tar"
+                        )
+                    _write_member(part / name, sample.members[name])
+                (part / META).write_bytes(sample.json())
+                _commit(part, target, sample.ordered())
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+        self._keys.add(sample.key)
+        self.count += 1
+        return True
+
+
+def _is_file_name(name):
+    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
+def _write_member(path, content):
+    if isinstance(content, Path):
+        shutil.copyfile(content, path)
+    else:
+        path.write_bytes(content)
+
+
+def _commit(part, target, names):
+    """Move the sample in `part` to `target`: at once if that is new, else file by file."""
+    if not target.exists():
+        return part.rename(target)
+    meta = target / META
+    if meta.exists():
+        old = parse_meta(meta.read_bytes(), str(meta)).get("fields") or ()
+        meta.unlink()  # incomplete from here until the new one is in place
+        for name in filter(_is_file_name, set(old) - set(names)):
+            (target / name).unlink(missing_ok=True)
+    for name in (*names, META):
+        (part / name).replace(target / name)

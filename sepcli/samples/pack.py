@@ -1,0 +1,466 @@
+"""Packs: thousands of recordings or samples in one HDF5 file, any stretch of them read at once.
+
+A group per source, `speech/NAME`, `noise/NAME`, `rir/NAME`, or per member of samples,
+`samples/MEMBER` for its audio and `files/MEMBER` for the rest, `files/json` above all. A group has
+the attributes sample_rate (Hz), source, dtype, clipped (samples beyond full scale) and
+
+    pcm         all items end to end, in one contiguous piece: int16 or float32 samples, channels
+                interleaved, or bytes (uint8) of FLAC files or of members that are no audio
+    offsets     where an item begins in pcm, and
+    sizes       how many elements of pcm it has
+    lengths     its frames; channels, their channels
+    names       paths below the source, or keys of samples; speakers, "" where there is none
+    validation  1 for items that training leaves out
+    numbers     what was packed first has 0; members of one sample share their number
+    crc32       of the item's bytes
+    blocks      crc32 of each 64 KiB of pcm, of which the last may be shorter
+
+Any HDF5 library reads this. The block that HDF5 leaves to its users, before its own first byte,
+says how long the file is, where pcm lies, and what everything else hashes to. So opening a pack
+refuses a file that was cut off or damaged outside pcm. Items are checked when they are read as a
+whole; where only a stretch is, the blocks that it lies in are checked when they are first met.
+"""
+
+import json
+import os
+import zlib
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import numpy as np
+
+from sepcli import audio
+from sepcli.audio import pcm, wav
+from sepcli.errors import SepcliError
+from sepcli.samples.sample import Sample, explained, split_audio_name
+from sepcli.samples.seal import MAKE_AGAIN, VERSION, read_seal, write_seal
+
+EXTENSION = ".h5"
+FORMAT = "sepcli pack"
+BLOCK = 1 << 16  # bytes of pcm that have a checksum of their own
+DTYPES = ("int16", "float32", "flac")
+JSON = "files/json"  # the group of the samples' JSON
+BYTES = "bytes"  # the dtype of members that are no audio
+_STORED = {"int16": "<i2", "float32": "<f4", "flac": "u1", BYTES: "u1"}
+_ENCODINGS = {"int16": "s16le", "float32": "f32le"}
+
+
+@dataclass(frozen=True)
+class Item:
+    """What is stored of one recording, beside its bytes."""
+
+    name: str
+    speaker: str
+    size: int  # elements of pcm
+    frames: int
+    channels: int
+    number: int
+    crc32: int
+    validation: bool = False
+
+
+def encode(signal, sample_rate, dtype):
+    """The bytes that a pack keeps of float (C, T): int16 is rounded and clamped."""
+    if dtype != "flac":
+        return pcm.pack(signal, _ENCODINGS[dtype])
+    import io
+
+    stream = io.BytesIO()
+    with audio.Writer(stream, sample_rate, len(signal), format="flac", subtype="PCM_16") as writer:
+        writer.write(signal)
+    return stream.getvalue()
+
+
+def as_file(data, dtype, sample_rate, channels):
+    """(extension, bytes) of a sound file with the stored bytes `data`: ".wav" or ".flac"."""
+    if dtype == "flac":
+        return ".flac", data
+    return ".wav", wav.header_bytes(_ENCODINGS[dtype], sample_rate, channels, len(data)) + data
+
+
+def itemsize(dtype):
+    """Bytes of an element of pcm."""
+    return np.dtype(_STORED[dtype]).itemsize
+
+
+def write_pack(path, groups, skipped=()):
+    """Write a pack to `path`, which nobody reads meanwhile.
+
+    groups: {name: (attributes, list of Item, iterable of the items' bytes in order)}; the
+        attributes are "sample_rate", "source", "dtype" and "clipped".
+    skipped: JSON objects about what is not in it.
+    Raises SepcliError where an item's bytes are not those of its crc32.
+    """
+    import h5py
+
+    block = 512
+    while block < 256 + 64 * len(groups):
+        block *= 2
+    with explained(path):
+        with h5py.File(path, "w", userblock_size=block) as file:
+            file.attrs.update(format=FORMAT, version=VERSION)
+            if skipped:
+                lines = "".join(json.dumps(record) + "\n" for record in skipped)
+                file.create_dataset("skipped", data=np.frombuffer(lines.encode(), np.uint8))
+            places = [_write_group(file, name, *group[:2]) for name, group in groups.items()]
+        with open(path, "r+b") as file:
+            for place, (name, (_, items, contents)) in zip(places, groups.items(), strict=True):
+                _fill(file, *place, items, contents, f"{path}: {name}")
+            write_seal(file, block, [pcm for pcm, _ in places])
+
+
+def _write_group(file, name, attributes, items):
+    """Create a group without the contents of pcm and blocks; returns (offset, bytes) of both."""
+
+    group = file.create_group(name)
+    group.attrs.update(attributes)
+    sizes = np.array([item.size for item in items], np.int64)
+    columns = {
+        "offsets": np.cumsum(sizes) - sizes,
+        "sizes": sizes,
+        "lengths": np.array([item.frames for item in items], np.int64),
+        "channels": np.array([item.channels for item in items], np.int32),
+        "numbers": np.array([item.number for item in items], np.int64),
+        "crc32": np.array([item.crc32 for item in items], np.uint32),
+        "validation": np.array([item.validation for item in items], np.uint8),
+        "names": np.array([os.fsencode(item.name) for item in items], "S"),
+        "speakers": np.array([os.fsencode(item.speaker) for item in items], "S"),
+    }
+    for column, values in columns.items():
+        group.create_dataset(column, data=values)
+    stored = np.dtype(_STORED[attributes["dtype"]])
+    size = int(sizes.sum()) * stored.itemsize
+    return _room(group, "pcm", stored, size), _room(group, "blocks", "<u4", -(-size // BLOCK) * 4)
+
+
+def _room(group, name, dtype, size):
+    """Create a dataset of `size` bytes in one piece, filled afterwards; (offset, bytes)."""
+    import h5py
+
+    settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    settings.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    settings.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    settings.set_obj_track_times(False)
+    dtype = np.dtype(dtype)
+    space = h5py.h5s.create_simple((size // dtype.itemsize,))
+    created = h5py.h5d.create(group.id, name.encode(), h5py.h5t.py_create(dtype), space, settings)
+    return created.get_offset() or 0, size
+
+
+def _fill(file, pcm, blocks, items, contents, label):
+    """Write the bytes of all items, and the checksums of their blocks, where they belong."""
+    sums = []
+
+    def checked():
+        for item, data in zip(items, contents, strict=True):
+            if zlib.crc32(data) != item.crc32:
+                raise SepcliError(
+                    f"{label}/{item.name}: damaged on the disk; begin with --overwrite"
+                )
+            yield data
+
+    file.seek(pcm[0])
+    for block in _blocks(checked()):
+        sums.append(zlib.crc32(block))
+        file.write(block)
+    file.seek(blocks[0])
+    file.write(np.array(sums, "<u4").tobytes())
+
+
+def _blocks(pieces):
+    """Yield the bytes of `pieces`, end to end, in blocks of which the last may be shorter."""
+    block = bytearray()
+    for piece in pieces:
+        view = memoryview(piece)
+        while len(view):
+            missing = BLOCK - len(block)
+            block += view[:missing]
+            view = view[missing:]
+            if len(block) == BLOCK:
+                yield block
+                block = bytearray()
+    if block:
+        yield block
+
+
+@dataclass(frozen=True)
+class Group:
+    """The items of one source, or of one member of samples; arrays over the items."""
+
+    name: str
+    sample_rate: int  # Hz; 0 for members that are no audio
+    source: str
+    dtype: str
+    clipped: int  # samples beyond full scale, which int16 does not keep
+    start: int  # of pcm in the file, bytes
+    offsets: np.ndarray
+    sizes: np.ndarray
+    lengths: np.ndarray
+    channels: np.ndarray
+    numbers: np.ndarray
+    crc32: np.ndarray
+    blocks: np.ndarray  # one for each, not for each item
+    validation: np.ndarray
+    names: np.ndarray
+    speakers: np.ndarray
+
+    @property
+    def kind(self):
+        """speech, noise, rir, samples or files."""
+        return self.name.partition("/")[0]
+
+    @property
+    def role(self):
+        """The source's name, or that of the member of samples."""
+        return self.name.partition("/")[2]
+
+    @cached_property
+    def bytes(self):
+        """Bytes of pcm."""
+        return int(self.sizes.sum()) * itemsize(self.dtype)
+
+    def label(self, index):
+        """GROUP/NAME of an item."""
+        return f"{self.name}/{os.fsdecode(self.names[index])}"
+
+
+_COLUMNS = tuple(f.name for f in fields(Group) if f.type is np.ndarray)
+
+
+class Pack:
+    """A pack open for reading: cheap to send to other processes, which open it for themselves.
+
+    Raises SepcliError for a file that is no pack, was cut off, or is damaged; pcm is checked where
+    it is read, and by `verify`.
+    """
+
+    def __init__(self, path):
+        self.path = os.fspath(path)
+        self._digest = self._seal["digest"]
+
+    @cached_property
+    def _met(self):
+        """Per group, which blocks of its pcm have been checked here."""
+        return {name: np.zeros(group.blocks.size, bool) for name, group in self.groups.items()}
+
+    def __getstate__(self):
+        return {"path": self.path, "_digest": self._digest}
+
+    def __eq__(self, other):
+        return isinstance(other, Pack) and self.__getstate__() == other.__getstate__()
+
+    def __hash__(self):
+        return hash((self.path, self._digest))
+
+    @cached_property
+    def _seal(self):
+        seal = read_seal(self.path)
+        if seal["digest"] != getattr(self, "_digest", seal["digest"]):
+            raise SepcliError(f"{self.path}: replaced while it was in use; start again")
+        return seal
+
+    @cached_property
+    def _file(self):
+        """The descriptor's owner. Its position is never used, so that forked processes share it."""
+        with explained(self.path):
+            return _Descriptor(self.path)
+
+    @cached_property
+    def groups(self):
+        """{name: Group}, sorted by name."""
+        import h5py
+
+        names = []
+
+        def visit(name, thing):
+            if isinstance(thing, h5py.Group) and "pcm" in thing:
+                names.append(name)
+
+        _ = self._seal  # before HDF5 meets what may be damaged
+        with explained(self.path), h5py.File(self.path) as file:
+            file.visititems(visit)
+            groups = [self._load(file[name]) for name in names]
+        return {group.name: group for group in groups}
+
+    def _load(self, group):
+        columns = {name: group[name][()] for name in _COLUMNS}
+        attributes = {name: group.attrs[name] for name in ("source", "dtype")}
+        attributes |= {name: int(group.attrs[name]) for name in ("sample_rate", "clipped")}
+        start = group["pcm"].id.get_offset() or 0
+        return Group(group.name[1:], start=start, **attributes, **columns)
+
+    @cached_property
+    def skipped(self):
+        """JSON objects about inputs that could not be packed."""
+        import h5py
+
+        with explained(self.path), h5py.File(self.path) as file:
+            lines = file["skipped"][()].tobytes().splitlines() if "skipped" in file else ()
+        return [json.loads(line) for line in lines]
+
+    def read(self, group, index, *, start=0, stop=None):
+        """Item `index` of a `Group`, or its frames [start, stop): float32 (C, T).
+
+        Raises SepcliError for one that is damaged, or lies in a block that is.
+        """
+        if group.dtype == "flac":
+            data = self.stored(group, index)
+            return audio.decode(data, self.label(group, index), start=start, stop=stop)[0]
+        frames, channels = int(group.lengths[index]), int(group.channels[index])
+        stop = frames if stop is None else min(stop, frames)
+        samples = np.empty(max(0, stop - start) * channels, _STORED[group.dtype])
+        offset = int(group.offsets[index]) + start * channels
+        if samples.size == group.sizes[index]:
+            self._read_into(samples, group, offset)
+            self._check(samples, group, index)
+        else:
+            self._check_blocks(group, offset * samples.itemsize, samples.nbytes)
+            self._read_into(samples, group, offset)
+        signal = samples.reshape(-1, channels).T  # (T·C,) -> (C, T)
+        scaled = signal.astype(np.float32, order="C", copy=False)
+        if group.dtype == "int16":
+            scaled *= np.float32(2**-15)
+        return scaled
+
+    def stored(self, group, index):
+        """The bytes of an item as they are kept; SepcliError if they are damaged."""
+        data = np.empty(group.sizes[index], _STORED[group.dtype])
+        self._read_into(data, group, int(group.offsets[index]))
+        self._check(data, group, index)
+        return data.tobytes()
+
+    def label(self, group, index):
+        """What messages call an item."""
+        return f"{self.path}: {group.label(index)}"
+
+    def verify(self):
+        """Read everything; raises SepcliError naming the first item that is damaged."""
+        for group in self.groups.values():
+            for index in range(len(group.names)):
+                self.stored(group, index)
+
+    @cached_property
+    def count(self):
+        """How many recordings and samples there are; members of a sample count once."""
+        return len(set().union(*(group.numbers.tolist() for group in self.groups.values())))
+
+    def stats(self):
+        """Yield a JSON object for every source and every audio member of samples."""
+        for group in self.groups.values():
+            if group.dtype == BYTES:
+                continue
+            yield {
+                "kind": group.kind,
+                "source": group.role,
+                "items": len(group.names),
+                "validation": int(group.validation.sum()),
+                "speakers": len(set(group.speakers.tolist()) - {b""}),
+                "seconds": int(group.lengths.sum()) / group.sample_rate,
+                "sample_rate": group.sample_rate,
+                "dtype": group.dtype,
+                "bytes": group.bytes,
+                "clipped": group.clipped,
+            }
+
+    def manifest(self):
+        """Yield a JSON object for every item, group by group."""
+        for group in self.groups.values():
+            if group.dtype == BYTES:
+                continue
+            for index in range(len(group.names)):
+                yield {
+                    "kind": group.kind,
+                    "source": group.role,
+                    "name": os.fsdecode(group.names[index]),
+                    "speaker": os.fsdecode(group.speakers[index]) or None,
+                    "split": "validation" if group.validation[index] else "train",
+                    "sample_rate": group.sample_rate,
+                    "frames": int(group.lengths[index]),
+                    "channels": int(group.channels[index]),
+                }
+
+    def _read_into(self, array, group, offset):
+        """Fill `array` with the elements of pcm from `offset` on."""
+        self._read_bytes(array, group.start + offset * array.itemsize)
+
+    def _read_bytes(self, array, place):
+        """Fill `array` with the bytes of the file from `place` on."""
+        view = memoryview(array).cast("B") if array.size else memoryview(b"")
+        with explained(self.path):
+            while len(view):
+                count = os.preadv(self._file.number, [view], place)
+                if not count:
+                    raise SepcliError(f"{self.path}: cut off while it was in use; {MAKE_AGAIN}")
+                view, place = view[count:], place + count
+
+    def _check_blocks(self, group, start, size):
+        """Check the blocks in which bytes [start, start + size) of pcm lie, each once."""
+        first, last = start // BLOCK, -(-(start + size) // BLOCK)
+        met = self._met[group.name][first:last]
+        for block in np.flatnonzero(~met) if not met.all() else ():
+            begin = (first + int(block)) * BLOCK
+            data = np.empty(min(BLOCK, group.bytes - begin), np.uint8)
+            self._read_bytes(data, group.start + begin)
+            if zlib.crc32(data) != group.blocks[first + block]:
+                self._name_damaged(group, begin)
+            met[block] = True
+
+    def _name_damaged(self, group, begin):
+        """Raise SepcliError for a damaged item in the block that begins at byte `begin` of pcm."""
+        starts = group.offsets * itemsize(group.dtype)
+        stops = starts + group.sizes * itemsize(group.dtype)
+        for index in np.flatnonzero((stops > begin) & (starts < begin + BLOCK)):
+            self.stored(group, int(index))
+        raise SepcliError(f"{self.path}: {group.name}: damaged; {MAKE_AGAIN}")
+
+    def _check(self, data, group, index):
+        if zlib.crc32(data) != group.crc32[index]:
+            raise SepcliError(f"{self.label(group, index)}: damaged; {MAKE_AGAIN}")
+
+
+class _Descriptor:
+    """A file open for reading, closed when nobody refers to it."""
+
+    def __init__(self, path):
+        self.number = os.open(path, os.O_RDONLY)
+
+    def __del__(self):
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+def read_pack(path):
+    """Yield the samples in a pack; a recording is a sample with nothing but a mix."""
+    pack = Pack(path)
+    parts = [(g, i) for g in pack.groups.values() for i in range(len(g.names))]
+    members = {}
+    for group, index in parts:
+        members.setdefault(int(group.numbers[index]), []).append((group, index))
+    for number in sorted(members):
+        yield _sample(pack, members[number])
+
+
+def _sample(pack, parts):
+    """The sample whose members are `parts`, pairs of a group and an index."""
+    group, index = parts[0]
+    name = os.fsdecode(group.names[index])
+    if group.kind not in ("samples", "files"):
+        extension, data = as_file(*_stored_layout(pack, group, index))
+        return Sample(
+            split_audio_name(group.label(index))[0], {}, {f"mix{extension}": data}, pack.path
+        )
+    meta, contents = {}, {}
+    for group, index in parts:
+        if group.name == JSON:
+            meta = json.loads(pack.stored(group, index))
+        elif group.dtype == BYTES:
+            contents[group.role] = pack.stored(group, index)
+        else:
+            extension, data = as_file(*_stored_layout(pack, group, index))
+            contents[group.role + extension] = data
+            meta["sample_rate"] = group.sample_rate
+    return Sample(name, meta, contents, pack.path)
+
+
+def _stored_layout(pack, group, index):
+    return pack.stored(group, index), group.dtype, group.sample_rate, int(group.channels[index])

@@ -1,0 +1,186 @@
+"""The sample stream: read samples from whatever holds them, write them wherever they belong."""
+
+import os
+import secrets
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from sepcli.audio import Peekable, open_blocks
+from sepcli.errors import SepcliError
+from sepcli.samples.folders import FolderWriter, read_folder, sample_from_file
+from sepcli.samples.lists import read_list
+from sepcli.samples.sample import Sample, explained, split_audio_name
+from sepcli.samples.tarstream import TarWriter, read_tar
+
+__all__ = ["Sample", "open_sample_writer", "read_samples"]
+
+_STDIN, _STDOUT = "standard input", "standard output"
+_PIECE = 1 << 18  # frames read at a time
+
+
+def read_samples(source, *, stdin=None, strict=True, input_type="auto"):
+    """Return an iterator over the samples in `source`, in a fixed order, one at a time.
+
+    source: a sample tar, a pack, a folder (see `read_folder`), one audio file, a list of JSON
+        lines, or "-" for standard input, which may be any of these but a folder.
+    stdin: the binary stream to take for standard input.
+    strict: whether a sample tar that is cut off or lacks its closing count is an error.
+    input_type: "tar", "wav", "audio" or "jsonl" where guessing fails.
+    Raises SepcliError, here or from the iterator.
+    """
+    if str(source) == "-":
+        return _read_stream(_standard_input(stdin), _STDIN, strict, input_type, Path())
+    path = Path(source)
+    if os.path.isdir(path):
+        return read_folder(path)
+    if not os.path.exists(path):
+        raise SepcliError(f"{path}: no such file or folder; check the spelling")
+    if not os.path.isfile(path):  # a named pipe, as <(command) makes
+        return _read_file(path, strict, input_type, Path())
+    if input_type == "auto" and path.suffix == ".h5":
+        from sepcli.samples.pack import read_pack  # HDF5 loads only where there is some
+
+        return read_pack(path)
+    if input_type in ("wav", "audio") or (input_type == "auto" and split_audio_name(path.name)[1]):
+        return iter([sample_from_file(path.stem, path)])
+    return _read_file(path, strict, input_type, path.parent)
+
+
+def _standard_input(stdin):
+    if stdin is None:
+        if sys.stdin is None:
+            raise SepcliError(f"{_STDIN} is closed; pipe samples or audio into this command")
+        stdin = sys.stdin.buffer
+    if _is_terminal(stdin):
+        raise SepcliError(
+            f"{_STDIN} is a terminal; pipe samples or audio into it: sepcli mix | sepcli eval -"
+        )
+    return stdin
+
+
+def _is_terminal(stream):
+    return hasattr(stream, "isatty") and stream.isatty()
+
+
+def _read_file(path, strict, input_type, folder):
+    with explained(path):
+        stream = path.open("rb")
+    with stream:
+        yield from _read_stream(stream, str(path), strict, input_type, folder)
+
+
+def _read_stream(stream, origin, strict, input_type, folder):
+    """Yield the samples in a binary stream of any kind; paths in a list are seen from `folder`."""
+    stream = Peekable(stream)
+    if not stream.peek(1):
+        raise SepcliError(
+            f"{origin} is empty: the command that should fill it stopped before; see its message"
+        )
+    kind = stream.sniff() if input_type == "auto" else input_type
+    if kind == "tar":
+        yield from read_tar(stream, origin=origin, strict=strict)
+    elif kind == "jsonl":
+        yield from read_list(stream, origin=origin, folder=folder)
+    elif kind is None:
+        raise SepcliError(
+            f"{origin}: neither a sample tar, nor audio, nor JSON lines; convert it, or say what "
+            "it is with -t/--input-type"
+        )
+    else:
+        yield _sample_from_audio(stream, origin)
+
+
+def _sample_from_audio(stream, origin):
+    with open_blocks(stream, name=origin) as reader:
+        blocks = [reader.read(0), *reader.blocks(_PIECE)]
+    key = "stdin" if origin == _STDIN else Path(origin).stem
+    sample = Sample(key, origin=origin)
+    sample.set_audio("mix", np.concatenate(blocks, axis=1), reader.sample_rate)
+    return sample
+
+
+@contextmanager
+def open_sample_writer(output=None, *, overwrite=None, stdout=None):
+    """Open a writer of samples: `.write(sample)`, `.skips(key)` and `.count`.
+
+    output: None or "-" for a sample tar on standard output, FILE.tar, or else a folder, where
+        each sample gets a folder of its own.
+    overwrite: True replaces what exists, False keeps it, None makes it an error.
+    stdout: the binary stream to take for standard output.
+    A file appears when the `with` block ends well, and not at all otherwise; a stream is then
+    left without its closing count, so that its reader notices.
+    """
+    if output is None or str(output) == "-":
+        yield from _write_stream(_standard_output(stdout), _STDOUT)
+        return
+    path = Path(output)
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        with _open_unbuffered(path, "wb") as stream:  # a named pipe or a device
+            yield from _write_stream(stream, str(path))
+    elif path.suffix == ".tar":
+        yield from _write_file(path, overwrite)
+    else:
+        _check_folder_name(path)
+        yield FolderWriter(path, overwrite=overwrite)
+
+
+def _standard_output(stdout):
+    stdout = sys.stdout.buffer if stdout is None else stdout
+    if _is_terminal(stdout):
+        raise SepcliError(
+            "samples are not written to a terminal; use -o DIR, -o FILE.tar or a pipe"
+        )
+    return stdout
+
+
+def _check_folder_name(path):
+    if ".tar." in path.name or path.suffix == ".tgz":
+        raise SepcliError(f"{path}: samples are not compressed; use -o FILE.tar, or - and a pipe")
+    if os.path.isfile(path) or split_audio_name(path.name)[1]:
+        raise SepcliError(f"{path}: samples do not go into such a file; use -o DIR or -o FILE.tar")
+
+
+def _open_unbuffered(path, mode):
+    """Open a file that keeps nothing back, so that closing it cannot fail after an error."""
+    with explained(path):
+        return path.open(mode, buffering=0)
+
+
+def _write_stream(stream, name):
+    writer = TarWriter(stream, name)
+    yield writer
+    writer.close()
+
+
+def _write_file(path, overwrite):
+    if os.path.exists(path) and overwrite is None:
+        raise SepcliError(f"{path}: exists; use --overwrite or --skip-existing")
+    if os.path.exists(path) and not overwrite:
+        yield _Keeper()
+        return
+    target = Path(os.path.realpath(path))  # a link stays a link
+    if not target.parent.is_dir():
+        raise SepcliError(f"{path}: its folder does not exist; make it: mkdir -p {path.parent}")
+    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    try:
+        with _open_unbuffered(part, "xb") as stream:
+            yield from _write_stream(stream, str(path))
+        with explained(path):
+            part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class _Keeper:
+    """Stands for a file that exists and stays as it is: skips every sample."""
+
+    count = 0
+
+    def skips(self, key):
+        return True
+
+    def write(self, sample):
+        return False

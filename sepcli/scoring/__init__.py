@@ -1,0 +1,1 @@
+"""What `eval` does: pairs, scores, frames, tables, reports."""

@@ -1,0 +1,165 @@
+"""Some of the samples that are scored, to look at and to listen to: excerpts of bounded size."""
+
+import io
+import itertools
+import struct
+import zlib
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from sepcli.audio import Writer, resample
+from sepcli.scoring.framewise import references
+
+ENDS = 3  # so many of the best and of the worst are kept
+SECONDS = 10  # of an excerpt, so that a report does not grow with the length of the songs
+MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
+PICTURE = (128, 400)  # pixels of a spectrogram: frequencies, times
+LOWEST_HZ, HIGHEST_HZ, RANGE_DB = 60, 16000, 70
+COLOURS = (
+    (0, 0, 4),
+    (60, 15, 110),
+    (140, 41, 129),
+    (222, 73, 104),
+    (254, 159, 109),
+    (252, 253, 191),
+)
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A part of one signal: MP3 bytes, and PNG bytes of its spectrogram."""
+
+    name: str  # of the signal, as in a sample
+    sound: bytes
+    picture: bytes
+
+
+class Gallery:
+    """The best and the worst of a stream of samples, by the first score of their first target.
+
+    Samples that are neither are forgotten, so that memory does not grow with their number.
+    """
+
+    def __init__(self):
+        self._waiting = deque()  # samples that were read and are not scored yet
+        self._kept = []  # (score, sample, targets), from the worst to the best
+        self._newest = (0.0, None, [])  # of these, though it may not be kept
+
+    def watch(self, samples):
+        """Pass samples on, remembering them until `see` was given their rows."""
+        for sample in samples:
+            self._waiting.append(sample)
+            yield sample
+
+    def see(self, row):
+        """Take an `evaluate.Row`; rows come in the order of the samples."""
+        while self._waiting and self._waiting[0].key != row.key:
+            self._waiting.popleft()
+        if row.error or not self._waiting:
+            return
+        sample, score = self._waiting[0], next(iter(row.scores.values()), np.nan)
+        if self._newest[1] is sample:
+            self._newest[2].append(row.target)
+        elif np.isfinite(score):
+            self._newest = (float(score), sample, [row.target])
+            self._kept = sorted([*self._kept, self._newest], key=lambda entry: entry[0])
+            if len(self._kept) > 2 * ENDS:
+                del self._kept[ENDS]
+
+    def items(self):
+        """Yield (key, [Excerpt, ...]) of the samples kept, from the worst to the best."""
+        for _, sample, targets in self._kept:
+            yield sample.key, list(excerpts(sample, targets))
+
+
+def excerpts(sample, targets):
+    """Yield an `Excerpt` of the mixture, and of every target's estimate and reference.
+
+    All are from the same place, where the first target's reference is loudest.
+    """
+    made_of = references(sample)
+    start = _loudest(sample, made_of[targets[0]])
+    signals = {"mixture": ("mix",)} if sample.has("mix") else {}
+    for target in targets:
+        signals[f"{target}, estimate"] = (f"est.{target}",)
+        signals[f"{target}, reference"] = made_of[target]
+    sounds = {name: _cut(sample, parts, start) for name, parts in signals.items()}
+    powers = {name: _power(sound, sample.sample_rate) for name, sound in sounds.items()}
+    top = max(power.max() for power in powers.values())
+    for name, sound in sounds.items():
+        yield Excerpt(name, _mp3(sound, sample.sample_rate), _picture(powers[name], top))
+
+
+def _loudest(sample, parts):
+    """The first frame of the loudest `SECONDS` of the signals `parts`, which are added up."""
+    rate, levels = sample.sample_rate, []
+    with sample.open(parts[0]) as reader:
+        for block in reader.blocks(rate):  # of 1 s
+            levels.append(float(np.square(block).sum()))
+    window = np.convolve(levels, np.ones(min(SECONDS, len(levels))), "valid")
+    return int(np.argmax(window)) * rate
+
+
+def _cut(sample, parts, start):
+    """At most two channels (C, T) of an excerpt of the signals `parts`, added up."""
+    cuts = []
+    for name in parts:
+        with sample.open(name) as reader:
+            reader.skip(start)
+            cuts.append(reader.rest(SECONDS * sample.sample_rate)[:2])
+    return sum(cuts)
+
+
+def _mp3(sound, rate):
+    buffer = io.BytesIO()
+    nearest = rate if rate in MP3_RATES else max(r for r in MP3_RATES if r <= max(rate, 8000))
+    sound = resample(sound, rate, nearest)
+    with Writer(buffer, nearest, len(sound), format="mp3") as writer:
+        writer.write(np.clip(sound, -1, 1))
+    return buffer.getvalue()
+
+
+def _power(sound, rate):
+    """The spectrogram of sound (C, T) in the pixels of a picture, lowest frequency last."""
+    rows, columns = PICTURE
+    size = 2 ** int(np.log2(rate * 0.064))  # some 50 ms
+    mono = np.pad(sound.mean(0), (0, max(0, size - sound.shape[1])))
+    starts = np.linspace(0, len(mono) - size, columns).astype(int)
+    frames = mono[starts[:, None] + np.arange(size)] * np.hanning(size)
+    power = np.square(np.abs(np.fft.rfft(frames)))  # (columns, F)
+    top = min(HIGHEST_HZ, rate / 2)
+    edges = np.geomspace(top, min(LOWEST_HZ, top / 2), rows + 1) * size / rate
+    bins = [
+        slice(int(low), max(int(high), int(low) + 1)) for high, low in itertools.pairwise(edges)
+    ]
+    return np.stack([power[:, each].mean(1) for each in bins])  # (rows, columns)
+
+
+def _picture(power, top):
+    """PNG bytes of a spectrogram (rows, columns), `RANGE_DB` below the power `top`."""
+    level = 10 * np.log10(np.maximum(power, 1e-20) / max(top, 1e-20))
+    shades = np.clip((level / RANGE_DB + 1) * 255, 0, 255).astype(np.uint8)
+    at = np.linspace(0, 255, len(COLOURS))
+    palette = np.stack([np.interp(np.arange(256), at, c) for c in zip(*COLOURS, strict=True)], 1)
+    return png(shades, palette.astype(np.uint8))
+
+
+def png(shades, palette):
+    """PNG bytes of indices (rows, columns) uint8 into a palette (256, 3) uint8.
+
+    W3C, "Portable Network Graphics (PNG) Specification", 2nd edition: no filter, no interlacing.
+    """
+    rows, columns = shades.shape
+    lines = b"".join(b"\0" + line.tobytes() for line in shades)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 3, 0, 0, 0)),
+        (b"PLTE", palette.tobytes()),
+        (b"IDAT", zlib.compress(lines, 9)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in chunks
+    )

@@ -1,0 +1,124 @@
+"""A report as one HTML page that needs no other file and no network."""
+
+import math
+from base64 import b64encode
+from html import escape
+from importlib import resources
+from string import Template
+
+from sepcli import metrics
+from sepcli.scoring import boxes, gallery, tables
+
+MOST_ITEMS = 1000  # rows of the table of all scores
+
+
+def page(report, rows, items=()):
+    """The page of a `report.build` of `evaluate.Row`s, and of (key, [gallery.Excerpt, ...])."""
+    title = "Scores of " + (", ".join(report["summary"]) or "nothing")
+    parts = [_summary(report), _failed(report), _plots(report, rows), _listening(items)]
+    parts.append(_scores(report))
+    template = Template(resources.files(__package__).joinpath("report.html").read_text("utf-8"))
+    return template.substitute(
+        title=escape(title), version=escape(report["sepcli"]), body="".join(parts)
+    )
+
+
+def _summary(report):
+    said = "".join(f"<p>{escape(line)}</p>\n" for line in tables.remarks(report))
+    meanings = "".join(
+        f"<dt>{escape(metric['name'])}</dt><dd>{escape(metric['definition'])}</dd>\n"
+        for metric in report["metrics"].values()
+    )
+    shown = "".join(_table(*table) for table in tables.tables(report))
+    return f"{shown}{said}<details><summary>Definitions</summary><dl>{meanings}</dl></details>\n"
+
+
+def _table(header, rows):
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join(
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>\n" for row in rows
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n'
+        f"<tbody>{body}</tbody></table></div>\n"
+    )
+
+
+def _failed(report):
+    if not report["failed"]:
+        return ""
+    lines = "".join(f"<li>{escape(item['error'])}</li>\n" for item in report["failed"])
+    return f"<h2>Not scored</h2>\n<ul>{lines}</ul>\n"
+
+
+def _plots(report, rows):
+    """A plot for each metric: of the frames of every item, or of the items of every target."""
+    plots = []
+    scored = [row for row in rows if not row.error]
+    for metric in report["metrics"].values():
+        name, unit = metric["name"], metric["unit"]
+        of = {
+            target: [row for row in scored if row.target == target and name in row.scores]
+            for target in report["summary"]
+        }
+        everything = [(target, [row.scores[name] for row in found]) for target, found in of.items()]
+        plots.append(boxes.plot(f"{name}: items", everything, unit))
+        if metrics.METRICS[name].framewise:
+            for target, found in of.items():
+                found = sorted(found, key=lambda row: _sortable(row.scores[name]))
+                frames = [(row.key, row.frames[name]) for row in found]
+                plots.append(boxes.plot(f"{name} of {target}: frames of each item", frames, unit))
+    return (
+        "<h2>Distributions</h2>\n"
+        '<p class="faint">A box is the middle half and its line the median; whiskers reach from '
+        f"the 5th to the 95th percentile.</p>\n{''.join(plots)}"
+    )
+
+
+def _sortable(score):
+    return -math.inf if math.isnan(score) else score
+
+
+def _listening(items):
+    shown = [
+        f"<h3>{escape(key)}</h3>\n<div class='item'>{''.join(map(_figure, excerpts))}</div>\n"
+        for key, excerpts in items
+    ]
+    if not shown:
+        return ""
+    return (
+        f'<h2>Listening samples</h2>\n<p class="faint">The {len(shown)} worst and best by the '
+        f"first score, from the worst on: {gallery.SECONDS} s at most, from where the first "
+        f"target is loudest, as MP3. Spectrograms go from {gallery.LOWEST_HZ} Hz to "
+        f"{gallery.HIGHEST_HZ // 1000} kHz or half the sample rate, {gallery.RANGE_DB} dB deep."
+        f"</p>\n{''.join(shown)}"
+    )
+
+
+def _figure(excerpt):
+    name = escape(excerpt.name)
+    picture, sound = (b64encode(data).decode() for data in (excerpt.picture, excerpt.sound))
+    return (
+        f'<figure><figcaption>{name}</figcaption><img alt="Spectrogram of {name}" '
+        f'src="data:image/png;base64,{picture}">'
+        f'<audio controls preload="none" src="data:audio/mpeg;base64,{sound}"></audio></figure>\n'
+    )
+
+
+def _scores(report):
+    keys = list(report["metrics"])
+    rows = [
+        [item["key"], item["target"], *(_number(item.get(key, math.nan)) for key in keys)]
+        for item in report["items"][:MOST_ITEMS]
+    ]
+    header = ["item", "target", *(f"{m['name']} {m['unit']}" for m in report["metrics"].values())]
+    left = len(report["items"]) - len(rows)
+    more = f"<p>{left} more are left out here; --csv has them all.</p>\n" if left else ""
+    return (
+        f"<h2>All scores</h2>\n<details><summary>{len(rows)} rows</summary>\n"
+        f"{_table(header, rows)}{more}</details>\n"
+    )
+
+
+def _number(score):
+    return "-" if math.isnan(score) else f"{score:.3f}"

@@ -1,0 +1,153 @@
+"""Bring estimates and references that lie in different places together, as samples."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sepcli.errors import SepcliError
+from sepcli.samples.sample import Sample, split_audio_name
+from sepcli.samples.streams import read_samples
+from sepcli.scoring.framewise import PARTS
+
+UNNAMED = "audio"  # the target of files whose name does not tell one
+ITSELF = ""  # the key of a place that is one sample, rather than a collection of them
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a place offers under one key."""
+
+    sample: Sample
+    signals: dict  # target -> member of the sample
+    mix: str | None  # member
+
+
+def pair(estimates, references, mixtures=None):
+    """Return a list of samples with est.*, ref.* and maybe mix, out of two or three places.
+
+    A place is an audio file, a folder, a sample tar, a list, or "-" for standard input. Two files
+    belong together, and so do two folders that are one sample each; otherwise it is the same key
+    that counts: KEY/est.T.wav and KEY/ref.T.wav, TRACK/vocals.wav in both (MUSDB), KEY/T.wav and
+    KEY/ref.T.wav, KEY.wav in both, or KEY.wav and the only target of KEY/. Without `mixtures`, the
+    mixture is the one that lies with the references, or else with the estimates. No file is opened.
+
+    Estimates come in their order, also those without a reference, and with all references of their
+    key; references without an estimate come last. Raises SepcliError when nothing belongs together,
+    or a mixture is missing.
+    """
+    ests, refs = _read(estimates, "est"), _read(references, "ref")
+    mixes = _read(mixtures, "mix") if mixtures else None
+    samples, matched, taken = {}, set(), set()
+    for key, est in ests.items():
+        for target, member in est.signals.items():
+            there, target, reference = _counterpart(key, target, est, refs)
+            sample = samples.setdefault(there, Sample(there or est.sample.key))
+            _add(sample, f"est.{target}", est, member)
+            if reference:
+                taken.add((there, reference))
+                _add(sample, f"ref.{target}", refs[there], reference)
+            if reference or _has_parts(refs.get(there), target):
+                matched.add(there)
+                if mixed := _mixture(there, est, refs, mixes, mixtures):
+                    _add(sample, "mix", mixed, mixed.mix)
+    if not any(est.signals for est in ests.values()):
+        raise SepcliError(
+            f"{estimates}: no estimates, {_example(ests)} has {_members(ests)}; "
+            "name the folder that has est.* or files called like the references"
+        )
+    if not matched:
+        raise SepcliError(
+            f"{estimates} and {references}: no names in common, here {_example(ests)}, "
+            f"there {_example(refs)}; give an estimate the name of its reference"
+        )
+    for key, ref in refs.items():
+        sample = samples.setdefault(key, Sample(key))
+        for target, member in ref.signals.items():
+            if (key, member) not in taken:
+                _add(sample, f"ref.{target}", ref, member)
+    return list(samples.values())
+
+
+def _read(place, role):
+    """Key -> _Found of all that plays a role in a place."""
+    samples = list(read_samples(place))
+    is_file = bool(split_audio_name(Path(place).name)[1]) and not Path(place).is_dir()
+    if place == "-":
+        is_file = [list(sample.members) for sample in samples] == [["mix.wav"]]
+    found = {}
+    for sample in samples:
+        mix = sample.find("mix")
+        if mix and (is_file or _has_own_name(sample, mix)):
+            found[sample.key] = _Found(sample, {UNNAMED: mix}, mix if role == "mix" else None)
+        else:
+            found[sample.key] = _Found(sample, _signals(sample, role), mix)
+    if is_file or (len(found) == 1 and _lies_in(Path(place), *found.values())):
+        return {ITSELF: found.popitem()[1]}
+    return found
+
+
+def _has_own_name(sample, member):
+    """Whether a member is a file called, say, KEY.wav or vocals.wav rather than mix.wav."""
+    content = sample.members[member]
+    return isinstance(content, Path) and content.name != member and content.stem != "mixture"
+
+
+def _signals(sample, role):
+    """Target -> member for signals that name their role, else for those that have it by place."""
+    if role == "est":
+        return sample.ests() or {
+            target: member
+            for target, member in sample.refs().items()
+            if _has_own_name(sample, member)
+        }
+    return sample.refs()
+
+
+def _lies_in(folder, found):
+    """Whether a sample's files are right in `folder`."""
+    contents = found.sample.members.values()
+    is_bare = UNNAMED in found.signals
+    return not is_bare and any(isinstance(c, Path) and c.parent == folder for c in contents)
+
+
+def _counterpart(key, target, est, refs):
+    """(key, target, member) of the reference of an estimate; the member is None without one."""
+    folder, _, name = key.rpartition("/")
+    wanted = [(key, target)]
+    if target == UNNAMED:
+        wanted.append((folder, name))
+        if key in refs and len(refs[key].sample.targets) == 1:
+            wanted.append((key, refs[key].sample.targets[0]))
+    elif len(est.signals) == 1:
+        wanted.append((key, UNNAMED))
+    for there, known in wanted:
+        if there in refs and (member := refs[there].signals.get(known)):
+            return there, target if known == UNNAMED else known, member
+    if target == UNNAMED and folder in refs:  # goes with its siblings there
+        return folder, name, None
+    return key, target, None
+
+
+def _has_parts(ref, target):
+    """Whether a reference that is not there can be made of others that are."""
+    return ref and target in PARTS and all(part in ref.signals for part in PARTS[target])
+
+
+def _add(sample, name, found, member):
+    sample.members[f"{name}{split_audio_name(member)[1]}"] = found.sample.members[member]
+
+
+def _mixture(key, est, refs, mixes, place):
+    """What has the mixture of the pair `key`; None when there is none and nobody asked for it."""
+    nearby = (refs[key], est) if mixes is None else filter(None, [mixes.get(key)])
+    found = next((source for source in nearby if source.mix), None)
+    if found is None and mixes is not None:
+        raise SepcliError(f"{place}: no mixture for {key or est.sample.key}; add it, or omit --mix")
+    return found
+
+
+def _example(found):
+    return next((each.sample.key for each in found.values()), "nothing")
+
+
+def _members(found):
+    return next((", ".join(each.sample.ordered()) for each in found.values()), "nothing")

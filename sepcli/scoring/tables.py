@@ -1,0 +1,168 @@
+"""A report as text: tables, CSV, JSON."""
+
+import csv
+import io
+import json
+import math
+
+MAYBE = ("infinite", "undefined")  # counts that are shown when they are not 0
+
+
+def summary(report):
+    """(header, rows) of strings: a row for each target and statistic, a column for each metric."""
+    header = ["target", "statistic", *(_title(metric) for metric in report["metrics"].values())]
+    rows = []
+    for target, scores in report["summary"].items():
+        for statistic in _statistics(scores):
+            cells = [
+                _cell(scores[key][statistic], metric) if key in scores else "-"
+                for key, metric in report["metrics"].items()
+            ]
+            rows.append([target, statistic.replace("_", " "), *cells])
+    return header, rows
+
+
+def _title(metric):
+    return f"{metric['name']} {metric['unit']}".rstrip()
+
+
+def _statistics(scores):
+    """Which statistics of a target's scores to show."""
+    entries = list(scores.values())
+    always = [name for name in entries[0] if name not in (*MAYBE, "notes")]
+    return always + [name for name in MAYBE if any(entry[name] for entry in entries)]
+
+
+def _cell(value, metric):
+    if isinstance(value, dict):  # reason -> how often
+        value = sum(value.values())
+    return str(value) if isinstance(value, int) else _number(value, metric)
+
+
+def _number(value, metric, sign=""):
+    return "-" if math.isnan(value) else f"{value:{sign}.{2 if metric['unit'] == 'dB' else 3}f}"
+
+
+def comparison(report):
+    """(header, rows) of strings: a row for each target and metric in the report's comparison."""
+    header = [
+        "target",
+        "metric",
+        "old",
+        "new",
+        "change",
+        "95% interval",
+        "better",
+        "worse",
+        "count",
+    ]
+    rows = []
+    for target, scores in report["compared"]["summary"].items():
+        for key, entry in scores.items():
+            metric = report["metrics"][key]
+            low, high = (_number(entry[end], metric, "+") for end in ("low", "high"))
+            means = [
+                _number(entry["old_mean"], metric),
+                _number(entry["new_mean"], metric),
+                _number(entry["mean_difference"], metric, "+"),
+            ]
+            counts = [str(entry[name]) for name in ("better", "worse", "count")]
+            rows.append([target, _title(metric), *means, f"{low} to {high}", *counts])
+    return header, rows
+
+
+def remarks(report):
+    """Lines on how scores were measured and why some are missing, and on the comparison."""
+    lines = []
+    if framewise := [metric for metric in report["metrics"].values() if "frames" in metric]:
+        frames = framewise[0]["frames"]
+        lines.append(
+            f"{', '.join(metric['name'] for metric in framewise)}: BSS Eval v4, of each item the "
+            f"{frames['statistic']} of its frames of {frames['window_s']:g} s "
+            f"every {frames['hop_s']:g} s"
+        )
+    for target, scores in report["summary"].items():
+        for key, entry in scores.items():
+            said = [*entry["notes"].items()]
+            said += [(f"undefined, {why}", count) for why, count in entry["undefined"].items()]
+            what = f"{report['metrics'][key]['name']} of {target}"
+            lines += [f"{what}: {text} ({count})" for text, count in said]
+    if compared := report.get("compared"):
+        lines.append(
+            f"Compared with {compared['file']}: {compared['items']} items in both, "
+            f"{compared['only_old']} only there, {compared['only_new']} only here; "
+            "change is the mean of the differences with its 95 % bootstrap interval."
+        )
+    return lines
+
+
+def tables(report):
+    """All (header, rows) of a report."""
+    return [summary(report), *([comparison(report)] if "compared" in report else [])]
+
+
+def text(report):
+    """The report as tables with aligned columns, and remarks."""
+    return _document(report, aligned)
+
+
+def markdown(report):
+    """The report as Markdown tables, and remarks."""
+    return _document(report, _piped)
+
+
+def _document(report, layout):
+    parts = [layout(*table) for table in tables(report)]
+    if lines := remarks(report):
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def aligned(header, rows, *, left=2):
+    """A table of strings as lines of text; all but the first `left` columns are flush right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    lines = []
+    for row in (header, *rows):
+        cells = [
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip() + "\n")
+    return "".join(lines)
+
+
+def _piped(header, rows):
+    rule = [":--" if column < 2 else "--:" for column in range(len(header))]
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in (header, rule, *rows)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def csv_text(report):
+    """The scores of every item, a line each; NaN is an empty field."""
+    keys = list(report["metrics"])
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["key", "target", *keys])
+    for item in report["items"]:
+        scores = [item.get(key, math.nan) for key in keys]
+        cells = ["" if math.isnan(score) else round(score, 6) for score in scores]
+        writer.writerow([item["key"], item["target"], *cells])
+    return buffer.getvalue()
+
+
+def json_text(report):
+    """The report as JSON; NaN and infinities, which JSON lacks, become null."""
+    return json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return value
+
+
+FORMS = {"text": text, "markdown": markdown, "csv": csv_text, "json": json_text}

@@ -1,0 +1,1 @@
+"""Training: losses, the loop, validation, runs, checkpoints; quantisation as a procedure."""

@@ -1,0 +1,369 @@
+"""The training loop: a generator that does one step at a time and yields what happened.
+
+Between two records the state is consistent: the caller may save it, stop, and go on later from the
+saved state to bit-equal weights. All randomness of step k is a function of (seed, k).
+"""
+
+import copy
+import math
+import time
+from dataclasses import dataclass, field, replace
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import nn
+
+from sepcli import config
+from sepcli.errors import SepcliError
+from sepcli.mixing import datasets
+from sepcli.training import losses, validation
+
+NORM_BATCHES = 16  # of training data, for the statistics of batch norm in the averaged model
+EMA_RAMP = 10  # the average starts fast, decay (1 + n) / (10 + n), so that early steps fade
+AT_LEAST_1 = ("steps", "batch", "accumulate", "max_bad_steps", "log_every", "validate_every")
+AT_LEAST_0 = (
+    "epochs", "warmup", "final_lr", "weight_decay", "clip", "seed", "workers", "save_minutes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train: the `train` section of a configuration.
+
+    steps: optimizer steps in all. batch: items per forward pass. accumulate: forward passes per
+        step, so that a step sees batch * accumulate items. epochs: passes through the training
+        items, each followed by a validation, in place of `steps` and `validate_every`; 0 for those.
+    keep_epochs: epochs (or validations) after which the model is kept in a file of its own.
+    loss: {name: weight}, see `losses.weighted`. mixture_consistency: make the estimates add up to
+        the mixture before the loss.
+    lr: Adam's learning rate, reached after `warmup` steps, then falling as a half cosine to
+        `final_lr` at the end. weight_decay: AdamW's. clip: largest gradient norm, 0 for no limit.
+    plateau: keywords of `Plateau`: after the warm-up the learning rate only falls when validations
+        stop improving, not as a cosine.
+    ema: decay of the moving average of the weights that is validated and kept, 0 for none.
+    max_bad_steps: so many steps in a row without a finite loss and gradient end the training.
+    seed: of the initial weights, the order of the data, and dropout.
+    log_every, validate_every: steps. save_minutes: longest time between checkpoints.
+    workers: processes that make training items ahead of time.
+    """
+
+    steps: int = 10_000
+    batch: int = 8
+    accumulate: int = 1
+    epochs: int = 0
+    keep_epochs: list = field(default_factory=list)
+    loss: dict = field(default_factory=lambda: {"si_sdr": 1.0})
+    mixture_consistency: bool = False
+    lr: float = 1e-3
+    final_lr: float = 0.0
+    warmup: int = 500
+    plateau: dict = field(default_factory=dict)
+    weight_decay: float = 0.0
+    clip: float = 5.0
+    ema: float = 0.0
+    max_bad_steps: int = 10
+    seed: int = 0
+    log_every: int = 50
+    validate_every: int = 1000
+    save_minutes: float = 10.0
+    workers: int = 0
+
+    def __post_init__(self):
+        for name in AT_LEAST_1:
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        for name in AT_LEAST_0:
+            self._check(name, getattr(self, name) >= 0, "0 or more")
+        self._check("lr", self.lr > 0, "above 0")
+        self._check("ema", 0 <= self.ema < 1, "at least 0 and below 1")
+        losses.weighted(self.loss)
+        kept = isinstance(self.keep_epochs, list) and all(type(n) is int for n in self.keep_epochs)
+        self._check("keep_epochs", kept, "a list of epochs such as [25, 50]")
+        config.check_keys(Plateau, self.plateau, section="train.plateau")
+
+    def for_items(self, items):
+        """The settings with `steps` and `validate_every` for so many training items an epoch."""
+        if not self.epochs:
+            return self
+        if not items:
+            raise SepcliError("train.epochs needs data.train.items: without, the data never ends")
+        steps = -(-items // (self.batch * self.accumulate))
+        return replace(self, steps=self.epochs * steps, validate_every=steps)
+
+    def _check(self, name, valid, what):
+        if not valid:
+            raise SepcliError(f"train.{name} must be {what}, not {getattr(self, name)!r}")
+
+
+@dataclass
+class Plateau:
+    """When the learning rate falls: `torch.optim.lr_scheduler.ReduceLROnPlateau` as plain data.
+
+    factor: by which it falls after more than `patience` validations in a row whose loss was not
+        below the lowest, which then pause for `cooldown` validations.
+    stop_after: so many validations without a new lowest loss end the training, 0 for never.
+    The defaults are those of Open-Unmix.
+    """
+
+    factor: float = 0.3
+    patience: int = 80
+    cooldown: int = 10
+    stop_after: int = 140
+
+    THRESHOLD = 1e-4  # part of the lowest loss by which another one has to be lower
+
+    def start(self):
+        """What has happened before the first validation."""
+        return {"scale": 1.0, "lowest": math.inf, "bad": 0, "pause": 0, "since_lowest": 0}
+
+    def step(self, past, loss):
+        """What has happened after a validation with this loss; `scale` is of the learning rate."""
+        now = dict(past)
+        lower = loss < past["lowest"] * (1 - self.THRESHOLD)
+        now["lowest"] = loss if lower else past["lowest"]
+        now["since_lowest"] = 0 if lower else past["since_lowest"] + 1
+        now["bad"] = 0 if lower or past["pause"] else past["bad"] + 1
+        now["pause"] = max(0, past["pause"] - 1)
+        if now["bad"] > self.patience:
+            now |= {"scale": past["scale"] * self.factor, "bad": 0, "pause": self.cooldown}
+        return now
+
+    def is_over(self, past):
+        """Whether the training should end."""
+        return 0 < self.stop_after <= past["since_lowest"]
+
+
+class State:
+    """Everything that training changes, and nothing else.
+
+    average: the moving average of the weights, or None. step: steps done. validated: the step of
+    the last validation. first, best, last: validation scores before training, of the best step,
+    and of the last one. plateau: what `Plateau` remembers. skipped, bad_in_a_row: steps without a
+    finite gradient. sums: of the values since the last log line. seconds: spent on training and
+    validation.
+    """
+
+    COUNTERS = (
+        "step", "validated", "first", "best", "last", "plateau", "skipped", "bad_in_a_row",
+        "sums", "seconds",
+    )  # fmt: skip
+
+    def __init__(self, model, settings):
+        self.model = model
+        self.average = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+        )
+        self.step, self.validated, self.seconds = 0, -1, 0.0
+        self.first = self.best = self.last = None
+        self.plateau = Plateau(**settings.plateau).start()
+        self.skipped = self.bad_in_a_row = 0
+        self.sums = {}
+
+    @property
+    def kept(self):
+        """The model that is validated and saved: the average where there is one."""
+        return self.model if self.average is None else self.average
+
+    def state_dict(self):
+        """All of it as plain data."""
+        return {
+            "model": self.model.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            **{name: getattr(self, name) for name in self.COUNTERS},
+        }
+
+    def load_state_dict(self, saved):
+        """Continue from what `state_dict` returned; the settings must be the same."""
+        self.model.load_state_dict(saved["model"])
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        for name in self.COUNTERS:
+            setattr(self, name, saved[name])
+
+
+def fit(state, train_data, valid_data, settings, *, device="cpu"):
+    """Train `state` up to `settings.steps` steps; a generator of records (dicts).
+
+    Records are told apart by "event": "step" after every step; before it, every `log_every` steps,
+    "train" with means over these; "validating" during a validation, and "valid" after it with the
+    scores, "best" (whether none was better) and "audio" (examples, {name: (C, T)}). Validation
+    happens before the first step, every `validate_every` steps, and after the last.
+
+    Raises SepcliError when `max_bad_steps` steps in a row had no finite loss and gradient.
+    """
+    loss_fn = losses.weighted(settings.loss)
+    order = {"seed": settings.seed, "per_step": settings.accumulate}
+    position = state.step * settings.accumulate
+    batches = datasets.batches(
+        train_data, settings.batch, start=position, workers=settings.workers, **order
+    )
+    while True:
+        if is_due(state, settings):
+            if state.average is not None:
+                first = datasets.batches(train_data, settings.batch, **order)
+                renew_statistics(state.average, islice(first, NORM_BATCHES), device)
+            yield from validate(state, valid_data, settings, device)
+        if state.step >= settings.steps or is_over(state, settings):
+            return
+
+        started = time.monotonic()
+        torch.manual_seed(seed_of_step(settings.seed, state.step))
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(state.step, settings) * state.plateau["scale"]
+        state.model.train()
+        running = [buffer.clone() for buffer in state.model.buffers()]
+        values, quality = dict.fromkeys(("loss", *settings.loss), 0.0), {}
+        for _ in range(settings.accumulate):
+            mix, refs = (x.to(device) for x in next(batches))  # (B, C, T), (B, S, C, T)
+            estimates = validation.separate(state.model, mix, settings)  # (B, S, C, T)
+            loss, terms = loss_fn(estimates, refs)
+            (loss / settings.accumulate).backward()
+            for name, value in {"loss": loss, **terms}.items():
+                values[name] += value.item() / settings.accumulate
+            add_up(quality, validation.totals(estimates.detach(), refs))
+        norm = clip_gradients(state.model, settings.clip)
+        if math.isfinite(values["loss"]) and math.isfinite(norm):
+            state.optimizer.step()
+            state.bad_in_a_row = 0
+            if state.average is not None:
+                move_average(state.average, state.model, settings.ema, state.step)
+            add_up(state.sums, {"steps": 1, "grad_norm": norm, **values, **quality})
+        else:
+            set_buffers(state.model, running)  # a bad batch must not stay in batch norm's averages
+            state.skipped += 1
+            state.bad_in_a_row += 1
+        state.optimizer.zero_grad(set_to_none=True)
+        state.step += 1
+        state.seconds += time.monotonic() - started
+        add_up(state.sums, {"seconds": time.monotonic() - started})
+
+        if state.bad_in_a_row >= settings.max_bad_steps:
+            raise SepcliError(
+                f"training diverged: steps {state.step - state.bad_in_a_row + 1} to {state.step} "
+                "had no finite loss and gradient; lower train.lr or train.clip, or check the data"
+            )
+        if state.step % settings.log_every == 0:
+            sums, state.sums = state.sums, {}  # before the yield, where a run may be saved
+            yield summary(sums, state, settings)
+        yield {"event": "step", "step": state.step, "loss": values["loss"]}
+
+
+def validate(state, data, settings, device):
+    """Score the model that is kept; yields "validating" records and one "valid"."""
+    started = time.monotonic()
+    scores, audio = yield from validation.evaluate(state.kept, data, settings, device)
+    best = is_better(scores, state.best)
+    state.last = {"step": state.step, **scores}
+    state.first = state.first or state.last
+    state.best = state.last if best else state.best
+    if settings.plateau and state.step:
+        state.plateau = Plateau(**settings.plateau).step(state.plateau, scores["loss"])
+    state.validated = state.step
+    state.seconds += time.monotonic() - started
+    yield {"event": "valid", **state.last, "best": best, "audio": audio}
+
+
+def summary(sums, state, settings):
+    """The record of the steps that were added up in `sums`: means, learning rate and speed."""
+    steps, seconds = sums.pop("steps", 0), sums.pop("seconds")
+    audible = sums.pop("audible", 0) or math.nan  # references; without one there is no SI-SDR
+    counts = dict.fromkeys(validation.MEASURES, audible)
+    items = settings.batch * settings.accumulate * settings.log_every
+    return {
+        "event": "train",
+        "step": state.step,
+        **{name: value / counts.get(name, steps) for name, value in sums.items()},
+        "lr": learning_rate(state.step - 1, settings) * state.plateau["scale"],
+        "items_per_s": items / seconds,
+        "skipped": state.skipped,
+        "minutes": state.seconds / 60,
+    }
+
+
+def is_better(scores, best):
+    """Whether the validation scores are better than the best so far (None: none yet)."""
+    new, old = scores["si_sdr_db"], best["si_sdr_db"] if best else -math.inf
+    return math.isfinite(new) and new > old
+
+
+def is_due(state, settings):
+    """Whether this step has to be validated and was not yet."""
+    every = state.step % settings.validate_every == 0 or state.step >= settings.steps
+    return every and state.validated != state.step
+
+
+def is_over(state, settings):
+    """Whether validations have not improved for so long that the training ends."""
+    return bool(settings.plateau) and Plateau(**settings.plateau).is_over(state.plateau)
+
+
+def learning_rate(step, settings):
+    """The learning rate of a step (from 0): a linear rise, then half a cosine, or no change."""
+    if step < settings.warmup:
+        return settings.lr * (step + 1) / settings.warmup
+    if settings.plateau:
+        return settings.lr
+    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    fall = (1 + math.cos(math.pi * min(1.0, done))) / 2
+    return settings.final_lr + (settings.lr - settings.final_lr) * fall
+
+
+def seed_of_step(seed, step):
+    """A 32-bit seed for step `step` of the run `seed`."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+
+
+def clip_gradients(model, clip):
+    """Scale the gradients down to the norm `clip` (0: no limit); their norm before it."""
+    return nn.utils.clip_grad_norm_(model.parameters(), clip or math.inf).item()
+
+
+@torch.no_grad()
+def move_average(average, model, decay, updates):
+    """Move the averaged weights towards the model's; see `renew_statistics` for the rest."""
+    decay = min(decay, (1 + updates) / (EMA_RAMP + updates))
+    for mean, new in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(new, 1 - decay)
+
+
+@torch.no_grad()
+def renew_statistics(model, batches, device="cpu"):
+    """Measure the running statistics of batch norm anew, as their mean over `batches` of training.
+
+    Those collected while training belong to the weights of single steps, not to their average
+    (Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI
+    2018, section 3.2): a denoiser lost 1 dB by them.
+    """
+    norms = [
+        layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    ]
+    if not norms:
+        return
+    model.eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean
+        norm.train()
+    for mix, _ in batches:
+        if mix.isfinite().all():  # training skips such a batch, too
+            validation.apply(model, mix.to(device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()
+
+
+@torch.no_grad()
+def set_buffers(model, buffers):
+    """Set the model's buffers to the values of `buffers`."""
+    for buffer, value in zip(model.buffers(), buffers, strict=True):
+        buffer.copy_(value)
+
+
+def add_up(sums, values):
+    """Add each of `values` to its sum."""
+    for name, value in values.items():
+        sums[name] = sums.get(name, 0.0) + value

@@ -1,0 +1,198 @@
+"""Training losses: functions of (estimate, reference), both (B, S, C, T), to minimise.
+
+LOSSES names them for configurations; `weighted` turns `{"si_sdr": 1.0, "mr_stft": 0.2}` into the
+weighted sum. A new loss is a function and a line in the table.
+"""
+
+from functools import partial
+from importlib import import_module
+
+import torch
+
+from sepcli import config
+from sepcli.errors import SepcliError
+
+LOSSES = {
+    "si_sdr": "sepcli.training.losses:si_sdr_loss",
+    "l1": "sepcli.training.losses:l1_loss",
+    "mr_stft": "sepcli.training.losses:mr_stft_loss",
+    "mr_stft_l1": "sepcli.training.losses:mr_stft_l1_loss",
+    "spectral": "sepcli.training.losses:spectral_loss",
+    "compressed": "sepcli.training.losses:compressed_loss",
+    "magnitude": "sepcli.training.losses:magnitude_loss",
+}
+
+OF_SPECTROGRAMS = ("l1", "magnitude")  # take complex (B, S, C, F, N), too
+
+# (FFT, window, hop) in samples; Yamamoto et al., "Parallel WaveGAN", ICASSP 2020, section 3.
+RESOLUTIONS = ((1024, 600, 120), (2048, 1200, 240), (512, 240, 50))
+MIN_POWER = 1e-7  # floor under a bin's power: keeps the root's and the logarithm's slope finite
+
+
+def weighted(terms):
+    """The weighted sum of losses as one function; (estimate, reference) -> (total, {name: value}).
+
+    terms: {name: weight}, or {name: {"weight": 1.0, ...keywords of the loss}}.
+    Raises SepcliError for an unknown loss, a weight that is not a number, or an unknown keyword.
+    """
+    if not isinstance(terms, dict) or not terms:
+        raise SepcliError(f"train.loss must be like {{si_sdr: 1.0, mr_stft: 0.2}}, not {terms!r}")
+    weights, losses = {}, {}
+    for name, value in terms.items():
+        weights[name], losses[name] = _term(name, value)
+
+    def loss(estimate, reference):
+        values = {name: fn(estimate, reference) for name, fn in losses.items()}
+        return sum(weights[name] * value for name, value in values.items()), values
+
+    return loss
+
+
+def _term(name, value):
+    if name not in LOSSES:
+        raise SepcliError(f"unknown loss {name!r}; choose from {', '.join(sorted(LOSSES))}")
+    settings = dict(value) if isinstance(value, dict) else {"weight": value}
+    weight = settings.pop("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise SepcliError(f"train.loss.{name} must be a number, not {weight!r}")
+    module, function = LOSSES[name].split(":")
+    fn = getattr(import_module(module), function)
+    section = f"train.loss.{name}"
+    return weight, partial(
+        fn, **config.check_keys(fn, settings, section=section, reserved=("estimate", "reference"))
+    )
+
+
+def si_sdr(estimate, reference, *, eps=1e-8):
+    """Scale-invariant signal-to-distortion ratio in dB over the last axis; (..., T) -> (...).
+
+    10 log10(|a t|^2 / |e - a t|^2) with a = <e, t> / <t, t>, of signals with their means removed.
+    Le Roux et al., "SDR -- half-baked or well done?", ICASSP 2019. `eps` in both energies keeps
+    the value and its gradient finite for a silent reference or a perfect estimate.
+    """
+    estimate = estimate - estimate.mean(-1, keepdim=True)
+    reference = reference - reference.mean(-1, keepdim=True)
+    energy = reference.square().sum(-1, keepdim=True)
+    target = (estimate * reference).sum(-1, keepdim=True) / (energy + eps) * reference
+    error = (estimate - target).square().sum(-1)
+    return 10 * torch.log10((target.square().sum(-1) + eps) / (error + eps))
+
+
+def snr(estimate, reference, *, eps=1e-8):
+    """Signal-to-noise ratio in dB over the last axis, the error being noise; (..., T) -> (...).
+
+    10 log10(|t|^2 / |e - t|^2): a wrong level and a wrong sign are errors, too.
+    """
+    error = (estimate - reference).square().sum(-1)
+    return 10 * torch.log10((reference.square().sum(-1) + eps) / (error + eps))
+
+
+def si_sdr_loss(estimate, reference):
+    """Negative SI-SDR in dB, averaged over batch, sources and channels."""
+    return -si_sdr(estimate, reference).mean()
+
+
+def l1_loss(estimate, reference):
+    """Mean absolute difference of the samples."""
+    return (estimate - reference).abs().mean()
+
+
+def mr_stft_loss(estimate, reference):
+    """Spectral convergence plus log-magnitude distance, averaged over three resolutions.
+
+    | |T| - |E| |_F / | |T| |_F  +  mean | ln|T| - ln|E| |
+    Yamamoto et al., "Parallel WaveGAN", ICASSP 2020. T must exceed 1,024 samples.
+    """
+    total = 0.0
+    for mag, target in _magnitudes(estimate, reference):
+        convergence = torch.linalg.norm(target - mag) / torch.linalg.norm(target)
+        total = total + convergence + (target.log() - mag.log()).abs().mean()
+    return total / len(RESOLUTIONS)
+
+
+def mr_stft_l1_loss(estimate, reference):
+    """Mean absolute difference of STFT magnitudes, averaged over three resolutions."""
+    differences = [(target - mag).abs().mean() for mag, target in _magnitudes(estimate, reference)]
+    return sum(differences) / len(RESOLUTIONS)
+
+
+def spectral_loss(estimate, reference, *, n_fft=1024, hop=512, complex_weight=0.3):
+    """Mean squared difference of spectra, of their real and imaginary parts and of the magnitudes.
+
+    (1 - w) mean((|T| - |E|)^2) + w mean((T - E)^2) with w = `complex_weight`; the second mean is
+    over real and imaginary parts as numbers of their own. The window is a Hann window of `n_fft`.
+    """
+    window = torch.hann_window(n_fft, dtype=estimate.dtype, device=estimate.device)
+    e, t = _stft(estimate, n_fft, hop, window), _stft(reference, n_fft, hop, window)
+    magnitude = (_norm(e) - _norm(t)).square().mean()
+    return (1 - complex_weight) * magnitude + complex_weight * (e - t).square().mean()
+
+
+def compressed_loss(estimate, reference, *, n_fft=512, hop=128, power=0.3, complex_weight=0.3):
+    """Mean squared difference of power-compressed spectra, complex and magnitude.
+
+    (1 - w) mean(| |T|^c - |E|^c |^2) + w mean(| |T|^c exp(i arg T) - |E|^c exp(i arg E) |^2) with
+    c = `power`, w = `complex_weight`: Braun & Tashev, "Data augmentation and loss normalization
+    for deep noise suppression", SPECOM 2020.
+    """
+    window = torch.hann_window(n_fft, dtype=estimate.dtype, device=estimate.device)
+    e = _compress(_stft(estimate, n_fft, hop, window), power)
+    t = _compress(_stft(reference, n_fft, hop, window), power)
+    phase_aware = (e - t).square().sum(-1).mean()
+    magnitude = (_norm(e) - _norm(t)).square().mean()
+    return (1 - complex_weight) * magnitude + complex_weight * phase_aware
+
+
+def magnitude_loss(estimate, reference, *, n_fft=4096, hop=1024):
+    """Mean squared difference of magnitude spectrograms, what Open-Unmix learns by.
+
+    Stöter et al., "Open-Unmix - A Reference Implementation for Music Source Separation", 2019.
+    n_fft, hop: of the spectrograms that signals are turned into, with a Hann window.
+    """
+    if estimate.is_complex():
+        return (estimate.abs() - reference.abs()).square().mean()
+    window = torch.hann_window(n_fft, dtype=estimate.dtype, device=estimate.device)
+    e, t = (_norm(_stft(x, n_fft, hop, window)) for x in (estimate, reference))
+    return (e - t).square().mean()
+
+
+def mixture_consistency(estimates, mixture, weights=None):
+    """Spread what the estimates lack of the mixture over them, so that they add up to it.
+
+    s_j + w_j (x - sum_k s_k): Wisdom et al., "Differentiable consistency constraints for improved
+    deep speech enhancement", ICASSP 2019.
+    estimates: (B, S, C, T). mixture: (B, C, T). weights: (S,) with the sum 1; by default 1/S.
+    """
+    S = estimates.shape[1]
+    weights = estimates.new_full((S,), 1 / S) if weights is None else weights
+    rest = mixture[:, None] - estimates.sum(1, keepdim=True)  # (B, 1, C, T)
+    return estimates + weights[:, None, None] * rest
+
+
+def _magnitudes(estimate, reference):
+    """Pairs of magnitude spectrograms (estimate, reference), one for each resolution."""
+    for n_fft, size, hop in RESOLUTIONS:
+        window = torch.hann_window(size, dtype=estimate.dtype, device=estimate.device)
+        yield tuple(
+            _stft(x, n_fft, hop, window).square().sum(-1).clamp(min=MIN_POWER).sqrt()
+            for x in (estimate, reference)
+        )
+
+
+def _stft(x, n_fft, hop, window):
+    """(B, S, C, T) to real and imaginary parts (B*S*C, F, N, 2)."""
+    if x.shape[-1] <= n_fft // 2:
+        raise ValueError(f"expected more than {n_fft // 2} samples, got {x.shape[-1]}")
+    flat = x.reshape(-1, x.shape[-1])  # (B*S*C, T)
+    spectrum = torch.stft(flat, n_fft, hop, len(window), window, return_complex=True)
+    return torch.view_as_real(spectrum)
+
+
+def _compress(spectrum, power):
+    """Raise the magnitude of (..., 2) to `power` and keep the phase."""
+    energy = spectrum.square().sum(-1, keepdim=True)
+    return spectrum * (energy + MIN_POWER) ** ((power - 1) / 2)
+
+
+def _norm(spectrum):
+    return (spectrum.square().sum(-1) + MIN_POWER**2).sqrt()

@@ -1,0 +1,335 @@
+"""Turn a model into one that computes with whole numbers of 8 bits, and say what that costs.
+
+A target is a module that knows one kind of hardware; TARGETS names it. It offers
+
+NAME                    as in TARGETS.
+prepare(model)          the fake-quantised twin of a causal model, in eval mode: a module with the
+                        same attributes (`sample_rate`, `sources`, `channels`, `hop`, `delay`,
+                        `front_end`, ...), `forward`, `initial_state` and `step`, with batch norm
+                        folded. Its structure, and so the names of its `state_dict`, depends on the
+                        architecture alone: `prepare(build(name, **settings))` can load what an
+                        earlier twin saved. All that it computes with, scales too, is in parameters
+                        and buffers. `model` is not changed. Raises SepcliError, naming the layer,
+                        when the target cannot run the model.
+                        Ranges are `quant.fake.Range`s, so `quant.fake.set_phase` steers the twin:
+                        "observe" (calibration: floating point, ranges move while training),
+                        "adapt" (fake-quantised, ranges move while training), "frozen" (as saved;
+                        what a new twin is in). In eval mode nothing ever moves.
+integer(twin)           a runner (see `inference/stream.py`: RUNNER, `initial_state(batch)` and
+                        `step(x, state)` on float32 numpy arrays) that computes in numpy integers,
+                        and gives what the frozen twin gives in eval mode, bit for bit.
+layers(twin)            a list of `Layer`, in the order in which they run.
+write_more(twin, card, path)
+                        write what belongs beside the model file `path`, which exists already, and
+                        return a dict of what there is to say about it, {} if nothing.
+"""
+
+import functools
+import math
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sepcli import metrics
+from sepcli.audio.resample import resample
+from sepcli.errors import SepcliError
+from sepcli.inference.stream import TorchRunner
+from sepcli.mixing import datasets
+from sepcli.models import modelfile
+from sepcli.quant import fake
+from sepcli.samples.streams import read_samples
+from sepcli.training import runs
+
+TARGETS = {
+    "cpu": "sepcli.training.quantize_cpu",
+    "max78000": "sepcli.training.quantize_max78000",
+}
+
+
+FREEZE = 0.7  # of the steps of fine-tuning are done when ranges stop moving
+MADE_UP = {"kind": "mixtures", "duration_s": 4.0}
+LIKE_THE_FLOAT_MODEL = ("batch", "accumulate", "loss", "mixture_consistency", "clip")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer for the report: what it is and what it keeps in memory.
+
+    inputs: the shape of each tensor it reads, and outputs: of what it makes, of one item and for
+    one hop. weight_bytes: of weights, biases and multipliers. activation_bytes: of its output for
+    one hop, and of the past that is kept of it.
+    """
+
+    name: str
+    op: str
+    inputs: tuple
+    outputs: tuple
+    weight_bytes: int
+    activation_bytes: int
+
+
+def target_module(name):
+    """The module of the target called `name`; raises SepcliError naming the known ones."""
+    if name not in TARGETS:
+        raise SepcliError(f"unknown target {name!r}; choose from {', '.join(TARGETS)}")
+    return import_module(TARGETS[name])
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How to quantise.
+
+    mode: `ptq`, from calibration alone, or `qat`, fine-tuned afterwards as the run `folder`, which
+    `resume` goes on with and `overwrite` replaces.
+    config: sections `data` and `train` as in a training configuration. Without data, those that the
+    model was trained on if they need no files, else mixtures of made-up speech and noise.
+    calib: samples or sound files to calibrate with instead of training data. calib_minutes: of
+    sound, at most. items: of data.valid that are scored.
+    max_drop_db: how much SI-SDR may be lost. budget: bytes of weights, None for any number.
+    """
+
+    target: str = "cpu"
+    mode: str = "ptq"
+    config: dict | None = None
+    calib: str | None = None
+    calib_minutes: float = 10.0
+    items: int = 20
+    max_drop_db: float = 0.5
+    budget: int | None = None
+    folder: str | None = None
+    resume: bool = False
+    overwrite: bool = False
+    more: bool = True
+    command: str = ""
+
+
+def quantize(name, output, choices, *, tell=lambda record: None):
+    """Quantise the model `name` (see `modelfile.locate`) into the model file `output`.
+
+    tell: gets records of what is being done, {"event": ...}, and those of `train.fit`.
+    Returns the report, a dict. Raises SepcliError, and writes no model, when the target cannot run
+    it, when it loses more than `max_drop_db`, or when it exceeds the budget.
+    """
+    module = target_module(choices.target)
+    model, card = modelfile.load_model(name)
+    if card.quantized:
+        raise SepcliError(f"{name}: quantised already; start from the model that it was made from")
+    config = resolve(card, choices)
+    train_data, valid_data = (
+        datasets.build(
+            config["data"][part],
+            section=f"data.{part}",
+            sample_rate=model.sample_rate,
+            sources=model.sources,
+        )
+        for part in ("train", "valid")
+    )
+    twin = module.prepare(model)
+    tell({"event": "calibrating"})
+    signals = heard(choices.calib, model) if choices.calib else drawn(train_data, config)
+    about = {
+        "target": choices.target,
+        "mode": choices.mode,
+        "parent": card.path.name,
+        "parent_sha256": card.sha256,
+        "calibration_minutes": round(calibrate(twin, signals, choices.calib_minutes), 2),
+    }
+    if choices.mode == "qat":
+        twin = fine_tune(twin, card, config, about, choices, tell)
+        about["steps"] = config["train"]["steps"]
+    fake.set_phase(twin.eval(), "frozen")
+    runners = {
+        "float": TorchRunner(model),
+        "fake_quantised": TorchRunner(twin),
+        "integer": module.integer(twin),
+    }
+    about["scores"] = compare(runners, valid_data, choices.items, card.consistent, tell)
+    report = describe(module.layers(twin), about, choices)
+    check(report, name)
+    return {"model": card.model, **report, **save(module, twin, card, about, output, choices)}
+
+
+def describe(rows, about, choices):
+    """The report on a twin: its `Layer`s, what they add up to, and the limits."""
+    scores = about["scores"]
+    return {
+        **about,
+        "si_sdr_drop_db": scores["float"]["si_sdr_db"] - scores["integer"]["si_sdr_db"],
+        "max_drop_db": choices.max_drop_db,
+        "weight_bytes": sum(row.weight_bytes for row in rows),
+        "activation_bytes": sum(row.activation_bytes for row in rows),
+        "budget": choices.budget,
+        "layers": [asdict(row) for row in rows],
+    }
+
+
+def save(module, twin, card, about, output, choices):
+    """Write the model file of a twin, and what belongs beside it; returns what there is to say."""
+    kept = {key: value for key, value in card.card.items() if key != "scores"}
+    weights = fake.packed(twin)
+    modelfile.save(output, card.model, card.settings, weights, {**kept, "quantized": about})
+    saved = modelfile.read_card(output)
+    more = module.write_more(twin, saved, saved.path) if choices.more else {}
+    return {"file": str(output), "bytes": saved.path.stat().st_size, **more}
+
+
+def resolve(card, choices):
+    """The complete configuration of data and training for the model of a card."""
+    config = choices.config or {}
+    known = card.card.get("train", {})
+    train = {key: known[key] for key in LIKE_THE_FLOAT_MODEL if key in known}
+    train |= {"lr": 1e-4, "warmup": 100, "save_minutes": 2.0, **(config.get("train") or {})}
+    if train.get("ema"):
+        raise SepcliError("train.ema: the ranges of tensors are not averaged; leave it out")
+    made_up = {"train": MADE_UP, "valid": {**MADE_UP, "items": choices.items}}
+    own = card.card.get("data") or {}
+    own = own if own and all(map(_needs_no_files, own.values())) else made_up
+    model = {"name": card.model, **card.settings}
+    rest = {key: value for key, value in config.items() if key not in ("data", "train")}
+    return runs.resolve({**rest, "model": model, "data": config.get("data") or own, "train": train})
+
+
+def _needs_no_files(section):
+    files = any(map(section.get, ("speech", "noise", "rir")))
+    return section.get("kind") in ("toy", "mixtures") and not files
+
+
+def heard(source, model):
+    """Yield the mixtures (C, T) of samples, or sound files, at the model's rate."""
+    for sample in read_samples(source):
+        audio = resample(sample.audio("mix"), sample.sample_rate, model.sample_rate)
+        yield audio.reshape(-1, model.channels, audio.shape[1])
+
+
+def drawn(data, config):
+    """Yield the mixtures (B, C, T) of training data, without end."""
+    seed = config["train"]["seed"]
+    for mix, *_ in datasets.batches(data, 1, seed=seed):
+        yield mix.numpy()
+
+
+def calibrate(twin, signals, minutes):
+    """Let the twin's ranges see signals (B, C, T) until `minutes` of sound passed; how many did.
+
+    Raises SepcliError when there was none.
+    """
+    fake.set_phase(twin.train(), "observe")
+    samples, wanted = 0, minutes * 60 * twin.sample_rate
+    with torch.no_grad():
+        for signal in signals:
+            signal = signal[..., : max(1, math.ceil((wanted - samples) / len(signal)))]
+            if signal.size and np.isfinite(signal).all():
+                twin(torch.from_numpy(np.ascontiguousarray(signal, np.float32)))
+                samples += signal.shape[-1] * len(signal)
+            if samples >= wanted:
+                break
+    fake.set_phase(twin.eval(), "frozen")
+    if not samples:
+        raise SepcliError("nothing to calibrate with: name samples or sound files that have sound")
+    return samples / 60 / twin.sample_rate
+
+
+def fine_tune(twin, card, config, about, choices, tell):
+    """Train the twin as the run `choices.folder`; returns the best one."""
+    folder = Path(choices.folder)
+    kind = functools.partial(QatRun, twin=twin, parent=card, about=about)
+    config = {**config, "quantize": about}
+    if choices.resume:
+        run = runs.resume(config, folder, kind=kind, command=choices.command)
+    else:
+        run = runs.start(
+            config, folder, kind=kind, overwrite=choices.overwrite, command=choices.command
+        )
+    for record in run.records():
+        tell(record)
+    return modelfile.load_model(folder)[0]
+
+
+class QatRun(runs.Run):
+    """A training run of a fake-quantised twin: ranges move first, and are frozen in the end."""
+
+    def __init__(self, folder, config, *, twin, parent, about, **options):
+        self._twin, self._parent, self._about = twin, parent, about
+        super().__init__(folder, config, **options)
+
+    def _make_model(self):
+        return self._twin
+
+    def records(self):
+        self._set_phase()
+        for record in super().records():
+            self._set_phase()
+            yield record
+
+    def _set_phase(self):
+        """The phase of the next step depends on its number alone, so that runs can be resumed."""
+        frozen = self.state.step >= FREEZE * self.settings.steps
+        fake.set_phase(self.model, "frozen" if frozen else "adapt")
+
+    def _weights(self, model):
+        return fake.packed(model)
+
+    def _card(self):
+        return {**self._parent.card, **super()._card(), "quantized": self._about}
+
+
+def compare(runners, data, items, consistent, tell):
+    """Mean scores {runner: {name: number}} on the first items of `data`.
+
+    Raises SepcliError when the integers do not give the very bits of the fake-quantised model.
+    """
+    names = {"si-sdr": data.sources}
+    if metrics.is_installed("pesq") and "speech" in data.sources:
+        names["pesq"] = ("speech",)
+    functions = {name: metrics.load(name) for name in names}
+    values = {kind: {name: [] for name in names} for kind in runners}
+    for i in range(min(items, data.items)):
+        item = data[i]
+        if isinstance(item, SepcliError):
+            raise item
+        mix, refs = (x.numpy() for x in item)  # (C, T), (S, C, T)
+        outputs = {kind: separate(runner, mix) for kind, runner in runners.items()}
+        if not np.array_equal(outputs["integer"], outputs["fake_quantised"]):
+            raise SepcliError(f"data.valid, item {i}: the integers give other bits than the twin")
+        for kind, estimates in outputs.items():
+            if consistent:
+                estimates = estimates + (mix - estimates.sum(0)) / len(estimates)
+            for name, sources in names.items():
+                for source in sources:
+                    s = data.sources.index(source)
+                    value = functions[name](estimates[s], refs[s], runners[kind].sample_rate)
+                    values[kind][name].append(value)
+        tell({"event": "scoring", "done": i + 1, "items": min(items, data.items)})
+    return {
+        kind: {metrics.key(name): float(np.nanmean(series)) for name, series in scores.items()}
+        for kind, scores in values.items()
+    }
+
+
+def separate(runner, mix):
+    """Run a whole mixture (C, T) through a runner in one chunk: (S, C, T)."""
+    T = mix.shape[1]
+    padded = np.pad(mix, ((0, 0), (0, runner.delay + -(T + runner.delay) % runner.hop)))
+    x = padded.reshape(-1, runner.channels, padded.shape[1])
+    y, _ = runner.step(np.ascontiguousarray(x, np.float32), runner.initial_state(len(x)))
+    y = y.transpose(1, 0, 2, 3).reshape(y.shape[1], *padded.shape)  # (S, C, T)
+    return y[..., runner.delay : runner.delay + T]
+
+
+def check(report, name):
+    """Raise SepcliError when a report misses one of its limits."""
+    drop, size = report["si_sdr_drop_db"], report["weight_bytes"]
+    if not drop <= report["max_drop_db"]:
+        raise SepcliError(
+            f"{name}: loses {drop:.2f} dB SI-SDR in {report['target']} integers, more than "
+            f"--max-drop {report['max_drop_db']:g}; fine-tune with --mode qat, or for more --steps"
+        )
+    if report["budget"] is not None and size > report["budget"]:
+        largest = max(report["layers"], key=lambda row: row["weight_bytes"])
+        raise SepcliError(
+            f"{name}: {size:,} bytes of weights, more than the budget of {report['budget']:,}; "
+            f"the largest layer is {largest['name']} with {largest['weight_bytes']:,}"
+        )

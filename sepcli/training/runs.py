@@ -1,0 +1,340 @@
+"""A training run and its folder: what is written there, when, and how it is taken up again.
+
+config.yaml         the complete configuration, which `sepcli train` takes like any other
+metrics.jsonl       one object per log line and per validation; the same for TensorBoard
+last.ckpt           the state of the training, to resume
+best.safetensors    the model with the best validation SI-SDR; last.safetensors the newest
+scores.json         scores on the validation set before and after training
+"""
+
+import dataclasses
+import json
+import os
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from sepcli import config as configuration
+from sepcli import models
+from sepcli.errors import SepcliError
+from sepcli.mixing import datasets
+from sepcli.models import modelfile
+from sepcli.nn.spectral import OfflineSpectralModel
+from sepcli.training import checkpoint, losses, statistics
+from sepcli.training.loop import Settings, State, fit
+from sepcli.training.runlog import METRICS, RunLog, plain
+
+CONFIG, CHECKPOINT, SCORES = "config.yaml", "last.ckpt", "scores.json"
+BEST, LAST = modelfile.RUN_FILES
+FILES = (CONFIG, METRICS, CHECKPOINT, SCORES, BEST, LAST)
+KEPT = "epoch-*.safetensors"
+EVENTS = "events.out.tfevents.*"  # TensorBoard's
+FREE_ON_RESUME = ("train.workers", "train.log_every", "train.save_minutes")  # change no weight
+VALIDATION_SEED = 1_000_000  # of data.valid: the same items whatever the seed of the run
+
+
+def resolve(config):
+    """Check a configuration and fill in every default.
+
+    Raises SepcliError for an unknown or missing section, key, model, loss or kind of data.
+    """
+    sections = configuration.check_keys(lambda *, model, data, train=None: None, config)
+    train = configuration.check_keys(Settings, sections.get("train") or {}, section="train")
+    train = dataclasses.asdict(Settings(**train))
+    data = configuration.check_keys(
+        lambda *, train, valid: None, sections["data"] or {}, section="data"
+    )
+    kept_out = {"items": 100, "seed": VALIDATION_SEED}
+    return {
+        "model": _resolve_model(sections["model"]),
+        "data": {
+            "train": datasets.resolve(
+                data["train"], section="data.train", items=0, seed=train["seed"]
+            ),
+            "valid": datasets.resolve(data["valid"], section="data.valid", **kept_out),
+        },
+        "train": train,
+    }
+
+
+def _resolve_model(section):
+    if not isinstance(section, dict) or "name" not in section:
+        raise SepcliError(f"model.name is missing; choose from {', '.join(sorted(models.MODELS))}")
+    settings = {key: value for key, value in section.items() if key != "name"}
+    cls = models.model_class(section["name"])
+    checked = configuration.check_keys(cls, settings, section="model")
+    return {"name": section["name"], **configuration.defaults(cls), **checked}
+
+
+def overfit(config, items):
+    """The resolved configuration changed to learn `items` items by heart and be scored on them."""
+    train = config["data"]["train"] | {"items": items}
+    return config | {"data": {"train": train, "valid": dict(train)}}
+
+
+class Run:
+    """A model, its data and its training state; `records` trains and keeps the folder.
+
+    config: resolved. command: how it was asked for, for scores.json.
+    """
+
+    def __init__(self, folder, config, *, device="cpu", command=""):
+        self.folder, self.config = Path(folder), config
+        self.device, self.command = device, command
+        self.settings = Settings(**config["train"]).for_items(config["data"]["train"]["items"])
+        torch.manual_seed(self.settings.seed)
+        self.model = self._make_model().to(device)
+        self.train_data, self.valid_data = (
+            self._build(name, config["data"][name]) for name in ("train", "valid")
+        )
+        _check_fit(self.model, self.train_data, self.valid_data, self.settings)
+        self.state = State(self.model, self.settings)
+
+    def _make_model(self):
+        return _build_model(self.config["model"])
+
+    @property
+    def parameters(self):
+        """How many numbers are trained."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    def records(self):
+        """Train; yields `fit`'s records after they are logged and what they ask for is saved.
+
+        Whoever stops early calls `save` first.
+        """
+        saved = time.monotonic()
+        data = self.train_data, self.valid_data
+        if self.state.step == 0:
+            self._measure()
+        with RunLog(self.folder, self.model.sample_rate, self.state.step) as log:
+            for record in fit(self.state, *data, self.settings, device=self.device):
+                log.write(record)
+                if record["event"] == "valid":
+                    if record["best"]:
+                        self._save_model(BEST)
+                    epoch, rest = divmod(record["step"], self.settings.validate_every)
+                    if epoch in self.settings.keep_epochs and not rest:
+                        self._save_model(f"epoch-{epoch}.safetensors")
+                    _write(self.folder / SCORES, json.dumps(plain(self.scores()), indent=1) + "\n")
+                elapsed = time.monotonic() - saved
+                if record["event"] == "valid" or elapsed > 60 * self.settings.save_minutes:
+                    self.save()
+                    saved = time.monotonic()
+                yield record
+
+    def _measure(self):
+        """Give a model that wants them the statistics of its input, without augmentations."""
+        if hasattr(self.model, "set_statistics"):
+            section = self.config["data"]["train"]
+            data = self._build(
+                "train", {k: () if k == "augment" else v for k, v in section.items()}
+            )
+            moments = statistics.of_magnitudes(self.model, data, self.device)
+            for model in {self.model, self.state.kept}:
+                model.set_statistics(*moments)
+
+    def _build(self, name, section):
+        """The data set `name` of a section of the configuration."""
+        return datasets.build(
+            section,
+            section=f"data.{name}",
+            sample_rate=self.model.sample_rate,
+            sources=self.model.sources,
+            stft=_transform(self.model) if name == "train" else None,  # validation is of sound
+        )
+
+    def save(self):
+        """Write the state of the training and the newest model."""
+        self._save_model(LAST)
+        checkpoint.save(self.folder / CHECKPOINT, self.state.state_dict())
+
+    def scores(self):
+        """Validation scores of the best model, and what training changed; {name: value}."""
+        first, best = self.state.first, self.state.best or self.state.last
+        return {
+            **best,
+            "statistic": "mean over items and sources",
+            "untrained_si_sdr_db": first["si_sdr_db"],
+            "improvement_db": best["si_sdr_db"] - first["si_sdr_db"],
+            "untrained_loss": first["loss"],
+            "loss_drop": first["loss"] - best["loss"],
+            **self._effort(),
+            "parameters": self.parameters,
+            "command": self.command,
+        }
+
+    def _effort(self):
+        items = self.state.step * self.settings.batch * self.settings.accumulate
+        return {
+            "steps": self.state.step,
+            "items_seen": items,
+            "minutes": round(self.state.seconds / 60, 2),
+        }
+
+    def _save_model(self, name):
+        settings = {key: value for key, value in self.config["model"].items() if key != "name"}
+        weights = self._weights(self.state.kept)
+        modelfile.save(
+            self.folder / name, self.config["model"]["name"], settings, weights, self._card()
+        )
+
+    def _weights(self, model):
+        return model.state_dict()
+
+    def _card(self):
+        return {
+            "scores": plain(self.state.last),
+            **self._effort(),
+            "data": self.config["data"],
+            "train": self.config["train"],
+            "sepcli": version("sepcli"),
+        }
+
+
+def start(config, folder, *, overwrite=False, kind=Run, **options):
+    """A new run of the resolved `config` in `folder`; `options` are those of its `kind`.
+
+    Raises SepcliError when the folder holds a run and `overwrite` is not set, or a configuration
+    that is not a run's. Only the files of that run are replaced.
+    """
+    folder = Path(folder)
+    if (folder / CONFIG).exists() and not is_run(folder):
+        raise SepcliError(
+            f"{folder}: holds a {CONFIG} that would be replaced; choose another folder with -o"
+        )
+    if is_run(folder) and not overwrite:
+        raise SepcliError(
+            f"{folder}: holds a training run; go on with --resume, or replace it with --overwrite"
+        )
+    run = kind(folder, config, **options)  # what cannot start should not remove anything
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in (*(folder / name for name in FILES), *folder.glob(EVENTS), *folder.glob(KEPT)):
+            path.unlink(missing_ok=True)
+        _write(folder / METRICS, "")  # first, because it is what marks a run
+        _write(folder / CONFIG, configuration.dump(config))
+    except OSError as error:
+        raise SepcliError(
+            f"{folder}: cannot be written ({error}); choose another with -o"
+        ) from None
+    return run
+
+
+def resume(config, folder, *, kind=Run, **options):
+    """The run in `folder`, to go on from its last checkpoint; `options` are those of its `kind`.
+
+    Raises SepcliError when there is none, or the resolved `config` would train something else.
+    """
+    folder = Path(folder)
+    if not is_run(folder):
+        raise SepcliError(f"{folder}: no training run to resume; start it without --resume")
+    changes = configuration.differences(configuration.load(folder / CONFIG), config)
+    if changes := [line for line in changes if not line.startswith(FREE_ON_RESUME)]:
+        raise SepcliError(
+            f"{folder}: was started with another configuration ({'; '.join(changes)}); "
+            "put that back, or start a new run with -o"
+        )
+    run = kind(folder, config, **options)
+    run.state.load_state_dict(checkpoint.load(folder / CHECKPOINT))
+    _trim(folder / METRICS, run.state)
+    return run
+
+
+def is_run(folder):
+    """Whether `folder` holds a training run."""
+    return (Path(folder) / METRICS).exists()
+
+
+def dry_run(config, **options):
+    """Two steps and a batch of validation, nothing written; what would be trained, for JSON.
+
+    config: resolved. options: Run's.
+    """
+    run = Run("", config, **options)
+    settings = dataclasses.replace(run.settings, steps=2, validate_every=2, log_every=1)
+    run.valid_data.items = min(run.valid_data.items, settings.batch)
+    records = list(fit(run.state, run.train_data, run.valid_data, settings, device=run.device))
+    # The first step is slower than the others: memory is new, and kernels are chosen.
+    train = [record for record in records if record["event"] == "train"][-1]
+    item, refs = run.train_data[0]
+    seen = run.settings.steps * settings.batch * settings.accumulate
+    return {
+        "model": config["model"]["name"],
+        "parameters": run.parameters,
+        "sources": list(run.model.sources),
+        "sample_rate": run.model.sample_rate,
+        "mixture": [settings.batch, *item.shape],
+        "references": [settings.batch, *refs.shape],
+        "steps": run.settings.steps,
+        "items": seen,
+        "epochs": seen / run.train_data.items if run.train_data.items else None,
+        "validation_items": config["data"]["valid"]["items"],
+        "untrained_si_sdr_db": run.state.first["si_sdr_db"],
+        "loss": train.get("loss"),
+        "grad_norm": train.get("grad_norm"),
+        "items_per_s": train["items_per_s"],
+        "estimated_hours": seen / train["items_per_s"] / 3600,
+    }
+
+
+def _build_model(section):
+    settings = {key: value for key, value in section.items() if key != "name"}
+    try:
+        return models.build(section["name"], **settings)
+    except (ValueError, RuntimeError, TypeError, ZeroDivisionError) as error:
+        raise SepcliError(f"model: {' '.join(str(error).split())}") from None
+
+
+def _transform(model):
+    """(window, hop) of a model that can be trained on spectrograms, else None."""
+    if isinstance(model, OfflineSpectralModel):
+        return model.stft.size, model.stft.hop
+    return None
+
+
+def _check_fit(model, train_data, valid_data, settings):
+    """Find out now, not after an hour, what does not go together."""
+    if valid_data.items == 0:
+        raise SepcliError("data.valid.items must be at least 1, not 0")
+    if settings.mixture_consistency and len(model.sources) == 1:
+        raise SepcliError(
+            "train.mixture_consistency makes the sources add up to the mixture, but model.sources "
+            f"is only {model.sources[0]}; name all sources, or leave it out"
+        )
+    for section, data in (("data.train", train_data), ("data.valid", valid_data)):
+        item = data[0]
+        if isinstance(item, SepcliError):
+            raise item
+        if (channels := item[0].shape[0]) != model.channels:
+            raise SepcliError(
+                f"{section}: has {channels} channels but the model takes {model.channels}"
+            )
+        for_sound = set(settings.loss) - set(losses.OF_SPECTROGRAMS)
+        if item[0].is_complex() and for_sound:
+            raise SepcliError(
+                f"train.loss {', '.join(sorted(for_sound))} needs sound; for spectrograms choose "
+                f"from {', '.join(losses.OF_SPECTROGRAMS)}"
+            )
+
+
+def _trim(path, state):
+    """Drop the log lines after the checkpoint: they are about to be written again."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    _write(path, "".join(line for line in lines if _is_before(line, state)))
+
+
+def _is_before(line, state):
+    try:
+        record = json.loads(line)
+    except ValueError:  # the line that was being written when the process was killed
+        return False
+    return record["step"] <= (state.validated if record["event"] == "valid" else state.step)
+
+
+def _write(path, text):
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

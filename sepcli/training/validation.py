@@ -1,0 +1,90 @@
+"""Scores of a model on a fixed data set, during and after training."""
+
+import torch
+
+from sepcli.mixing import datasets
+from sepcli.training import losses
+
+EXAMPLES = 2  # items of a validation to listen to
+SILENCE = 1e-5  # -100 dB re full scale: a reference that never exceeds it has no SI-SDR
+MEASURES = {"si_sdr_db": losses.si_sdr, "snr_db": losses.snr}
+
+
+def evaluate(model, data, settings, device="cpu"):
+    """Mean scores of `model` over a finite data set; returns ({name: number}, examples).
+
+    A generator of "validating" records. SI-SDR, its improvement over the mixture, and SNR are in
+    dB, means over items and sources (SI-SDR also of each source); references that are silent, for
+    which there is none, are left out and counted.
+    """
+    loss_fn = losses.weighted(settings.loss)
+    sums, si_sdr, gain, snr, examples = 0.0, [], [], [], {}
+    model.eval()
+    for mix, refs in datasets.in_order(data, settings.batch, workers=settings.workers):
+        mix, refs = mix.to(device), refs.to(device)  # (B, C, T), (B, S, C, T)
+        with torch.no_grad():
+            estimates = separate(model, mix, settings)
+            sums += loss_fn(estimates, refs)[0].item() * len(mix)
+            si_sdr.append(measured(losses.si_sdr, estimates, refs))  # (B, S)
+            before = measured(losses.si_sdr, mix[:, None].expand_as(refs), refs)
+            gain.append(si_sdr[-1] - before)
+            snr.append(measured(losses.snr, estimates, refs))
+        examples = examples or pick_examples(data.sources, mix, refs, estimates)
+        yield {"event": "validating", "done": sum(map(len, si_sdr)), "items": data.items}
+    si_sdr, gain, snr = torch.cat(si_sdr), torch.cat(gain), torch.cat(snr)  # (items, S)
+    scores = {
+        "loss": sums / len(si_sdr),
+        "si_sdr_db": si_sdr.nanmean().item(),
+        "si_sdri_db": gain.nanmean().item(),
+        "snr_db": snr.nanmean().item(),
+        **{
+            f"si_sdr_db_{n}": x.item() for n, x in zip(data.sources, si_sdr.nanmean(0), strict=True)
+        },
+        "items": len(si_sdr),
+        "silent": int(si_sdr.isnan().sum()),
+    }
+    return scores, examples
+
+
+def separate(model, mix, settings):
+    """The model's estimates (B, S, C, T) of mixtures (B, C, T), as the settings want them."""
+    estimates = apply(model, mix)
+    return losses.mixture_consistency(estimates, mix) if settings.mixture_consistency else estimates
+
+
+def apply(model, mix):
+    """The model's estimates (B, S, C, T) of mixtures (B, C, T).
+
+    Of spectrograms (B, C, F, N), complex, (B, S, C, F, N).
+    """
+    return model.spectra(mix) if mix.is_complex() else model(mix)
+
+
+def totals(estimates, refs):
+    """Sums over the references of a batch that are not silent: of each of MEASURES, "audible"."""
+    values = {name: measured(measure, estimates, refs) for name, measure in MEASURES.items()}
+    sums = {name: x.nansum().item() for name, x in values.items()}
+    return sums | {"audible": int((~values["snr_db"].isnan()).sum())}
+
+
+def measured(measure, estimates, refs):
+    """SI-SDR or SNR (B, S) in dB, mean over channels; NaN where the reference is silent.
+
+    Of spectrograms, the errors that cancel each other where frames overlap count too.
+    """
+    if refs.is_complex():  # (B, S, C, F, N) -> (B, S, C, F*N*2)
+        estimates, refs = (torch.view_as_real(x).flatten(3) for x in (estimates, refs))
+    values = measure(estimates, refs).mean(-1)
+    return values.masked_fill(refs.abs().amax((-2, -1)) < SILENCE, float("nan")).cpu()
+
+
+def pick_examples(sources, mix, refs, estimates):
+    """The first items of a batch to listen to, {name: (C, T)}; of one source, also the rest."""
+    examples = {}
+    for i in range(min(EXAMPLES, len(mix))):
+        examples[f"{i}/mix"] = mix[i].cpu()
+        for name, ref, estimate in zip(sources, refs[i], estimates[i], strict=True):
+            examples |= {f"{i}/ref.{name}": ref.cpu(), f"{i}/est.{name}": estimate.cpu()}
+        if len(sources) == 1:
+            examples[f"{i}/ref.rest"] = (mix[i] - refs[i, 0]).cpu()
+    return examples
