@@ -23,6 +23,8 @@ _FLOAT = re.compile(
 def load(path, overrides=()):
     """Read the YAML file `path` and apply `overrides` such as `train.lr=1e-3`; a nested dict.
 
+    A section that the file writes once and uses twice (`&name`, `*name`) is overridden in one place
+    at a time.
     Raises SepcliError for a file that cannot be read, is not YAML, or is not a mapping, and for an
     override that has no `=` or goes through something that is not a mapping.
     """
@@ -31,7 +33,7 @@ def load(path, overrides=()):
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise SepcliError(f"{path}: cannot be read ({error}); name a YAML file") from None
-    config = _parse(text, path)
+    config = _plain(_parse(text, path))  # each alias (*name) becomes a copy, to be overridden alone
     config = {} if config is None else config
     if not isinstance(config, dict):
         raise SepcliError(f"{path}: holds no settings; write `section: {{key: value}}` lines")
@@ -195,7 +197,7 @@ def _dotted(section, key):
 
 
 def _plain(value):
-    """`value` with tuples as lists, which is what YAML and JSON know."""
+    """A copy of `value`, no part of it in two places, with tuples as lists as YAML and JSON do."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -79,6 +79,17 @@ def test_overrides_change_add_and_create_sections(load):
     }
 
 
+@pytest.mark.parametrize("valid", ["*mixtures", "{<<: *mixtures}"])
+def test_an_override_changes_one_of_the_places_that_share_a_section(load, valid):
+    text = f"data: {{train: &mixtures {{kind: toy, room: {{rt60: 1}}, snr: [0]}}, valid: {valid}}}"
+    got = load(text, "data.valid.items=50", "data.valid.room.rt60=2", "data.train.kind=stems")
+    assert got["data"] == {
+        "train": {"kind": "stems", "room": {"rt60": 1}, "snr": [0]},
+        "valid": {"kind": "toy", "room": {"rt60": 2}, "snr": [0], "items": 50},
+    }
+    assert got["data"]["train"]["snr"] is not got["data"]["valid"]["snr"]
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -101,6 +112,8 @@ def test_a_wrong_override_says_how_to_write_it(load, override, message):
         ("a: [1, 2\n", r"config\.yaml: not valid YAML \(.*line 2"),
         ("a: 1\nb: 2\na: 3\n", r"config\.yaml: not valid YAML \(a is set twice"),
         ("!!python/object/apply:os.getcwd []", r"not valid YAML"),
+        ("a: &a {b: *a}", r"not valid YAML"),
+        ("a: &a [*a]", r"not valid YAML"),
     ],
 )
 def test_a_wrong_file_is_one_line(load, text, message):

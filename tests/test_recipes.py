@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,124 @@ from sepcli.training import runs
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 NAMES = sorted(path.parent.name for path in RECIPES.glob("*/run.sh"))
+
+# Stands in for `sepcli`: notes what it is asked, and makes the files that a script needs next.
+STUB = """#!{python}
+import json, os, pathlib, sys
+arguments = sys.argv[1:]
+with open({log!r}, "a") as log:
+    log.write(json.dumps(arguments) + "\\n")
+command, out = arguments[0], pathlib.Path("out")
+if command == os.environ.get("FAILING"):
+    sys.exit(1)
+if command == "train":
+    out.mkdir(exist_ok=True)
+    (out / "scores.json").write_text("{{}}")
+    (out / "metrics.jsonl").write_text("")
+if command == "mix" and "out/made" in arguments:
+    for n in range(16):
+        (out / "made" / f"{{n:06d}}").mkdir(parents=True)
+        for name in ("mix", "ref.speech", "ref.noise"):
+            (out / "made" / f"{{n:06d}}" / f"{{name}}.wav").touch()
+if command == "eval" and "-o" in arguments:
+    rows = (f"| {{x}} | median of median | 1.0 |\\n" for x in ("vocals", "accompaniment"))
+    pathlib.Path(arguments[arguments.index("-o") + 1]).write_text("".join(rows))
+"""
+
+DATA = {"vocals-open-unmix": "MUSDB"}  # which variable names recordings, where it is not DATA
+# (recipe, size, recordings given) -> items to (train, validate) with; 0 is without end.
+FORMS = {
+    ("denoise-16k", "", False): (0, 100),
+    ("denoise-16k", "", True): (0, 100),
+    ("denoise-16k", "SMALL", False): (0, 50),
+    ("denoise-16k", "SMALL", True): (0, 50),
+    ("denoise-16k", "SMOKE", False): (0, 16),
+    ("denoise-16k", "SMOKE", True): (0, 16),
+    ("tasnet-max78000", "", False): (0, 100),
+    ("tasnet-max78000", "", True): (0, 100),
+    ("tasnet-max78000", "SMOKE", False): (0, 16),
+    ("tasnet-max78000", "SMOKE", True): (0, 16),
+    ("tasnet-toy", "", False): (5000, 200),
+    ("tasnet-toy", "SMOKE", False): (5000, 32),
+    ("vocals-open-unmix", "", False): (640, 3),
+    ("vocals-open-unmix", "", True): (5504, 14),
+    ("vocals-open-unmix", "SMOKE", False): (16, 3),
+    ("vocals-open-unmix", "SMOKE", True): (16, 14),
+}
+
+
+class Script:
+    """A copy of a recipe whose `sepcli` only notes what it is asked."""
+
+    def __init__(self, name, folder):
+        self.name, self.folder = name, folder / name
+        shutil.copytree(RECIPES / name, self.folder, ignore=shutil.ignore_patterns("out"))
+        self.log, self.bin = folder / "log", folder / "bin"
+        self.bin.mkdir()
+        stub = self.bin / "sepcli"
+        stub.write_text(STUB.format(python=sys.executable, log=str(self.log)))
+        stub.chmod(0o755)
+
+    def run(self, *arguments, **variables):
+        """Run it; the arguments of each `sepcli`."""
+        self.log.write_text("")
+        kept = {k: v for k, v in os.environ.items() if k not in ("SMOKE", "SMALL", "DATA", "MUSDB")}
+        self.process = subprocess.run(
+            ["sh", self.folder / "run.sh", *arguments],
+            env={**kept, **variables, "PATH": f"{self.bin}:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+        )
+        return list(map(json.loads, self.log.read_text().splitlines()))
+
+    def configuration(self, arguments):
+        """What `sepcli train` makes of its arguments: (resolved configuration, overrides)."""
+        assert "config.yaml" in arguments
+        given = [b for a, b in zip(arguments, arguments[1:], strict=False) if a == "--set"]
+        return runs.resolve(config.load(self.folder / "config.yaml", given)), given
+
+
+def run_form(script, size, given, *arguments):
+    """Run a recipe in one of its forms; the arguments of each `sepcli`."""
+    variables = {size: "1"} if size else {}
+    variables |= {DATA.get(script.name, "DATA"): str(script.folder.parent)} if given else {}
+    calls = script.run(*arguments, **variables)
+    assert script.process.returncode == 0, script.process.stderr
+    return calls
+
+
+@pytest.mark.parametrize(("form", "items"), FORMS.items())
+def test_every_form_changes_the_settings_that_it_names_and_no_other(form, items, tmp_path):
+    name, size, given = form
+    script = Script(name, tmp_path)
+    calls = run_form(script, size, given, "--set", "train.seed=7")
+    resolved, overrides = script.configuration(next(call for call in calls if call[0] == "train"))
+    plain = runs.resolve(config.load(script.folder / "config.yaml"))
+    named = tuple(f"{override.partition('=')[0]}." for override in overrides)
+    changed = {line.partition(":")[0] for line in config.differences(plain, resolved)}
+    changed.remove("data.train.seed")  # follows the seed of the training
+    assert [key for key in changed if not f"{key}.".startswith(named)] == []
+    assert resolved["train"]["seed"] == 7
+
+    train, valid = resolved["data"]["train"], resolved["data"]["valid"]
+    assert (train["items"], valid["items"]) == items
+    assert train["seed"] != valid["seed"]
+    assert train.get("target") == valid.get("target")
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form[2]])
+def test_what_validates_is_no_recording_to_train_with(form, tmp_path):
+    name, size, given = form
+    script = Script(name, tmp_path)
+    calls = [call for call in run_form(script, size, given) if "config.yaml" in call]
+    assert [call[0] for call in calls] in (["train"], ["train", "quantize"])
+    for call in calls:
+        data = script.configuration(call)[0]["data"]
+        kinds = [kind for kind in ("speech", "noise", "rir", "stems") if data["train"].get(kind)]
+        assert kinds[0] in ("speech", "stems")
+        for kind in kinds:
+            assert ["/train" in path for path in data["train"][kind]] == [True]
+            assert ["/valid" in path for path in data["valid"][kind]] == [True]
 
 
 @pytest.mark.parametrize("name", NAMES)
