@@ -1,5 +1,6 @@
 """Every recipe: a script a person could type, a configuration that holds, a number that is met."""
 
+import itertools
 import json
 import os
 import shutil
@@ -87,7 +88,7 @@ class Script:
     def configuration(self, arguments):
         """What `sepcli train` makes of its arguments: (resolved configuration, overrides)."""
         assert "config.yaml" in arguments
-        given = [b for a, b in zip(arguments, arguments[1:], strict=False) if a == "--set"]
+        given = [b for a, b in itertools.pairwise(arguments) if a == "--set"]
         return runs.resolve(config.load(self.folder / "config.yaml", given)), given
 
 
