@@ -84,6 +84,27 @@ class SpectralModel(CausalModel):
             estimates.append(delayed - estimate)
         return torch.stack(estimates, 1)[:, :, None], (following, core, tail)  # (B, S, 1, T)
 
+    def analyse(self, x):
+        """The spectra (..., F, N), complex, of whole signals (..., T): what `forward` works on."""
+        T = x.shape[-1]
+        flat = F.pad(x, (0, self.delay + -(T + self.delay) % self.hop)).flatten(0, -2)
+        spectrum, _ = self.stft.analyse(flat, self.stft.initial_state(len(flat), flat))
+        return spectrum.unflatten(0, x.shape[:-1])
+
+    def spectra(self, spectrum):
+        """The spectra (B, S, 1, F, N) of the sources in the mixture's (B, 1, F, N), complex."""
+        parts = torch.cat([spectrum.real, spectrum.imag], 1)  # (B, 2, F, N)
+        parts, _ = self.core(parts, self.core_state(len(spectrum)))
+        estimate = torch.complex(parts[:, 0], parts[:, 1])[:, None]  # (B, 1, F, N)
+        estimates = [estimate] if len(self.sources) == 1 else [estimate, spectrum - estimate]
+        return torch.stack(estimates, 1)
+
+    def synthesise(self, spectra, length):
+        """The signals (..., length) of spectra (..., F, N)."""
+        flat = spectra.flatten(0, -3)  # (B*S, F, N)
+        x, _ = self.stft.synthesise(flat, self.stft.initial_state(len(flat), flat.real))
+        return x[:, self.delay : self.delay + length].unflatten(0, spectra.shape[:-2])
+
     def core_state(self, batch=1):
         """The state of `core` before the first frame."""
         raise NotImplementedError

@@ -60,7 +60,15 @@ class OfflineSpectralModel(nn.Module):
         """Separate whole signals (B, C, T), any T >= 1, into (B, S, C, T)."""
         if x.ndim != 3 or x.shape[1] != self.channels:
             raise ValueError(f"expected (batch, {self.channels}, samples), got {tuple(x.shape)}")
-        return self.stft.synthesise(self.spectra(self.stft.analyse(x)), x.shape[-1])
+        return self.synthesise(self.spectra(self.analyse(x)), x.shape[-1])
+
+    def analyse(self, x):
+        """The spectra (..., F, N), complex, of whole signals (..., T)."""
+        return self.stft.analyse(x)
+
+    def synthesise(self, spectra, length):
+        """The signals (..., length) of spectra (..., F, N)."""
+        return self.stft.synthesise(spectra, length)
 
     def spectra(self, spectrum):
         """The spectra (B, S, C, F, N) of the sources in the mixture's (B, C, F, N), complex."""

@@ -217,7 +217,8 @@ def fit(state, train_data, valid_data, settings, *, device="cpu"):
         running = [buffer.clone() for buffer in state.model.buffers()]
         values, quality = dict.fromkeys(("loss", *settings.loss), 0.0), {}
         for _ in range(settings.accumulate):
-            mix, refs = (x.to(device) for x in next(batches))  # (B, C, T), (B, S, C, T)
+            signals = (x.to(device) for x in next(batches))  # (B, C, T), (B, S, C, T)
+            mix, refs = validation.as_taken(state.model, settings, *signals)
             estimates = validation.separate(state.model, mix, settings)  # (B, S, C, T)
             loss, terms = loss_fn(estimates, refs)
             (loss / settings.accumulate).backward()

@@ -1,9 +1,12 @@
-"""Training losses: functions of (estimate, reference), both (B, S, C, T), to minimise.
+"""Training losses: functions of (estimate, reference) to minimise.
 
-LOSSES names them for configurations; `weighted` turns `{"si_sdr": 1.0, "mr_stft": 0.2}` into the
-weighted sum. A new loss is a function and a line in the table.
+LOSSES names them for configurations, and says of what they are functions: of waveforms
+(B, S, C, T), or of complex spectra (B, S, C, F, N). `weighted` turns
+`{"si_sdr": 1.0, "mr_stft": 0.2}` into the weighted sum. A new loss is a function and a line in the
+table.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 
@@ -12,17 +15,28 @@ import torch
 from sepcli import config
 from sepcli.errors import SepcliError
 
-LOSSES = {
-    "si_sdr": "sepcli.training.losses:si_sdr_loss",
-    "l1": "sepcli.training.losses:l1_loss",
-    "mr_stft": "sepcli.training.losses:mr_stft_loss",
-    "mr_stft_l1": "sepcli.training.losses:mr_stft_l1_loss",
-    "spectral": "sepcli.training.losses:spectral_loss",
-    "compressed": "sepcli.training.losses:compressed_loss",
-    "magnitude": "sepcli.training.losses:magnitude_loss",
-}
+WAVEFORM, SPECTRA = "waveform", "spectra"
 
-OF_SPECTROGRAMS = ("l1", "magnitude")  # take complex (B, S, C, F, N), too
+
+@dataclass(frozen=True)
+class Loss:
+    """A line of the table: where the function is, and what it takes."""
+
+    function: str  # "module:function"
+    takes: tuple[str, ...] = (WAVEFORM,)
+
+
+LOSSES = {
+    "si_sdr": Loss("sepcli.training.losses:si_sdr_loss"),
+    "l1": Loss("sepcli.training.losses:l1_loss", (WAVEFORM, SPECTRA)),
+    "mr_stft": Loss("sepcli.training.losses:mr_stft_loss"),
+    "mr_stft_l1": Loss("sepcli.training.losses:mr_stft_l1_loss"),
+    "spectral": Loss("sepcli.training.losses:spectral_loss"),
+    "compressed": Loss("sepcli.training.losses:compressed_loss"),
+    "magnitude": Loss("sepcli.training.losses:magnitude_loss", (WAVEFORM, SPECTRA)),
+    "stft_si_sdr": Loss("sepcli.training.spectral_losses:si_sdr_loss", (SPECTRA,)),
+    "stft_compressed": Loss("sepcli.training.spectral_losses:compressed_loss", (SPECTRA,)),
+}
 
 # (FFT, window, hop) in samples; Yamamoto et al., "Parallel WaveGAN", ICASSP 2020, section 3.
 RESOLUTIONS = ((1024, 600, 120), (2048, 1200, 240), (512, 240, 50))
@@ -40,12 +54,27 @@ def weighted(terms):
     weights, losses = {}, {}
     for name, value in terms.items():
         weights[name], losses[name] = _term(name, value)
+    takes(terms)
 
     def loss(estimate, reference):
         values = {name: fn(estimate, reference) for name, fn in losses.items()}
         return sum(weights[name] * value for name, value in values.items()), values
 
     return loss
+
+
+def takes(terms):
+    """What all of these losses take: WAVEFORM, SPECTRA or both; SepcliError if not the same."""
+    common = [kind for kind in (WAVEFORM, SPECTRA) if all(kind in LOSSES[t].takes for t in terms)]
+    if not common:
+        needs = ", ".join(f"{name} needs {' or '.join(LOSSES[name].takes)}" for name in terms)
+        raise SepcliError(f"train.loss: {needs}; choose losses of one kind")
+    return common
+
+
+def that_take(kind):
+    """The names of the losses that take WAVEFORM, or SPECTRA."""
+    return [name for name, loss in LOSSES.items() if kind in loss.takes]
 
 
 def _term(name, value):
@@ -55,7 +84,7 @@ def _term(name, value):
     weight = settings.pop("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise SepcliError(f"train.loss.{name} must be a number, not {weight!r}")
-    module, function = LOSSES[name].split(":")
+    module, function = LOSSES[name].function.split(":")
     fn = getattr(import_module(module), function)
     section = f"train.loss.{name}"
     return weight, partial(
@@ -63,15 +92,16 @@ def _term(name, value):
     )
 
 
-def si_sdr(estimate, reference, *, eps=1e-8):
+def si_sdr(estimate, reference, *, zero_mean=True, eps=1e-8):
     """Scale-invariant signal-to-distortion ratio in dB over the last axis; (..., T) -> (...).
 
-    10 log10(|a t|^2 / |e - a t|^2) with a = <e, t> / <t, t>, of signals with their means removed.
-    Le Roux et al., "SDR -- half-baked or well done?", ICASSP 2019. `eps` in both energies keeps
-    the value and its gradient finite for a silent reference or a perfect estimate.
+    10 log10(|a t|^2 / |e - a t|^2) with a = <e, t> / <t, t>, of signals with their means removed
+    (`zero_mean`). Le Roux et al., "SDR -- half-baked or well done?", ICASSP 2019. `eps` in both
+    energies keeps the value and its gradient finite for a silent reference or a perfect estimate.
     """
-    estimate = estimate - estimate.mean(-1, keepdim=True)
-    reference = reference - reference.mean(-1, keepdim=True)
+    if zero_mean:
+        estimate = estimate - estimate.mean(-1, keepdim=True)
+        reference = reference - reference.mean(-1, keepdim=True)
     energy = reference.square().sum(-1, keepdim=True)
     target = (estimate * reference).sum(-1, keepdim=True) / (energy + eps) * reference
     error = (estimate - target).square().sum(-1)
@@ -136,8 +166,13 @@ def compressed_loss(estimate, reference, *, n_fft=512, hop=128, power=0.3, compl
     for deep noise suppression", SPECOM 2020.
     """
     window = torch.hann_window(n_fft, dtype=estimate.dtype, device=estimate.device)
-    e = _compress(_stft(estimate, n_fft, hop, window), power)
-    t = _compress(_stft(reference, n_fft, hop, window), power)
+    e, t = (_stft(x, n_fft, hop, window) for x in (estimate, reference))
+    return compressed_distance(e, t, power, complex_weight)
+
+
+def compressed_distance(e, t, power, complex_weight):
+    """`compressed_loss` of real and imaginary parts (..., 2)."""
+    e, t = _compress(e, power), _compress(t, power)
     phase_aware = (e - t).square().sum(-1).mean()
     magnitude = (_norm(e) - _norm(t)).square().mean()
     return (1 - complex_weight) * magnitude + complex_weight * phase_aware
@@ -161,12 +196,13 @@ def mixture_consistency(estimates, mixture, weights=None):
 
     s_j + w_j (x - sum_k s_k): Wisdom et al., "Differentiable consistency constraints for improved
     deep speech enhancement", ICASSP 2019.
-    estimates: (B, S, C, T). mixture: (B, C, T). weights: (S,) with the sum 1; by default 1/S.
+    estimates: (B, S, C, T). mixture: (B, C, T). Of spectra, (F, N) in the place of T.
+    weights: (S,) with the sum 1; by default 1/S.
     """
     S = estimates.shape[1]
     weights = estimates.new_full((S,), 1 / S) if weights is None else weights
     rest = mixture[:, None] - estimates.sum(1, keepdim=True)  # (B, 1, C, T)
-    return estimates + weights[:, None, None] * rest
+    return estimates + weights.reshape(-1, *[1] * (mixture.ndim - 1)) * rest
 
 
 def _magnitudes(estimate, reference):

@@ -304,6 +304,11 @@ def _check_fit(model, train_data, valid_data, settings):
             "train.mixture_consistency makes the sources add up to the mixture, but model.sources "
             f"is only {model.sources[0]}; name all sources, or leave it out"
         )
+    if losses.WAVEFORM not in losses.takes(settings.loss) and not hasattr(model, "spectra"):
+        raise SepcliError(
+            f"train.loss {', '.join(settings.loss)} needs a model between a Fourier transform and "
+            "its inverse, such as spectral_tasnet"
+        )
     for section, data in (("data.train", train_data), ("data.valid", valid_data)):
         item = data[0]
         if isinstance(item, SepcliError):
@@ -312,11 +317,12 @@ def _check_fit(model, train_data, valid_data, settings):
             raise SepcliError(
                 f"{section}: has {channels} channels but the model takes {model.channels}"
             )
-        for_sound = set(settings.loss) - set(losses.OF_SPECTROGRAMS)
+        of_spectra = losses.that_take(losses.SPECTRA)
+        for_sound = set(settings.loss) - set(of_spectra)
         if item[0].is_complex() and for_sound:
             raise SepcliError(
                 f"train.loss {', '.join(sorted(for_sound))} needs sound; for spectrograms choose "
-                f"from {', '.join(losses.OF_SPECTROGRAMS)}"
+                f"from {', '.join(of_spectra)}"
             )
 
 

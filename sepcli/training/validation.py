@@ -3,7 +3,7 @@
 import torch
 
 from sepcli.mixing import datasets
-from sepcli.training import losses
+from sepcli.training import losses, spectral_losses
 
 EXAMPLES = 2  # items of a validation to listen to
 SILENCE = 1e-5  # -100 dB re full scale: a reference that never exceeds it has no SI-SDR
@@ -23,8 +23,11 @@ def evaluate(model, data, settings, device="cpu"):
     for mix, refs in datasets.in_order(data, settings.batch, workers=settings.workers):
         mix, refs = mix.to(device), refs.to(device)  # (B, C, T), (B, S, C, T)
         with torch.no_grad():
-            estimates = separate(model, mix, settings)
-            sums += loss_fn(estimates, refs)[0].item() * len(mix)
+            taken, wanted = as_taken(model, settings, mix, refs)
+            estimates = separate(model, taken, settings)
+            sums += loss_fn(estimates, wanted)[0].item() * len(mix)
+            if taken is not mix:
+                estimates = model.synthesise(estimates, mix.shape[-1])  # (B, S, C, T)
             si_sdr.append(measured(losses.si_sdr, estimates, refs))  # (B, S)
             before = measured(losses.si_sdr, mix[:, None].expand_as(refs), refs)
             gain.append(si_sdr[-1] - before)
@@ -44,6 +47,13 @@ def evaluate(model, data, settings, device="cpu"):
         "silent": int(si_sdr.isnan().sum()),
     }
     return scores, examples
+
+
+def as_taken(model, settings, *signals):
+    """Signals (..., T) as the loss takes them: themselves, or their spectra (..., F, N)."""
+    if losses.WAVEFORM in losses.takes(settings.loss):
+        return signals
+    return tuple(x if x.is_complex() else model.analyse(x) for x in signals)
 
 
 def separate(model, mix, settings):
@@ -70,10 +80,10 @@ def totals(estimates, refs):
 def measured(measure, estimates, refs):
     """SI-SDR or SNR (B, S) in dB, mean over channels; NaN where the reference is silent.
 
-    Of spectrograms, the errors that cancel each other where frames overlap count too.
+    Of spectra, the errors that cancel each other where frames overlap count too.
     """
     if refs.is_complex():  # (B, S, C, F, N) -> (B, S, C, F*N*2)
-        estimates, refs = (torch.view_as_real(x).flatten(3) for x in (estimates, refs))
+        estimates, refs = map(spectral_losses.as_samples, (estimates, refs))
     values = measure(estimates, refs).mean(-1)
     return values.masked_fill(refs.abs().amax((-2, -1)) < SILENCE, float("nan")).cpu()
 

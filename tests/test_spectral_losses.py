@@ -1,0 +1,116 @@
+"""Losses on the spectra of a model against those of the signals."""
+
+import pytest
+import torch
+
+from sepcli.errors import SepcliError
+from sepcli.models import build
+from sepcli.nn.filterbank import Stft
+from sepcli.training import losses, runs, spectral_losses, validation
+from tests.models import EVERY, randomise
+
+SPECTRAL = [(name, s) for name, s in EVERY if hasattr(build(name, **s), "spectra")]
+BETWEEN = {"name": "spectral_tasnet", "window": 64, "hop": 32, "width": 8, "hidden": 8, "blocks": 2}
+TOY = {"kind": "toy", "duration_s": 0.05, "items": 4}
+SOURCES = ["modulated", "sines"]
+
+
+def signals(*shape):
+    """Noise of float64 without a mean, to the end of which frames reach."""
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return x - x.mean(-1, keepdim=True)
+
+
+def analyse(stft, x):
+    """The spectra (..., F, N) of signals (..., T), with frames before and after them."""
+    padded = torch.nn.functional.pad(x, (0, stft.overlap)).flatten(0, -2)
+    spectrum, _ = stft.analyse(padded, padded.new_zeros(len(padded), stft.overlap))
+    return spectrum.unflatten(0, x.shape[:-1])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "hop", "window"), [(64, 32, "sqrt_hann"), (96, 32, "hann"), (64, 16, "sqrt_hann")]
+)
+def test_si_sdr_of_spectra_is_that_of_the_signals(kernel, hop, window):
+    stft = Stft(kernel, hop, window=window).double()
+    reference, error = signals(2, 3, 2, 1, 320)  # (S.., B, C, T): any leading shape
+    estimate = 0.7 * reference + 0.2 * error
+    found = spectral_losses.si_sdr(analyse(stft, estimate), analyse(stft, reference))
+    torch.testing.assert_close(found, losses.si_sdr(estimate, reference), rtol=0, atol=1e-6)
+
+
+def test_what_frames_do_not_agree_on_counts_as_an_error():
+    stft = Stft(64, 32).double()
+    reference = signals(4, 320)
+    spectrum = analyse(stft, reference)
+    masked = spectrum * torch.rand(spectrum.shape, generator=torch.Generator().manual_seed(0))
+    made, _ = stft.synthesise(masked, spectrum.real.new_zeros(4, 32))
+    of_signal = losses.si_sdr(made[:, 32:352], reference, zero_mean=False)
+    assert (spectral_losses.si_sdr(masked, spectrum) < of_signal).all()
+
+
+def test_compressed_loss_of_a_scaled_spectrum_is_what_the_power_makes_of_it():
+    """|E| = g |T| with the same phase: both parts are (1 - g^c)^2 mean |T|^(2 c)."""
+    t = analyse(Stft(64, 32).double(), signals(2, 1, 1, 320))
+    expected = (1 - 0.25**0.5) ** 2 * t.abs().mean()
+    for weight in (0.0, 0.3, 1.0):
+        found = spectral_losses.compressed_loss(0.25 * t, t, power=0.5, complex_weight=weight)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(("name", "settings"), SPECTRAL)
+@pytest.mark.parametrize("length", [1601, 100])
+def test_between_the_transforms_a_model_does_what_it_does_as_a_whole(name, settings, length):
+    torch.manual_seed(0)
+    model = randomise(build(name, **settings))
+    x = torch.randn(2, model.channels, length)
+    with torch.no_grad():
+        spectra = model.spectra(model.analyse(x))
+        assert spectra.shape[:3] == (2, len(model.sources), model.channels)
+        torch.testing.assert_close(model.synthesise(spectra, length), model(x), rtol=0, atol=1e-5)
+
+
+def test_the_spectra_of_all_sources_can_be_made_to_add_up():
+    spectra = torch.randn(2, 3, 2, 9, 5, dtype=torch.complex64)
+    mixture = torch.randn(2, 2, 9, 5, dtype=torch.complex64)
+    torch.testing.assert_close(losses.mixture_consistency(spectra, mixture).sum(1), mixture)
+
+
+def config(loss, **model):
+    train = {"steps": 2, "batch": 2, "log_every": 1, "validate_every": 2, "loss": loss}
+    return runs.resolve(
+        {
+            "model": {**BETWEEN, "sources": SOURCES, **model},
+            "data": {"train": TOY, "valid": TOY},
+            "train": train,
+        }
+    )
+
+
+def test_training_needs_no_inverse_transform_and_validates_the_sound(tmp_path, monkeypatch):
+    run = runs.start(config({"stft_si_sdr": 0.1, "stft_compressed": 1.0}), tmp_path / "run")
+    synthesised, inverse = [], Stft.synthesise
+
+    def counted(self, *given):
+        synthesised.append(run.model.training)
+        return inverse(self, *given)
+
+    monkeypatch.setattr(Stft, "synthesise", counted)
+    records = list(run.records())
+    assert synthesised
+    assert not any(synthesised)  # by validations alone
+    train = [record for record in records if record["event"] == "train"][-1]
+    assert {"loss", "stft_si_sdr", "stft_compressed", "si_sdr_db"} <= set(train)
+    valid = [record for record in records if record["event"] == "valid"][-1]
+    data = run.valid_data
+    mix, refs = (torch.stack(x) for x in zip(*(data[i] for i in range(4)), strict=True))
+    with torch.no_grad():
+        found = validation.measured(losses.si_sdr, run.state.kept(mix), refs)
+    assert valid["si_sdr_db"] == pytest.approx(found.mean().item(), abs=1e-4)
+
+
+def test_a_loss_of_spectra_needs_a_model_that_has_them():
+    wrong = config({"stft_si_sdr": 1.0})
+    wrong["model"] = {"name": "conv_tasnet", "sources": SOURCES}
+    with pytest.raises(SepcliError, match="stft_si_sdr needs a model between a Fourier transform"):
+        runs.Run("", wrong)
