@@ -1,11 +1,12 @@
 """`sepcli train` and its run folder: what is written, how it stops, and how it goes on."""
 
-import errno
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 from sepcli import config
 from sepcli.cli import main
 from sepcli.models import modelfile
-from sepcli.training import runlog, runs
+from sepcli.training import runlog, runs, validation
 
 TINY = """
 model: {name: conv_tasnet, sources: [modulated, sines], filters: 8, kernel: 20, bottleneck: 4,
@@ -402,21 +403,57 @@ def test_a_configuration_that_is_no_run_is_never_replaced(folder):
     assert (folder / "config.yaml").read_text() == TINY
 
 
-def test_a_full_disk_is_one_line_and_the_run_goes_on_later(monkeypatch):
+@contextmanager
+def files_limited_to(size):
+    """No file can grow beyond `size` bytes, as if the disk were full then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "best.safetensors", "last.ckpt", "events"])
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(monkeypatch, name):
+    """Whichever file it is that has no room any more."""
     trained(output="whole")
     with monkeypatch.context() as patch:
-        write = runlog.RunLog.write
+        stop_at_step_8(patch, signal.SIGTERM)
+        assert sepcli("tiny.yaml", "-o", "run").exit_code == 143
+    before = weights()
+    sizes = {path.name.partition(".out.")[0]: path.stat().st_size for path in Path("run").iterdir()}
+    with files_limited_to(sizes[name] - 1):
+        result = sepcli("tiny.yaml", "-o", "run", "-q", "--resume")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: run")
+    assert "File too large" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert all(map(torch.equal, before, weights()))
+    assert not list(Path("run").glob(".*"))
+    trained("--resume")
+    assert_same_run("whole", "run")
 
-        def write_or_fail(self, record):
-            if record["event"] == "train" and record["step"] == 8:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            write(self, record)
 
-        patch.setattr(runlog.RunLog, "write", write_or_fail)
-        result = sepcli("tiny.yaml", "-o", "run", "-q")
-    assert result.stderr == (
-        "Error: run: cannot be written ([Errno 28] No space left on device); make room and go on "
-        "with --resume\n"
-    )
+def test_saving_all_the_time_changes_nothing():
+    """Also before the first validation is over, when there are no scores yet."""
+    trained(output="whole")
+    trained("--set", "train.save_minutes=0")
+    assert_same_run("whole", "run")
+
+
+def test_a_run_may_be_stopped_in_its_first_validation(monkeypatch):
+    trained(output="whole")
+    evaluate = validation.evaluate
+
+    def stopped(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(validation, "evaluate", stopped)
+        result = sepcli("tiny.yaml", "-o", "run")
+    assert result.exit_code == 143
+    assert result.stderr == "Stopped by SIGTERM and saved at step 0 of 12; go on with --resume\n"
     trained("--resume")
     assert_same_run("whole", "run")

@@ -1,5 +1,6 @@
 """Training checkpoints on disk: plain data, complete or absent."""
 
+import io
 import os
 from pathlib import Path
 
@@ -11,13 +12,16 @@ from sepcli.errors import SepcliError
 def save(path, state):
     """Write `state`, a nest of dicts, lists, tensors, numbers, text and None, atomically.
 
-    Whoever is killed in the middle leaves the checkpoint that was there before.
+    Whoever is killed in the middle leaves the checkpoint that was there before. Raises OSError
+    when there is no room.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.part")
+    encoded = io.BytesIO()
+    torch.save(state, encoded)  # into memory: of a full disk, torch would make a RuntimeError
     try:
         with open(part, "wb") as file:
-            torch.save(state, file)
+            file.write(encoded.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

@@ -3,9 +3,14 @@ TensorBoard."""
 
 import json
 import math
+import os
+import platform
+import time
 
 import torch
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import summary
 
 METRICS = "metrics.jsonl"
 FFT, HOP, RANGE_DB = 512, 256, 80.0  # of pictures
@@ -20,13 +25,17 @@ class RunLog:
 
     def __enter__(self):
         self.metrics = open(self.folder / METRICS, "a", encoding="utf-8")
-        # What an earlier process wrote after its last checkpoint is about to be written again.
-        self.board = SummaryWriter(self.folder, purge_step=self.step + 1 if self.step else None)
+        name = f"events.out.tfevents.{time.time_ns()}.{platform.node()}.{os.getpid()}"
+        self.board = Board(open(self.folder / name, "wb"))
+        if self.step:  # what an earlier process wrote after its last checkpoint is written again
+            self.board.forget_after(self.step)
         return self
 
     def __exit__(self, *_error):
-        self.metrics.close()
-        self.board.close()
+        try:
+            self.metrics.close()
+        finally:
+            self.board.close()
 
     def write(self, record):
         """Write a "train" or "valid" record; the other ones are for progress bars."""
@@ -37,7 +46,7 @@ class RunLog:
         self.metrics.flush()
         for name, value in values.items():
             if isinstance(value, int | float) and name != "step":
-                self.board.add_scalar(f"{record['event']}/{name}", value, record["step"])
+                self.board.add(summary.scalar(f"{record['event']}/{name}", value), record["step"])
         if record.get("best"):
             self._write_audio(record)
         self.board.flush()
@@ -46,9 +55,41 @@ class RunLog:
         for name, audio in record["audio"].items():
             if "/est." in name or not self.heard:
                 mono = audio.mean(0).clamp(-1, 1)  # (T,)
-                self.board.add_audio(name, mono, record["step"], sample_rate=self.sample_rate)
-                self.board.add_image(name, spectrogram(mono), record["step"])
+                sound = summary.audio(name, mono, sample_rate=self.sample_rate)
+                self.board.add(sound, record["step"])
+                picture = summary.image(name, spectrogram(mono), dataformats="CHW")
+                self.board.add(picture, record["step"])
         self.heard = True
+
+
+class Board:
+    """An open file of TensorBoard's events.
+
+    torch's SummaryWriter would do, but for the thread that it writes in: when the disk is full,
+    that prints a traceback of its own.
+    """
+
+    def __init__(self, file):
+        self.file, self.records = file, RecordWriter(file)
+        self._write(file_version="brain.Event:2")
+
+    def add(self, values, step):
+        """Add what a function of `torch.utils.tensorboard.summary` made."""
+        self._write(summary=values, step=step)
+
+    def forget_after(self, step):
+        """Make TensorBoard drop what is later than `step` in files before this one."""
+        start = SessionLog(status=SessionLog.START)
+        self._write(session_log=start, step=step + 1)
+
+    def flush(self):
+        self.file.flush()
+
+    def close(self):
+        self.file.close()
+
+    def _write(self, **event):
+        self.records.write(Event(wall_time=time.time(), **event).SerializeToString())
 
 
 def spectrogram(x):

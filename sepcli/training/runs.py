@@ -9,7 +9,6 @@ scores.json         scores on the validation set before and after training
 
 import dataclasses
 import json
-import os
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import torch
 
 from sepcli import config as configuration
-from sepcli import models
+from sepcli import files, models
 from sepcli.errors import SepcliError
 from sepcli.mixing import datasets
 from sepcli.models import modelfile
@@ -118,9 +117,11 @@ class Run:
                     epoch, rest = divmod(record["step"], self.settings.validate_every)
                     if epoch in self.settings.keep_epochs and not rest:
                         self._save_model(f"epoch-{epoch}.safetensors")
-                    _write(self.folder / SCORES, json.dumps(plain(self.scores()), indent=1) + "\n")
-                elapsed = time.monotonic() - saved
-                if record["event"] == "valid" or elapsed > 60 * self.settings.save_minutes:
+                    files.save(
+                        self.folder / SCORES, json.dumps(plain(self.scores()), indent=1) + "\n"
+                    )
+                long_ago = time.monotonic() - saved > 60 * self.settings.save_minutes
+                if record["event"] == "valid" or (record["event"] == "step" and long_ago):
                     self.save()
                     saved = time.monotonic()
                 yield record
@@ -186,7 +187,7 @@ class Run:
 
     def _card(self):
         return {
-            "scores": plain(self.state.last),
+            "scores": plain(self.state.last or {}),
             **self._effort(),
             "data": self.config["data"],
             "train": self.config["train"],
@@ -214,8 +215,8 @@ def start(config, folder, *, overwrite=False, kind=Run, **options):
         folder.mkdir(parents=True, exist_ok=True)
         for path in (*(folder / name for name in FILES), *folder.glob(EVENTS), *folder.glob(KEPT)):
             path.unlink(missing_ok=True)
-        _write(folder / METRICS, "")  # first, because it is what marks a run
-        _write(folder / CONFIG, configuration.dump(config))
+        files.save(folder / METRICS, "")  # first, because it is what marks a run
+        files.save(folder / CONFIG, configuration.dump(config))
     except OSError as error:
         raise SepcliError(
             f"{folder}: cannot be written ({error}); choose another with -o"
@@ -329,7 +330,7 @@ def _check_fit(model, train_data, valid_data, settings):
 def _trim(path, state):
     """Drop the log lines after the checkpoint: they are about to be written again."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    _write(path, "".join(line for line in lines if _is_before(line, state)))
+    files.save(path, "".join(line for line in lines if _is_before(line, state)))
 
 
 def _is_before(line, state):
@@ -338,9 +339,3 @@ def _is_before(line, state):
     except ValueError:  # the line that was being written when the process was killed
         return False
     return record["step"] <= (state.validated if record["event"] == "valid" else state.step)
-
-
-def _write(path, text):
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
