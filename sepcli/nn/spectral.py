@@ -12,18 +12,24 @@ class CentredStft(nn.Module):
 
     Frame n is centred at sample n * hop, N = 1 + T // hop, the ends are reflected, and the window
     is a periodic Hann window: what `torch.stft` does unless told otherwise.
+
+    window, hop: samples. n_fft: of the transform, with zeros around a shorter window.
     """
 
-    def __init__(self, window, hop):
+    def __init__(self, window, hop, *, n_fft=None):
         super().__init__()
         if not 1 <= hop <= window // 2:
             raise ValueError(f"a Hann window needs window >= 2 * hop, not {window} and {hop}")
+        around = (n_fft or window) - window
+        if around < 0:
+            raise ValueError(f"n_fft {n_fft} is less than the window of {window}")
         self.hop = hop
-        self.register_buffer("window", torch.hann_window(window), persistent=False)
+        padded = F.pad(torch.hann_window(window), (around // 2, around - around // 2))
+        self.register_buffer("window", padded, persistent=False)
 
     @property
     def size(self):
-        """Samples of the window."""
+        """Samples of the transform, and of the window with the zeros around it."""
         return len(self.window)
 
     def analyse(self, x):
