@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 _API = {  # public name -> the module that has it, imported on first use
     "Mixer": "sepcli.mixing.mixtures",
-    "MixtureSpec": "sepcli.mixing.mixtures",
+    "MixtureSpec": "sepcli.mixing.specs",
     "Separator": "sepcli.inference.separate",
     "build": "sepcli.models",
     "decay_rir": "sepcli.dsp.decay",

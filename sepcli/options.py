@@ -7,8 +7,21 @@ import sys
 import click
 
 
+class Number(click.FloatRange):
+    """A number within limits, which every option has: "nan" is within all, so it is refused."""
+
+    def convert(self, value, param, ctx):
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
 class Range(click.ParamType):
-    """`LO:HI` or one number, as the pair (lo, hi) of floats (or ints) within [minimum, maximum]."""
+    """`LO:HI` or one number, as the pair (lo, hi) of floats (or ints) within [minimum, maximum].
+
+    Both are finite and lo <= hi; -0 is 0, so that hi - lo has no sign where they are equal.
+    """
 
     def __init__(self, number=float, minimum=None, maximum=None):
         self.number, self.minimum, self.maximum = number, minimum, maximum
@@ -19,7 +32,7 @@ class Range(click.ParamType):
             return value
         low, colon, high = str(value).partition(":")
         try:
-            low, high = self.number(low), self.number(high if colon else low)
+            low, high = self.number(low) + 0, self.number(high if colon else low) + 0
             if not math.isfinite(high - low):
                 raise ValueError
         except ValueError:

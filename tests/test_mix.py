@@ -18,9 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sepcli.cli import main
-from sepcli.mixing.mixtures import MixtureSpec
-from sepcli.mixing.music import StemSpec
-from sepcli.mixing.speakers import SpeakerSpec
+from sepcli.mixing.specs import MixtureSpec, SpeakerSpec, StemSpec
 
 RATE = 16000
 SEPCLI = [sys.executable, "-m", "sepcli"]
@@ -348,6 +346,7 @@ def test_bad_sources_give_one_line(args, line, tmp_path):
         (["--interferers", "0.5"], "'0.5' is not a range; write LO:HI or a number"),
         (["--speed", "0:1"], "'0:1' goes below 0.25, the least allowed"),
         (["--target-absent", "2"], "2.0 is not in the range 0<=x<=1."),
+        (["--snr", "1e300"], "'1e300' goes above 200, the most allowed"),
     ],
 )
 def test_wrong_values_name_their_option(args, line):

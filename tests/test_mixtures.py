@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.signal import fftconvolve
 
 from sepcli.errors import SepcliError
-from sepcli.mixing import mixtures
-from sepcli.mixing.mixtures import Mixer, MixtureSpec, draw_sample
+from sepcli.mixing.mixtures import Mixer, draw_sample
+from sepcli.mixing.specs import PRESETS, TARGETS, MixtureSpec
 
 RATE = 16000
 SHORT = {"duration_s": 0.3}
@@ -62,7 +62,7 @@ def sources(folder, *names):
     rate=st.sampled_from((8000, 11025, 16000, 44100)),
     seed=st.integers(0, 2**40),
     index=st.integers(0, 2**40),
-    target=st.sampled_from(mixtures.TARGETS),
+    target=st.sampled_from(TARGETS),
 )
 def test_a_mixture_is_the_sum_of_its_parts_within_all_ranges(
     snr_db, level_db, mixture_gain_db, duration_s, rate, seed, index, target
@@ -128,7 +128,7 @@ def in_rooms(recordings, record):
     return {"dry": gain * dry, "decayed": wet[0], "reverb": wet[1]}
 
 
-@pytest.mark.parametrize("target", mixtures.TARGETS)
+@pytest.mark.parametrize("target", TARGETS)
 def test_the_target_in_a_room_is_as_asked(recordings, target):
     spec = MixtureSpec(
         **SHORT,
@@ -196,6 +196,48 @@ def test_a_shortened_target_without_a_room_is_the_speech():
     np.testing.assert_array_equal(item.mix, item.refs["speech"] + item.refs["noise"])
 
 
+@pytest.mark.parametrize(("level_of", "expected_db"), [("heard", 0.0), ("target", None)])
+def test_levels_are_of_the_speech_that_is_heard_or_of_the_target(tmp_path, level_of, expected_db):
+    """A sine and one echo of half of it, a whole number of periods later: both add up.
+
+    The echo comes 0.12 s after the direct sound, so that rt60_s = 0.1 leaves 10^(-3) of it: of all
+    T samples, D hear only the sine, and the others 1.5 times the sine, or 1.0005 times it.
+    """
+    t, D = np.arange(8000) / RATE, 1920  # 0.5 s; the echo
+    soundfile.write(tmp_path / "s.wav", 0.1 * np.sin(2 * np.pi * 200 * t), RATE, subtype="FLOAT")
+    rir = np.zeros(D + 1)
+    rir[0], rir[D] = 1, 0.5
+    soundfile.write(tmp_path / "r.wav", rir, RATE, subtype="FLOAT")
+    mixer = Mixer(
+        MixtureSpec(
+            speech=tmp_path / "s.wav", rir=tmp_path / "r.wav", rir_prob=1, duration_s=0.5,
+            target="decayed", rir_decay_s=0.1, level_of=level_of, level_db=-20, snr_db=3, peak=0,
+        )
+    )  # fmt: skip
+    item = mixer.draw(0, 0)
+    share, rest = D / t.size, 10 ** (-3 * (0.12 - 0.02) / 0.1)
+    heard, wanted = (share + (1 - share) * (1 + 0.5 * gain) ** 2 for gain in (1, rest))
+    more_db = 10 * np.log10(heard / wanted) if expected_db is None else expected_db
+    speech = item.mix - item.refs["noise"]
+    assert power_db(speech) == pytest.approx(-20 + more_db, abs=1e-3)
+    assert power_db(item.refs["noise"]) == pytest.approx(-23, abs=1e-3)
+    of_target_db = -20 + more_db - 10 * np.log10(heard / wanted)
+    assert power_db(item.refs["speech"]) == pytest.approx(of_target_db, abs=1e-3)
+    assert item.record["snr_achieved_db"] == pytest.approx(3, abs=1e-3)
+    assert item.record.get("level_of") == (None if level_of == "heard" else "target")
+
+
+def test_the_preset_poconet_levels_the_target():
+    """-20 dB for the target, -5 to 5 dB below it the noise, then one gain for everything."""
+    mixer = Mixer(MixtureSpec(**PRESETS["poconet"], **SHORT, peak=0))
+    for index in range(12):
+        item = mixer.draw(0, index)
+        gain_db = item.record["mixture_gain_db"]
+        target_db = power_db(item.refs["speech"])
+        assert target_db == pytest.approx(-20 + gain_db, abs=1e-4)
+        assert -5 <= target_db - power_db(item.refs["noise"]) <= 5
+
+
 # --- what decides
 
 
@@ -255,6 +297,14 @@ def test_the_record_is_the_samples_json(recordings):
 # --- what makes no sense
 
 
+@pytest.mark.parametrize("pair", [(0.0, -0.0), (-0.0, 0.0), -0.0, (3, 3)])
+def test_ranges_of_one_number_need_no_order_of_zeros(pair):
+    low, high = MixtureSpec(snr_db=pair).snr_db
+    assert high - low == 0
+    assert not np.signbit(high - low)
+    assert Mixer(MixtureSpec(**SHORT, snr_db=pair)).draw(0, 0).record["snr_db"] == high
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -262,11 +312,14 @@ def test_the_record_is_the_samples_json(recordings):
         ({"level_db": float("inf")}, "level_db must be LO:HI or one number, not inf"),
         ({"duration_s": 0}, "duration_s must be 0.1 to 3600, not"),
         ({"duration_s": (1, 2, 3)}, "duration_s must be LO:HI or one number"),
-        ({"sample_rate": 0}, "sample_rate must be 4000 to 768000 Hz, not 0"),
-        ({"rir_prob": 1.5}, "rir_prob must be a probability, 0 to 1, not 1.5"),
+        ({"sample_rate": 0}, "sample_rate must be 4000 to 768000, not 0"),
+        ({"snr_db": (0, 300)}, r"snr_db must be -200 to 200, not \(0, 300\)"),
+        ({"min_rms_db": float("nan")}, "min_rms_db must be -200 to 200, not nan"),
+        ({"level_of": "noise"}, "level_of must be heard or target, not noise"),
+        ({"rir_prob": 1.5}, "rir_prob must be 0 to 1, not 1.5"),
         ({"target": "wet"}, "target must be dry or decayed or reverb, not wet"),
-        ({"rir_decay_s": 0}, "rir_decay_s must be above 0 s, not 0"),
-        ({"peak": -1}, r"peak must be 0 \(no limit\) or more, not -1"),
+        ({"rir_decay_s": 0}, "rir_decay_s must be above 0, not 0"),
+        ({"peak": -1}, r"peak must be 0 or more, not -1"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy.signal import fftconvolve
 
 from sepcli.errors import SepcliError
-from sepcli.mixing import mixtures
-from sepcli.mixing.mixtures import Mixer, MixtureSpec, draw_sample
-from sepcli.mixing.speakers import PREROLL_S, SpeakerMixer, SpeakerSpec
+from sepcli.mixing.mixtures import Mixer, draw_sample
+from sepcli.mixing.speakers import PREROLL_S, SpeakerMixer
+from sepcli.mixing.specs import TARGETS, MixtureSpec, SpeakerSpec
 from tests.test_pack import make
 
 RATE = 16000
@@ -65,7 +65,7 @@ def pieces(source):
             "mixture_gain_db": pair(-20, 20),
         }
     ),
-    target=st.sampled_from(mixtures.TARGETS),
+    target=st.sampled_from(TARGETS),
     seed=st.integers(0, 2**40),
     index=st.integers(0, 2**40),
 )
@@ -215,7 +215,7 @@ def test_speed_is_that_of_a_tape(tmp_path):
     assert piece["stop"] - piece["start"] == pytest.approx(1.1 * RATE, abs=2)
 
 
-@pytest.mark.parametrize("target", mixtures.TARGETS)
+@pytest.mark.parametrize("target", TARGETS)
 def test_a_room_rings_with_what_was_said_before_the_item(tmp_path, target):
     rng = np.random.default_rng(0)
     (tmp_path / "ann").mkdir()
@@ -350,16 +350,35 @@ def test_a_sample_holds_the_enrolment(speech):
     np.testing.assert_array_equal(sample.audio("enroll"), mixer.draw(0, 0).enroll)
 
 
+def test_levels_may_be_those_of_the_targets():
+    """Of all voices in their shortened rooms; each is as far above the others as was drawn."""
+    spec = SpeakerSpec(
+        **SHORT, interferers=1, sir_db=4, rir_prob=1, target="decayed", level_of="target",
+        level_db=-20, snr_db=3, peak=0, target_absent=0.5,
+    )  # fmt: skip
+    for index in range(8):
+        item = SpeakerMixer(spec).draw(0, index)
+        assert power_db(item.refs["noise"]) == pytest.approx(-23, abs=1e-3)
+        assert item.record["snr_achieved_db"] == pytest.approx(3, abs=1e-3)
+        assert item.record["level_of"] == "target"
+        [other] = item.record["sources"]["interferers"]
+        if item.record["target_present"]:
+            target = item.record["sources"]["speech"]
+            quiet = power_db(item.refs["speech"])
+            assert -20 > quiet > -26  # two voices, one 4 dB below the other, make -20
+            assert {target["rir"]["decay_s"], other["rir"]["decay_s"]} == {0.3}
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"interferers": (0.5, 1)}, r"interferers must be whole numbers, 0 or more, not \(0\.5, 1"),
-        ({"interferers": -1}, "interferers must be whole numbers, 0 or more"),
-        ({"target_absent": 2}, "target_absent must be a probability, 0 to 1, not 2"),
+        ({"interferers": (0.5, 1)}, r"interferers must be whole numbers, not \(0\.5, 1"),
+        ({"interferers": -1}, "interferers must be 0 or more"),
+        ({"target_absent": 2}, "target_absent must be 0 to 1, not 2"),
         ({"speed": (0.0, 1.0)}, "speed must be 0.25 to 4, not"),
         ({"enroll_s": 0}, "enroll_s must be 0.1 to 3600, not"),
-        ({"enroll_rir_prob": 2}, "enroll_rir_prob must be a probability, 0 to 1, not 2"),
-        ({"noisy_enroll": -1}, "noisy_enroll must be a probability, 0 to 1, not -1"),
+        ({"enroll_rir_prob": 2}, "enroll_rir_prob must be 0 to 1, not 2"),
+        ({"noisy_enroll": -1}, "noisy_enroll must be 0 to 1, not -1"),
         ({"snr_db": (3, 2)}, "snr_db must be LO:HI, the smaller number first"),
     ],
 )

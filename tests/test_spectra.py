@@ -299,7 +299,7 @@ def test_a_model_between_transforms_is_trained_on_spectrograms(songs, tmp_path):
     [
         ({"folder": ""}, "folder must be a folder to keep spectrograms in"),
         ({"window": 511}, "window must be even, 16 to 16384, not 511"),
-        ({"hop": 0}, "hop must be 1 sample to a window"),
+        ({"hop": 0}, "hop must be 1 or more"),
         ({"augment": "gain,pitch"}, "augment must be swap, polarity, remix or gain for spectrogr"),
         ({"augment": "louder"}, "augment: unknown 'louder'"),
     ],

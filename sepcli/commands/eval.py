@@ -1,5 +1,6 @@
 """`sepcli eval`: how good estimates are."""
 
+import math
 import sys
 
 import click
@@ -30,7 +31,9 @@ class Limit(click.ParamType):
     def convert(self, value, param, ctx):
         name, _, number = value.partition("=")
         try:
-            return check_metric(name.strip(), param, ctx), float(number)
+            if not math.isfinite(number := float(number)):
+                raise ValueError
+            return check_metric(name.strip(), param, ctx), number
         except ValueError:
             self.fail(f"{value!r} is not METRIC=NUMBER, such as si-sdri=5", param, ctx)
 
@@ -61,7 +64,7 @@ def check_metric(name, param, ctx):
 @click.option(
     "--window",
     "window_s",
-    type=click.FloatRange(0, 3600, min_open=True),
+    type=options.Number(0, 3600, min_open=True),
     default=1.0,
     show_default=True,
     help=f"Length of a frame of {', '.join(FRAMEWISE)} in seconds.",
@@ -69,7 +72,7 @@ def check_metric(name, param, ctx):
 @click.option(
     "--hop",
     "hop_s",
-    type=click.FloatRange(0, 3600, min_open=True),
+    type=options.Number(0, 3600, min_open=True),
     help="From one frame to the next in seconds.  [default: the window, without overlap]",
 )
 @click.option(

@@ -1,38 +1,86 @@
 """`sepcli mix`: samples of speech in noise."""
 
+import math
+import re
+
 import click
 
 from sepcli import options
+from sepcli.mixing.specs import AUGMENTATIONS, PRESETS, MixtureSpec, SpeakerSpec, StemSpec
+
+EXPLAINED = {  # augmentations that do not explain themselves
+    "remix": "stems of different songs",
+    "pitch": "semitones, at the same tempo",
+    "stretch": "tempo, at the same pitch",
+    "time-mask": "s",
+    "freq-mask": "octaves",
+}
 
 
-def sources(name, text):
-    """A repeatable option that names recordings."""
-    return click.option(f"--{name}", multiple=True, metavar="PATH[=WEIGHT]", help=text)
+def setting(spec, field, text, flag=None):
+    """The option of a field of `spec`, with its default and its limits."""
+    about, flag = spec.__dataclass_fields__[field], flag or _flag(field)
+    if about.default is False:
+        return click.option(flag, field, is_flag=True, help=text)
+    shown = {"default": _written(about.default), "show_default": about.default not in (None, "")}
+    return click.option(flag, field, type=_kind(about), help=text, **shown)
 
 
-def ranged(name, field, default, text, **limits):
-    """An option that is a range to draw from."""
-    kind = options.Range(**limits)
-    return click.option(
-        f"--{name}", field, type=kind, default=default, show_default=True, help=text
-    )
+def _flag(field):
+    """--snr of "snr_db": units are in the help."""
+    return f"--{re.sub('_(db|s)$', '', field).replace('_', '-')}"
 
 
-def probability(name, field, text):
-    """An option that says how often something happens, by default never."""
-    kind = click.FloatRange(0, 1)
-    return click.option(f"--{name}", field, type=kind, default=0, show_default=True, help=text)
+def _kind(about):
+    """The type of an option for a field of a spec."""
+    if choices := about.metadata.get("choices"):
+        return click.Choice(choices)
+    limits = about.metadata.get("limits")
+    if isinstance(about.default, tuple):
+        return options.Range(type(about.default[0]), limits.low, limits.high)
+    if isinstance(about.default, int):
+        return click.IntRange(limits.low, limits.high)
+    if limits:
+        high = limits.high if limits.high < math.inf else None
+        return options.Number(limits.low, high, min_open=limits.above)
+    return str
+
+
+def _written(value):
+    """A value as it would be typed."""
+    if isinstance(value, tuple):
+        return ":".join(f"{number:g}" for number in dict.fromkeys(value))
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def _augmentation(name):
+    """An augmentation as it would be typed, with its range, and what it is."""
+    typed = name + (f"={_written(pair)}" if (pair := AUGMENTATIONS[name]) else "")
+    return f"{typed} ({EXPLAINED[name]})" if name in EXPLAINED else typed
+
+
+def _preset(name):
+    """A preset and the options that it stands for."""
+    stands_for = (f"{_flag(field)} {_written(value)}" for field, value in PRESETS[name].items())
+    return f"{name}: {', '.join(stands_for)}"
+
+
+def listed(field, metavar, text):
+    """A repeatable option of a field that is a list of texts."""
+    return click.option(f"--{field}", multiple=True, metavar=metavar, help=text)
 
 
 @click.command()
-@sources(
+@listed(
     "speech",
+    "PATH[=WEIGHT]",
     "Clean speech: folder, glob, file, list (.txt, .jsonl), pack (.h5) or sample tar; repeatable.",
 )
-@sources("noise", "Noise, likewise.")
-@sources("rir", "Room impulse responses, likewise.")
-@sources(
+@listed("noise", "PATH[=WEIGHT]", "Noise, likewise.")
+@listed("rir", "PATH[=WEIGHT]", "Room impulse responses, likewise.")
+@listed(
     "stems",
+    "PATH[=WEIGHT]",
     "Music instead: folders or packs of SONG/STEM.wav, or a folder of vocals/SONG.wav, accomp/….",
 )
 @click.option(
@@ -43,128 +91,81 @@ def probability(name, field, text):
     show_default=True,
     help="How many samples; 0 makes them until nobody reads on.",
 )
-@click.option(
-    "--duration",
-    "duration_s",
-    type=options.Range(minimum=0.1, maximum=3600),
-    default="4",
-    show_default=True,
-    help="Seconds, LO:HI or one number.",
-)
+@setting(MixtureSpec, "duration_s", "Seconds, LO:HI or one number.")
 @click.option(
     "--sample-rate",
-    type=click.IntRange(4000, 768_000),
-    default=16000,
-    help="Hz; recordings are resampled.  [default: 16000; 44100 with --stems]",
+    type=_kind(MixtureSpec.__dataclass_fields__["sample_rate"]),
+    default=MixtureSpec.sample_rate,
+    help="Hz; recordings are resampled.  "
+    f"[default: {MixtureSpec.sample_rate}; {StemSpec.sample_rate} with --stems]",
 )
-@click.option(
-    "--snr",
-    "snr_db",
-    type=options.Range(),
-    default="-5:15",
-    show_default=True,
-    help="Speech above noise, as both are in the mixture, in dB.",
+@setting(MixtureSpec, "snr_db", "Speech above noise, as both are in the mixture, in dB.")
+@setting(MixtureSpec, "level_db", "RMS of the speech in the mixture, in dB re full scale.")
+@setting(MixtureSpec, "mixture_gain_db", "Gain of everything on top of that, in dB.")
+@setting(
+    MixtureSpec,
+    "level_of",
+    "What --level and --snr are of in a room: the speech as it is heard, or the --target.",
 )
-@click.option(
-    "--level",
-    "level_db",
-    type=options.Range(),
-    default="-25",
-    show_default=True,
-    help="RMS of the speech in the mixture, in dB re full scale.",
+@setting(
+    MixtureSpec,
+    "rir_prob",
+    "How often the speech is heard in a room.  [default: 0.5 with --rir, else 0]",
 )
-@click.option(
-    "--mixture-gain",
-    "mixture_gain_db",
-    type=options.Range(),
-    default="0",
-    show_default=True,
-    help="Gain of everything on top of that, in dB.",
-)
-@click.option(
-    "--rir-prob",
-    type=click.FloatRange(0, 1),
-    help="How often the speech is heard in a room.  [default: 0.5 with --rir, else 0]",
-)
-@click.option(
-    "--noise-rir-prob",
-    type=click.FloatRange(0, 1),
-    default=0,
-    show_default=True,
-    help="How often the noise is.",
-)
-@click.option(
-    "--target",
-    type=click.Choice(["dry", "decayed", "reverb"]),
-    default="reverb",
-    show_default=True,
-    help="The reference in a room: the direct sound alone, the speech in the room shortened by "
+@setting(MixtureSpec, "noise_rir_prob", "How often the noise is.")
+@setting(
+    MixtureSpec,
+    "target",
+    "The reference in a room: the direct sound alone, the speech in the room shortened by "
     "--rir-decay, or as it is heard.",
 )
-@click.option(
-    "--rir-decay",
+@setting(
+    MixtureSpec,
     "rir_decay_s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=0.3,
-    show_default=True,
-    help="For --target decayed: the seconds in which the room falls by 60 dB more than it did, "
+    "For --target decayed: the seconds in which the room falls by 60 dB more than it did, "
     "from 20 ms behind the main tap on, as sepcli rir-decay does it.",
 )
-@click.option(
-    "--min-rms",
+@setting(
+    MixtureSpec,
     "min_rms_db",
-    type=float,
-    default=-38,
-    show_default=True,
-    help="Recordings are drawn again where they are quieter, in dB re full scale.",
+    "Recordings are drawn again where they are quieter, in dB re full scale.",
 )
-@click.option(
-    "--peak",
-    type=click.FloatRange(min=0),
-    default=0.99,
-    show_default=True,
-    help="Turn a sample down as a whole rather than exceed this; 0 is no limit.",
+@setting(
+    MixtureSpec,
+    "peak",
+    "Turn a sample down as a whole rather than exceed this; 0 is no limit.",
 )
-@ranged("interferers", "interferers", "1:3", "Other speakers at once.", number=int, minimum=0)
-@ranged("sir", "sir_db", "-5:5", "The target above each of them, in dB.")
-@probability("target-absent", "target_absent", "How often only the others speak.")
-@ranged("speed", "speed", "1", "Tempo and pitch of each speaker.", minimum=0.25, maximum=4)
-@click.option("--enroll", is_flag=True, help="Add enroll.wav, the target in another recording.")
-@ranged("enroll-duration", "enroll_s", "4", "Its seconds.", minimum=0.1, maximum=3600)
-@click.option(
-    "--enroll-rir-prob",
-    type=click.FloatRange(0, 1),
-    help="How often it is heard in a room of its own.  [default: --rir-prob]",
+@setting(SpeakerSpec, "interferers", "Other speakers at once.")
+@setting(SpeakerSpec, "sir_db", "The target above each of them, in dB.")
+@setting(SpeakerSpec, "target_absent", "How often only the others speak.")
+@setting(SpeakerSpec, "speed", "Tempo and pitch of each speaker.")
+@setting(SpeakerSpec, "enroll", "Add enroll.wav, the target in another recording.")
+@setting(SpeakerSpec, "enroll_s", "Its seconds.", "--enroll-duration")
+@setting(
+    SpeakerSpec,
+    "enroll_rir_prob",
+    "How often it is heard in a room of its own.  [default: --rir-prob]",
 )
-@probability("noisy-enroll", "noisy_enroll", "How often it has noise.")
-@ranged("enroll-snr", "enroll_snr_db", "0:20", "It above that noise, in dB.")
+@setting(SpeakerSpec, "noisy_enroll", "How often it has noise.")
+@setting(SpeakerSpec, "enroll_snr_db", "SNR of the enrolment, in dB, where it has noise.")
 @click.option(
     "--speaker-regex",
-    default="",
+    default=SpeakerSpec.speaker_regex,
     metavar="REGEX",
     help="Its first group, in a recording's path below its source, is the speaker.  "
     "[default: the first folder of that path]",
 )
-@click.option(
-    "--targets",
-    multiple=True,
-    metavar="STEM,…",
-    help="Stems to be found; accompaniment may be all others.  [default: all]",
+@listed(
+    "targets",
+    "STEM,…",
+    "Stems to be found; accompaniment may be all others.  [default: all]",
 )
-@click.option(
-    "--augment",
-    multiple=True,
-    metavar="NAME[=LO:HI],…",
-    help="Of music: swap, polarity, remix (stems of different songs), gain=0.25:1.25, pitch=-2:2 "
-    "(semitones, at the same tempo), stretch=0.9:1.1 (tempo, at the same pitch), "
-    "time-mask=0:0.5 (s), freq-mask=0:1 (octaves).",
-)
-@click.option("--downmix", is_flag=True, help="Music in mono.")
+@listed("augment", "NAME[=LO:HI],…", f"Of music: {', '.join(map(_augmentation, AUGMENTATIONS))}.")
+@setting(StemSpec, "downmix", "Music in mono.")
 @click.option(
     "--preset",
-    type=click.Choice(["poconet"]),
-    help="Other defaults. poconet: half of the speech and noise in rooms, --target decayed, "
-    "--level -20, --snr -5:5, --mixture-gain -25:5.",
+    type=click.Choice(list(PRESETS)),
+    help=f"Other defaults. {'; '.join(map(_preset, PRESETS))}.",
 )
 @options.seed
 @options.jobs
@@ -197,7 +198,7 @@ def command(context, count, seed, jobs, output, overwrite, progress, quiet, pres
     from functools import partial
     from itertools import count as count_up
 
-    from sepcli.mixing.mixtures import PRESETS, draw_sample, sample_key
+    from sepcli.mixing.mixtures import draw_sample, sample_key
     from sepcli.samples.streams import open_sample_writer
     from sepcli.samples.workers import in_order
 
@@ -218,9 +219,9 @@ def _is_given(context, name):
 
 def _mixer(settings):
     """What makes the samples that `settings` are for."""
-    from sepcli.mixing.mixtures import Mixer, MixtureSpec
-    from sepcli.mixing.music import StemMixer, StemSpec
-    from sepcli.mixing.speakers import SpeakerMixer, SpeakerSpec
+    from sepcli.mixing.mixtures import Mixer
+    from sepcli.mixing.music import StemMixer
+    from sepcli.mixing.speakers import SpeakerMixer
 
     known = {spec: set(spec.__dataclass_fields__) for spec in (MixtureSpec, SpeakerSpec, StemSpec)}
     if settings.keys() & (known[StemSpec] - known[SpeakerSpec]):

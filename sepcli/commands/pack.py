@@ -76,7 +76,7 @@ class Regex(click.ParamType):
 )
 @click.option(
     "--val-fraction",
-    type=click.FloatRange(0, 0.9),
+    type=options.Number(0, 0.9),
     default=0.05,
     show_default=True,
     help="How much of each source's sorted speakers (or names), from the end, is for validation.",

@@ -34,7 +34,7 @@ CHIP_BYTES = 442_368  # 64 processors * 768 words * 9 bytes
 @click.option("--calib", metavar="PATH", help="Samples or sound to calibrate with.")
 @click.option(
     "--calib-minutes",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Number(min=0, min_open=True),
     default=10.0,
     show_default=True,
     help="Length of what calibrates, at most.",
@@ -44,7 +44,7 @@ CHIP_BYTES = 442_368  # 64 processors * 768 words * 9 bytes
 @click.option("--steps", type=click.IntRange(min=1), help="Of fine-tuning.  [default: 10000]")
 @click.option(
     "--lr",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Number(min=0, min_open=True),
     help="Learning rate of fine-tuning.  [default: 0.0001]",
 )
 @click.option("--run", "folder", metavar="DIR", help="Of fine-tuning.  [default: OUTPUT.qat]")
@@ -53,7 +53,11 @@ CHIP_BYTES = 442_368  # 64 processors * 768 words * 9 bytes
     "--items", type=click.IntRange(min=1), default=20, show_default=True, help="To score."
 )
 @click.option(
-    "--max-drop", type=float, default=0.5, show_default=True, help="SI-SDR that may be lost, dB."
+    "--max-drop",
+    type=options.Number(-100, 100),
+    default=0.5,
+    show_default=True,
+    help="SI-SDR that may be lost, dB.",
 )
 @click.option(
     "--budget", type=click.IntRange(min=1), help="Bytes of weights.  [default: the chip's, if any]"

@@ -16,14 +16,14 @@ from sepcli.errors import SepcliError
 @click.option(
     "--rt60",
     "rt60_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Number(min=0, min_open=True),
     default=0.3,
     show_default=True,
     help="Seconds in which the added decay falls by 60 dB.",
 )
 @click.option(
     "--early-ms",
-    type=click.FloatRange(min=0),
+    type=options.Number(min=0),
     default=20,
     show_default=True,
     help="What stays untouched after the main tap.",

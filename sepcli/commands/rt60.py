@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from sepcli import options
 from sepcli.errors import SepcliError
 
 
@@ -14,7 +15,7 @@ class DecayRange(click.ParamType):
 
     def convert(self, value, param, ctx):
         try:
-            stop, start = sorted(float(end) for end in value.split(":"))
+            stop, start = sorted(float(end) + 0 for end in value.split(":"))  # -0 is 0
         except ValueError:
             stop = start = 1
         if not 0 >= start > stop > -1000:
@@ -40,7 +41,7 @@ class DecayRange(click.ParamType):
 @click.option(
     "--window",
     "window_ms",
-    type=click.FloatRange(0.1, 1000),
+    type=options.Number(0.1, 1000),
     default=20,
     show_default=True,
     help="Milliseconds of the Hann window of --method regression.",

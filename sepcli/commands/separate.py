@@ -72,20 +72,20 @@ def check_format(ctx, param, value):
 @click.option(
     "--segment",
     "segment_s",
-    type=click.FloatRange(0.1, 3600),
+    type=options.Number(0.1, 3600),
     help="Seconds that a model which is not causal gets at a time; more take more memory.  "
     "[default: 20]",
 )
 @click.option(
     "--overlap",
-    type=click.FloatRange(0, 0.9),
+    type=options.Number(0, 0.9),
     help="The part of a segment that the next one covers, too: context for both, which fade into "
     "each other in its middle.  [default: 0.15]",
 )
 @click.option(
     "--start",
     "start_s",
-    type=click.FloatRange(0),
+    type=options.Number(0),
     default=0.0,
     metavar="SECONDS",
     help="Where in audio files to begin.",
@@ -93,7 +93,7 @@ def check_format(ctx, param, value):
 @click.option(
     "--duration",
     "duration_s",
-    type=click.FloatRange(0, min_open=True),
+    type=options.Number(0, min_open=True),
     metavar="SECONDS",
     help="How much of audio files to separate.  [default: up to the end]",
 )

@@ -32,7 +32,7 @@ from sepcli.errors import SepcliError
 @click.option(
     "--chunk",
     "chunk_ms",
-    type=click.FloatRange(min=0, max=10_000),
+    type=options.Number(min=0, max=10_000),
     default=10.0,
     show_default=True,
     metavar="MS",
@@ -47,7 +47,7 @@ from sepcli.errors import SepcliError
 @click.option(
     "--atten-lim",
     "atten_lim_db",
-    type=click.FloatRange(min=0),
+    type=options.Number(min=0),
     metavar="DB",
     help="Attenuate no more: a * input + (1 - a) * output, with a = 10^(-DB/20).",
 )
@@ -70,7 +70,7 @@ from sepcli.errors import SepcliError
 )
 @click.option(
     "--seconds",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.Number(min=0, min_open=True),
     help="How much to verify or measure. [default: all of FILE; 10 of made-up noise]",
 )
 @options.seed

@@ -1,113 +1,24 @@
 """Speech + noise + rooms -> mixtures with their references; item i is a function of (seed, i)."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache, reduce
-from os import PathLike, fspath
 
 import numpy as np
 
 from sepcli.dsp import decay, level, room
 from sepcli.errors import SepcliError
 from sepcli.mixing import synthetic
+from sepcli.mixing.specs import MixtureSpec
 from sepcli.recordings import stored
 from sepcli.recordings.pools import Pool
 from sepcli.samples.sample import Sample
 
-TARGETS = ("dry", "decayed", "reverb")
 VOICES = 1000  # made-up speakers to draw from
-
-# Sets of defaults. poconet: rooms for half of the speech and half of the noise, partial
-# dereverberation and levels far apart, after Isik et al., "PoCoNet: better speech enhancement with
-# frequency-positional embeddings, semi-supervised conversational data, and biased loss", 2020.
-PRESETS = {
-    "poconet": {
-        "rir_prob": 0.5,
-        "noise_rir_prob": 0.5,
-        "target": "decayed",
-        "level_db": (-20.0, -20.0),
-        "snr_db": (-5.0, 5.0),
-        "mixture_gain_db": (-25.0, 5.0),
-    },
-}
 
 # glibc hands large blocks back to the system at once, unless a larger one has been freed before
 # (mallopt(3), M_MMAP_THRESHOLD; at most 32 MiB). Without this line, which touches no memory, every
 # item faults in 800 pages anew, and takes twice as long.
 np.empty(31 << 20, np.uint8)
-
-
-class Spec:
-    """A frozen dataclass of settings whose pairs of numbers are ranges and `()` lists of texts."""
-
-    def __post_init__(self):
-        for field in fields(self):
-            self._normalise(field.name, field.default)
-
-    def _normalise(self, name, default):
-        """Turn one number into a range and a single source into a tuple; check ranges."""
-        value = getattr(self, name)
-        if default == ():
-            value = (value,) if isinstance(value, str | PathLike) else value
-            value = tuple(map(fspath, value))
-        elif isinstance(default, tuple):
-            value = (value, value) if np.isscalar(value) else tuple(value)
-            self._check(name, len(value) == 2 and np.isfinite(value).all(), "LO:HI or one number")
-            self._check(name, value[0] <= value[1], "LO:HI, the smaller number first")
-        object.__setattr__(self, name, value)
-
-    def _check(self, name, valid, what):
-        if not valid:
-            raise SepcliError(f"{name} must be {what}, not {getattr(self, name)}")
-
-
-@dataclass(frozen=True)
-class MixtureSpec(Spec):
-    """What mixtures are like. A pair is a range to draw from; one number stands for both ends.
-
-    speech, noise, rir: sources of recordings, see `Pool`; empty ones are made up.
-    duration_s: length of an item. sample_rate: Hz.
-    snr_db: speech re noise, both as they are in the mixture, over the whole item.
-    level_db: RMS of the speech in the mixture re full scale, before `mixture_gain_db`.
-    mixture_gain_db: gain of everything, after that.
-    rir_prob, noise_rir_prob: how often the speech, and the noise, is heard in a room. None means
-        half of the time for speech if `rir` names recordings, else never.
-    target: what the reference is when there is a room: "dry" is the direct sound alone, "decayed"
-        what is left of the speech in the mixture when its room is shortened, "reverb" all of it.
-    rir_decay_s: the `rt60_s` of `decay.decay_rir`, which shortens that room.
-    min_rms_db: recordings are drawn again where they are quieter than this, re full scale.
-    peak: when a sample would exceed it, all signals are scaled down together. 0 means no limit.
-    Raises SepcliError for a value that makes no sense.
-    """
-
-    speech: tuple[str, ...] = ()
-    noise: tuple[str, ...] = ()
-    rir: tuple[str, ...] = ()
-    duration_s: tuple[float, float] = (4.0, 4.0)
-    sample_rate: int = 16000
-    snr_db: tuple[float, float] = (-5.0, 15.0)
-    level_db: tuple[float, float] = (-25.0, -25.0)
-    mixture_gain_db: tuple[float, float] = (0.0, 0.0)
-    rir_prob: float | None = None
-    noise_rir_prob: float = 0.0
-    target: str = "reverb"
-    rir_decay_s: float = 0.3
-    min_rms_db: float = -38.0
-    peak: float = 0.99
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.rir_prob is None:
-            object.__setattr__(self, "rir_prob", 0.5 if self.rir else 0.0)
-        for name, valid, what in (
-            ("sample_rate", 4000 <= self.sample_rate <= 768_000, "4000 to 768000 Hz"),
-            ("duration_s", 0.1 <= self.duration_s[0] <= self.duration_s[1] <= 3600, "0.1 to 3600"),
-            ("rir_prob", 0 <= self.rir_prob <= 1, "a probability, 0 to 1"),
-            ("noise_rir_prob", 0 <= self.noise_rir_prob <= 1, "a probability, 0 to 1"),
-            ("target", self.target in TARGETS, " or ".join(TARGETS)),
-            ("rir_decay_s", self.rir_decay_s > 0, "above 0 s"),
-            ("peak", self.peak >= 0, "0 (no limit) or more"),
-        ):
-            self._check(name, valid, what)
 
 
 @dataclass(frozen=True)
@@ -152,14 +63,15 @@ class Mixer:
         decay_s = spec.rir_decay_s if spec.target == "decayed" else None
         heard, speech_record["rir"] = self._in_room(dry, spec.rir_prob, room_rng, decay_s)
         speech = heard[0].astype(np.float64)  # once, while it is in the cache
-        speech_gain = level.rms_multiplier(speech, level_db + gain_db)
+        wanted = dry if spec.target == "dry" else heard[-1]
+        levelled = wanted if spec.level_of == "target" else speech
+        speech_gain = level.rms_multiplier(levelled, level_db + gain_db)
         noise, noise_record = self._draw_noise(samples, noise_rng)
         heard_noise, noise_record["rir"] = self._in_room(noise, spec.noise_rir_prob, room_rng)
         noise = heard_noise[0].astype(np.float64)
         noise_gain = level.rms_multiplier(noise, level_db + gain_db - snr_db)
 
         (speech, noise), mix, limit = add((speech, noise), (speech_gain, noise_gain), spec.peak)
-        wanted = dry if spec.target == "dry" else heard[-1]
         target = speech if spec.target == "reverb" else scaled(wanted, speech_gain * limit)
         speech_record["gain_db"] = float(level.gain_db(speech_gain * limit))
         noise_record["gain_db"] = float(level.gain_db(noise_gain * limit))
@@ -172,9 +84,13 @@ class Mixer:
             "level_db": level_db,
             "mixture_gain_db": gain_db,
             "peak_gain_db": float(level.gain_db(limit)),
-            "snr_achieved_db": _measured_snr_db(speech, noise),
+            "snr_achieved_db": _measured_snr_db(
+                target if spec.level_of == "target" else speech, noise
+            ),
             "sources": {"speech": speech_record, "noise": noise_record},
         }
+        if spec.level_of == "target":
+            record["level_of"] = "target"
         refs = {"speech": target[None], "noise": noise[None]}  # (1, T)
         return Mixture(mix[None], refs, record, spec.sample_rate)
 

@@ -11,7 +11,8 @@ from scipy import fft
 from sepcli.dsp import level
 from sepcli.dsp.tempo import change_tempo
 from sepcli.errors import SepcliError
-from sepcli.mixing.mixtures import Mixture, Spec, add
+from sepcli.mixing.mixtures import Mixture, add
+from sepcli.mixing.specs import AUGMENTATIONS, StemSpec
 from sepcli.recordings import stored
 from sepcli.recordings.pools import find_audio, split_weight
 from sepcli.samples.folders import MUSDB_STEMS
@@ -24,93 +25,16 @@ MIXTURE = "mixture"  # of MUSDB's tracks, not needed: it is the sum of the other
 _ARCHIVE = re.compile(r"\.(h5(:(train|validation|all))?|tar)$")
 _REFERENCE = "samples/ref."  # groups of packs that are stems
 
-# name -> what is drawn, in which unit, and from which range unless told otherwise.
-AUGMENTATIONS = {
-    "swap": None,  # left and right, half of the time
-    "polarity": None,  # half of the time
-    "remix": None,  # every stem is from a song of its own
-    "gain": (0.25, 1.25),  # factor; the range of Open-Unmix
-    "pitch": (-2.0, 2.0),  # semitones
-    "stretch": (0.9, 1.1),  # tempo
-    "time-mask": (0.0, 0.5),  # s of silence
-    "freq-mask": (0.0, 1.0),  # octaves taken out
-}
-_LIMITS = {"pitch": (-24, 24), "stretch": (0.25, 4), "time-mask": (0, 60), "freq-mask": (0, 10)}
 LOWEST_HZ = 50.0  # where a frequency mask may begin
 FADE_S = 0.005  # at both ends of a time mask
 _UNCHANGED = {"pitch": (0, 0), "stretch": (1, 1)}  # the ranges that leave a song as it is
 _KEYS = {"time-mask": "time_mask_s", "freq-mask": "freq_mask_hz"}  # in the record
 
 
-@dataclass(frozen=True)
-class StemSpec(Spec):
-    """What music is like. A pair is a range to draw from; one number stands for both ends.
-
-    stems: sources (=WEIGHT) of songs. Either SONG/STEM.wav, as in MUSDB, to any depth in folders,
-        or in packs of those; or folders of STEM/SONG.wav with known names of stems (vocals,
-        accomp, drums, …).
-    targets: stems to be found; () means all. "accompaniment", where there is none, is the sum of
-        all that is no other target. Further stems are in the mixture too, as references.
-    augment: names in `AUGMENTATIONS`, each with a range of its own if it has one: "gain=0.5:2".
-    duration_s: length of an item; songs that are shorter are followed by silence.
-    sample_rate: Hz. mixture_gain_db: gain of everything. downmix: to mono, by the mean.
-    peak: when a sample would exceed it, all signals are scaled down together. 0 means no limit.
-    Raises SepcliError for a value that makes no sense.
-    """
-
-    stems: tuple[str, ...] = ()
-    targets: tuple[str, ...] = ()
-    augment: tuple[str, ...] = ()
-    duration_s: tuple[float, float] = (4.0, 4.0)
-    sample_rate: int = 44100
-    mixture_gain_db: tuple[float, float] = (0.0, 0.0)
-    downmix: bool = False
-    peak: float = 0.99
-
-    def __post_init__(self):
-        super().__post_init__()
-        for name in ("targets", "augment"):  # a,b is as good as (a, b)
-            entries = ",".join(getattr(self, name)).split(",")
-            object.__setattr__(self, name, tuple(entry for entry in entries if entry))
-        for name, valid, what in (
-            ("stems", self.stems, "folders or packs of songs"),
-            ("sample_rate", 4000 <= self.sample_rate <= 768_000, "4000 to 768000 Hz"),
-            ("duration_s", 0.1 <= self.duration_s[0] <= self.duration_s[1] <= 3600, "0.1 to 3600"),
-            ("peak", self.peak >= 0, "0 (no limit) or more"),
-        ):
-            self._check(name, valid, what)
-        self.ranges()
-
-    def ranges(self):
-        """{augmentation: its range, or None} of those that are asked for."""
-        return dict(map(_augmentation, self.augment))
-
-
-def _augmentation(entry):
-    """("gain", (0.5, 2.0)) of "gain=0.5:2"."""
-    name, equals, text = entry.partition("=")
-    if name not in AUGMENTATIONS:
-        raise SepcliError(f"augment: unknown {name!r}; choose from {', '.join(AUGMENTATIONS)}")
-    default = AUGMENTATIONS[name]
-    if not equals:
-        return name, default
-    low, _, high = text.partition(":")
-    try:
-        pair = float(low), float(high or low)
-    except ValueError:
-        pair = math.nan, math.nan
-    if default is None or not -math.inf < pair[0] <= pair[1] < math.inf:
-        raise SepcliError(f"augment: {entry} is no range; write {name}, or as in gain=0.25:1.25")
-    low, high = _LIMITS.get(name, pair)
-    if not low <= pair[0] <= pair[1] <= high:
-        raise SepcliError(f"augment: {entry} goes beyond {low}:{high}, all that is allowed")
-    return name, pair
-
-
 class StemMixer:
     """Music by number: `draw(seed, index)` depends on nothing but its arguments."""
 
-    def __init__(self, spec):
+    def __init__(self, spec: StemSpec):
         """Look up the songs; raises SepcliError where there are none, or they do not fit."""
         self.spec, self._ranges = spec, spec.ranges()
         self._songs, weights = [], []  # songs of each source

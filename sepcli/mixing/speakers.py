@@ -1,14 +1,15 @@
 """Several people talking at once, one of them the target, and another utterance of the target."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sepcli.dsp import level
 from sepcli.errors import SepcliError
 from sepcli.mixing import synthetic
-from sepcli.mixing.mixtures import VOICES, Mixer, Mixture, MixtureSpec, add, scaled
+from sepcli.mixing.mixtures import VOICES, Mixer, Mixture, add, scaled
+from sepcli.mixing.specs import SpeakerSpec
 from sepcli.recordings.packing import speaker_of
 from sepcli.recordings.stored import PackRecording
 
@@ -16,59 +17,15 @@ PREROLL_S = 1.0  # of what was said before an item starts, for the rooms to ring
 
 
 @dataclass(frozen=True)
-class SpeakerSpec(MixtureSpec):
-    """What mixtures of speakers are like: as in `MixtureSpec`, where speech is now all voices.
-
-    speaker_regex: its first group (or all of its match) in a recording's path below its source is
-        the speaker; "" means the first folder of that path. Packs know the speakers.
-    interferers: how many others there are. sir_db: target re each of them.
-    target_absent: how often the target says nothing; the reference is zeros then.
-    speed: tempo and pitch of each speaker re the recording.
-    enroll: whether there is an enrolment, another utterance of the target: from a recording of
-        which nothing is in the mixture, at the target's speed and level.
-    enroll_s: its length. enroll_rir_prob: how often it is heard in a room, which is not that of the
-        mixture; None means as often as all speech. noisy_enroll: how often it has noise,
-        `enroll_snr_db` below it.
-    noisy_enroll_ramp: steps of a training during which noisy_enroll rises from 0 to its value.
-    target_absent_from: the first step in which the target may be absent.
-    Raises SepcliError for a value that makes no sense.
-    """
-
-    speaker_regex: str = ""
-    interferers: tuple[int, int] = (1, 3)
-    sir_db: tuple[float, float] = (-5.0, 5.0)
-    target_absent: float = 0.0
-    speed: tuple[float, float] = (1.0, 1.0)
-    enroll: bool = False
-    enroll_s: tuple[float, float] = (4.0, 4.0)
-    enroll_rir_prob: float | None = None
-    noisy_enroll: float = 0.0
-    enroll_snr_db: tuple[float, float] = (0.0, 20.0)
-    noisy_enroll_ramp: tuple[int, int] = (0, 0)
-    target_absent_from: int = 0
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.enroll_rir_prob is None:
-            object.__setattr__(self, "enroll_rir_prob", self.rir_prob)
-        whole = all(float(n).is_integer() and n >= 0 for n in self.interferers)
-        for name, valid, what in (
-            ("interferers", whole, "whole numbers, 0 or more"),
-            ("target_absent", 0 <= self.target_absent <= 1, "a probability, 0 to 1"),
-            ("speed", self.speed[0] >= 0.25 and self.speed[1] <= 4, "0.25 to 4"),
-            ("enroll_s", self.enroll_s[0] >= 0.1 and self.enroll_s[1] <= 3600, "0.1 to 3600"),
-            ("enroll_rir_prob", 0 <= self.enroll_rir_prob <= 1, "a probability, 0 to 1"),
-            ("noisy_enroll", 0 <= self.noisy_enroll <= 1, "a probability, 0 to 1"),
-        ):
-            self._check(name, valid, what)
-
-
-@dataclass(frozen=True)
 class _Voice:
-    """What someone says: `heard` in the mixture, `wanted` as its reference, both float64 (T,)."""
+    """What someone says: `heard` in the mixture, `wanted` as its reference, both float64 (T,).
+
+    levelled: the one of them that levels and SNRs are of.
+    """
 
     heard: np.ndarray
     wanted: np.ndarray
+    levelled: np.ndarray
     record: dict
 
 
@@ -107,13 +64,15 @@ class SpeakerMixer(Mixer):
         speed = float(cast_rng.uniform(*spec.speed))
 
         voices = [self._other(name, samples, generator(7, k)) for k, name in enumerate(names[1:])]
-        others = sum((voice.heard for voice in voices), np.zeros(samples))
+        silence = np.zeros(samples)
+        others = sum((voice.heard for voice in voices), silence)
         target = self._voice(said, samples, speed, 0.0, generator(2))
-        heard = np.zeros(samples) if absent else target.heard
+        heard = silence if absent else target.heard
         dry_noise, noise_record = self._draw_noise(samples, generator(3))
         noise, noise_record["rir"] = self._in_room(dry_noise, spec.noise_rir_prob, generator(4))
 
-        everyone = heard + others
+        everyone = silence if absent else target.levelled
+        everyone = everyone + sum((voice.levelled for voice in voices), silence)
         loudness_db = level_db + gain_db
         gain = level.rms_multiplier(everyone, loudness_db) if everyone.any() else 0.0
         noise_gain = level.rms_multiplier(noise[0], loudness_db - snr_db)
@@ -147,6 +106,10 @@ class SpeakerMixer(Mixer):
             "snr_achieved_db": level.rms_db(heard + others) - level.rms_db(noise),
             "sources": sources,
         }
+        if spec.level_of == "target":
+            record["level_of"] = "target"
+            everyone = scaled(everyone, gain * limit)
+            record["snr_achieved_db"] = level.rms_db(everyone) - level.rms_db(noise)
         refs = {"speech": wanted[None], "interferers": others[None], "noise": noise[None]}
         return Mixture(mix[None], refs, record, spec.sample_rate, enroll)
 
@@ -154,9 +117,7 @@ class SpeakerMixer(Mixer):
         """The `_Voice` of an interferer, by as much as is drawn below the target."""
         sir_db, speed = (float(rng.uniform(*pair)) for pair in (self.spec.sir_db, self.spec.speed))
         voice = self._voice(self._cast.all_of(name), samples, speed, -sir_db, rng)
-        return _Voice(
-            voice.heard, voice.wanted, {"speaker": name, "sir_db": sir_db, **voice.record}
-        )
+        return replace(voice, record={"speaker": name, "sir_db": sir_db, **voice.record})
 
     def _voice(self, said, samples, speed, level_db, rng):
         """`samples` of an utterance in a room or not, at an RMS of `level_db`: a `_Voice`."""
@@ -166,9 +127,11 @@ class SpeakerMixer(Mixer):
         decay_s = spec.rir_decay_s if spec.target == "decayed" else None
         wet, record["rir"] = self._in_room(dry, spec.rir_prob, rng, decay_s)
         heard, wanted = wet[0, before:], (dry if spec.target == "dry" else wet[-1])[before:]
-        multiplier = level.rms_multiplier(heard, level_db)
+        of_target = spec.level_of == "target"
+        multiplier = level.rms_multiplier(wanted if of_target else heard, level_db)
         record["gain_db"] = float(level.gain_db(multiplier))
-        return _Voice(multiplier * heard.astype(float), multiplier * wanted.astype(float), record)
+        heard, wanted = (multiplier * signal.astype(float) for signal in (heard, wanted))
+        return _Voice(heard, wanted, wanted if of_target else heard, record)
 
     def _say(self, said, samples, speed, rng, before=0):
         """Dry speech (before + samples,) at `speed`, and its record."""

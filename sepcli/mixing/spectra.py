@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from scipy import fft
 
-from sepcli.mixing.music import StemMixer, StemSpec
+from sepcli.mixing.music import StemMixer
+from sepcli.mixing.specs import StemSpec, limited
 from sepcli.recordings import stored
 from sepcli.recordings.journal import fingerprint
 from sepcli.samples.sample import explained
@@ -40,7 +41,7 @@ class SpectraSpec(StemSpec):
 
     folder: str = ""
     window: int = 4096
-    hop: int = 1024
+    hop: int = limited(1024, 1)
 
     def __post_init__(self):
         super().__post_init__()
@@ -48,7 +49,7 @@ class SpectraSpec(StemSpec):
         for name, valid, what in (
             ("folder", self.folder, "a folder to keep spectrograms in"),
             ("window", 16 <= self.window <= 16384 and self.window % 2 == 0, "even, 16 to 16384"),
-            ("hop", 1 <= self.hop <= self.window, "1 sample to a window"),
+            ("hop", self.hop <= self.window, "1 sample to a window"),
             ("augment", not changes, "swap, polarity, remix or gain for spectrograms"),
         ):
             self._check(name, valid, what)

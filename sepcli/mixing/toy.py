@@ -5,25 +5,26 @@ from dataclasses import dataclass
 import numpy as np
 
 from sepcli.dsp import level
-from sepcli.errors import SepcliError
+from sepcli.mixing.specs import Spec, decibels, limited
 
 
 @dataclass(frozen=True)
-class ToySpec:
+class ToySpec(Spec):
     """What a snippet is like.
 
     sample_rate: Hz. duration_s: length. noise_db: level of the white noise re the modulated tone.
     level_db: RMS of each source re full scale, drawn from the range for each source on its own.
     """
 
-    sample_rate: int = 16000
-    duration_s: float = 1.0
-    noise_db: float = -20.0
-    level_db: tuple[float, float] = (-26.0, -20.0)
+    sample_rate: int = limited(16000, 1)
+    duration_s: float = limited(1.0, 0, 3600, above=True)
+    noise_db: float = limited(-20.0, -200, 200)
+    level_db: tuple[float, float] = decibels(-26, -20)
 
     def __post_init__(self):
-        if round(self.duration_s * self.sample_rate) < 1:
-            raise SepcliError(f"duration_s must be above 0, not {self.duration_s:g}")
+        super().__post_init__()
+        enough = round(self.duration_s * self.sample_rate) >= 1
+        self._check("duration_s", enough, "one sample or more")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,88 @@
+"""Numbers and ranges that options take: of every command, also those to come."""
+
+import math
+
+import click
+import numpy as np
+import pytest
+from click.types import FloatParamType
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sepcli import cli, options
+
+PARAMETERS = [
+    pytest.param(parameter, id=f"{name} {parameter.opts[0]}")
+    for name in cli.COMMANDS
+    for parameter in cli.main.get_command(click.Context(cli.main), name).params
+]
+
+
+def of_kind(*kinds):
+    found = [each for each in PARAMETERS if isinstance(each.values[0].type, kinds)]
+    assert found
+    return pytest.mark.parametrize("parameter", found)
+
+
+def convert(parameter, text):
+    return parameter.type.convert(text, parameter, None)
+
+
+@of_kind(FloatParamType)
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999"])
+def test_a_number_is_finite(parameter, text):
+    with pytest.raises(click.BadParameter):
+        convert(parameter, text)
+
+
+@of_kind(options.Range)
+@pytest.mark.parametrize(
+    "text", ["nan", "inf", "0:inf", "-inf:0", "nan:1", "1:0", "1:2:3", ":", ""]
+)
+def test_a_range_is_two_finite_numbers_in_order(parameter, text):
+    with pytest.raises(click.BadParameter):
+        convert(parameter, text)
+
+
+@given(st.floats(-1e9, 1e9), st.floats(-1e9, 1e9))
+def test_every_range_can_be_drawn_from(one, other):
+    low, high = sorted((one, other))
+    pair = options.Range().convert(f"{low!r}:{high!r}", None, None)
+    assert pair == (low, high)
+    assert low <= np.random.default_rng(0).uniform(*pair) <= high
+
+
+@pytest.mark.parametrize("text", ["0:-0", "-0:0", "-0", "-0:-0", "0:-0.0", "-0.0"])
+def test_zeros_have_no_sign(text):
+    low, high = options.Range().convert(text, None, None)
+    assert (low, high) == (0, 0)
+    assert math.copysign(1, high - low) == math.copysign(1, low) == 1
+    assert np.random.default_rng(0).uniform(low, high) == 0
+
+
+@of_kind(options.Range)
+def test_a_range_may_be_one_number_within_its_limits(parameter):
+    kind = parameter.type
+    number = kind.number(1 if kind.minimum is None else kind.minimum)
+    assert convert(parameter, str(number)) == convert(parameter, f"{number}:{number}")
+    for limit, beyond in ((kind.minimum, -1), (kind.maximum, 1)):
+        if limit is not None and math.isfinite(limit):
+            with pytest.raises(click.BadParameter, match="allowed"):
+                convert(parameter, str(kind.number(limit + beyond)))
+
+
+@pytest.mark.parametrize("text", ["0:-10", "-0:-10", "-10:0"])
+def test_the_range_of_a_decay_has_no_sign_at_0(text):
+    from sepcli.commands.rt60 import DecayRange
+
+    start, stop = DecayRange().convert(text, None, None)
+    assert (start, stop) == (0, -10)
+    assert math.copysign(1, start) == 1
+
+
+@pytest.mark.parametrize("text", ["si-sdri=nan", "si-sdri=inf", "si-sdri", "si-sdri=x"])
+def test_a_limit_is_a_finite_number(text):
+    from sepcli.commands.eval import Limit
+
+    with pytest.raises(click.BadParameter, match="is not METRIC=NUMBER"):
+        Limit().convert(text, None, None)
