@@ -247,7 +247,7 @@ def test_snr_improvement_is_the_difference_to_the_mixture():
         (pesq, 16000, "wb", "wide band, 16000 Hz"),
         (pesq, 8000, "nb", "narrow band, 8000 Hz"),
         (pesq_wide_band, 16000, "wb", "wide band, 16000 Hz"),
-        (pesq_narrow_band, 16000, "nb", "narrow band, 16000 Hz"),
+        (pesq_narrow_band, 8000, "nb", "narrow band, 8000 Hz"),
     ],
 )
 def test_pesq_is_that_of_the_package(function, rate, mode, note):
@@ -265,6 +265,16 @@ def test_pesq_resamples_and_says_so():
     at_16k = [soxr.resample(signal[0], 44100, 16000) for signal in (reference, estimate)]
     assert score == pytest.approx(itu.pesq(16000, *at_16k, "wb"), abs=1e-3)
     assert score.note == "wide band, 16000 Hz, resampled from 44100 Hz"
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_narrow_band_pesq_is_measured_at_8_khz(rate):
+    reference = voice(rate=rate)
+    estimate = reference + 0.3 * noise(reference)
+    score = pesq_narrow_band(estimate, reference, rate)
+    at_8k = [soxr.resample(signal[0], rate, 8000) for signal in (reference, estimate)]
+    assert score == pytest.approx(itu.pesq(8000, *at_8k, "nb"), abs=1e-3)
+    assert score.note == f"narrow band, 8000 Hz, resampled from {rate} Hz"
 
 
 def test_wide_band_pesq_does_not_exist_at_8_khz():

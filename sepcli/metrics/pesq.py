@@ -16,7 +16,7 @@ NO_UTTERANCE = undefined("no utterance in the reference")
 
 
 def pesq(estimate, reference, sample_rate, mixture=None):
-    """PESQ, wide band for signals of 16 kHz and more, else narrow band; (C, T), (C, T) -> Score."""
+    """PESQ, wide band for signals of 16 kHz and more, else narrow band (at 8 kHz) -> Score."""
     score = pesq_wide_band if sample_rate >= 16000 else pesq_narrow_band
     return score(estimate, reference, sample_rate)
 
@@ -36,9 +36,10 @@ def pesq_wide_band(estimate, reference, sample_rate, mixture=None):
 def pesq_narrow_band(estimate, reference, sample_rate, mixture=None):
     """PESQ by P.862.1 (telephone band), mean over channels; (C, T), (C, T) -> Score.
 
-    At 16 kHz, or at 8 kHz for signals sampled below 16 kHz; the rest as in `pesq_wide_band`.
+    At 8 kHz, whatever the signals' rate, as P.862 has it for telephone speech: their resampled
+    versions are compared. The rest as in `pesq_wide_band`.
     """
-    return _pesq(estimate, reference, sample_rate, 16000 if sample_rate >= 16000 else 8000, "nb")
+    return _pesq(estimate, reference, sample_rate, 8000, "nb")
 
 
 def _pesq(estimate, reference, sample_rate, rate, mode):
