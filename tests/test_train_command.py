@@ -346,7 +346,7 @@ def test_a_diverging_run_keeps_its_last_good_checkpoint(folder):
         ("train.loss={sdr: 1}", "unknown loss 'sdr'; choose from"),
         (
             "data.valid=",
-            "data.valid.kind is missing; choose from mixtures, speakers, spectrograms, stems, toy",
+            "data.valid.kind is missing; choose from excerpts, mixtures, speakers, spec",
         ),
         ("data.test.kind=toy", "unknown setting data.test; known: train, valid"),
         ("data.valid.items=0", "data.valid.items must be at least 1, not 0"),

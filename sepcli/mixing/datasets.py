@@ -21,8 +21,10 @@ from sepcli.errors import SepcliError
 # kind -> (settings, source built from the settings). A source has draw(seed, index), or, where
 # something changes in the course of a training, draw(seed, index, step=None); it returns an object
 # with `mix` (C, T) and `refs`, {name: (C, T)}, and, if it makes them, `enroll` (C, T').
-# Those of spectrograms are complex, (C, F, N) in place of (C, T).
+# Those of spectrograms are complex, (C, F, N) in place of (C, T). A source that makes a whole batch
+# on the device has draw_many(seed, indices, device), too: (mix (B, C, T), {name: (B, C, T)}).
 KINDS = {
+    "excerpts": ("sepcli.mixing.specs:ExcerptSpec", "sepcli.mixing.excerpts:Excerpts"),
     "mixtures": ("sepcli.mixing.mixtures:MixtureSpec", "sepcli.mixing.mixtures:Mixer"),
     "speakers": ("sepcli.mixing.speakers:SpeakerSpec", "sepcli.mixing.speakers:SpeakerMixer"),
     "spectrograms": ("sepcli.mixing.spectra:SpectraSpec", "sepcli.mixing.spectra:SpectraMixer"),
@@ -97,32 +99,41 @@ class Items(Dataset):
         try:
             place = {"step": step} if self._by_step else {}
             drawn = self.source.draw(self.seed, index, **place)
-            refs = np.stack([self._ref(drawn.refs, name) for name in self.sources])  # (S, C, T)
+            refs = np.stack(self._in_order(drawn.refs))  # (S, C, T)
         except SepcliError as error:
             return error
         enroll = getattr(drawn, "enroll", None)
         signals = (drawn.mix, refs) if enroll is None else (drawn.mix, refs, enroll)
         return tuple(map(_tensor, signals))
 
-    def _ref(self, refs, name):
-        if name not in refs:
-            raise SepcliError(
-                f"the model's source {name!r} is not in the data, which has {', '.join(refs)}; "
-                f"set model.sources"
-            )
-        return refs[name]
+    def together(self, numbers, device):
+        """The items of these numbers, made as one batch on the device."""
+        mix, refs = self.source.draw_many(self.seed, numbers, device)
+        return mix, torch.stack(self._in_order(refs), 1)  # (B, S, C, T)
+
+    def _in_order(self, refs):
+        for name in self.sources:
+            if name not in refs:
+                raise SepcliError(
+                    f"the model's source {name!r} is not in the data, which has {', '.join(refs)}; "
+                    f"set model.sources"
+                )
+        return [refs[name] for name in self.sources]
 
 
-def batches(data, size, *, seed, start=0, workers=0, per_step=1):
+def batches(data, size, *, seed, start=0, workers=0, per_step=1, device="cpu"):
     """Endless batches (mix (B, C, T), refs (B, S, C, T)) of training data, from batch `start` on.
 
     Enrolments, where items have them, are a third tensor (B, C, T').
 
     A finite data set is shuffled anew for every epoch; an endless one is read in order.
     workers: processes that make items ahead of time; 0 makes them here. per_step: how many batches
-    a step of the training takes; step 0 begins with batch 0.
+    a step of the training takes; step 0 begins with batch 0. device: where a source that makes
+    whole batches makes them, without workers; all others are made on the CPU.
     """
     order = _Order(data.items, size, seed, start, per_step)
+    if hasattr(getattr(data, "source", None), "draw_many"):
+        yield from (data.together([number for number, _ in batch], device) for batch in order)
     yield from _raised(_loader(data, order, workers))
 
 

@@ -198,7 +198,12 @@ def fit(state, train_data, valid_data, settings, *, device="cpu"):
     order = {"seed": settings.seed, "per_step": settings.accumulate}
     position = state.step * settings.accumulate
     batches = datasets.batches(
-        train_data, settings.batch, start=position, workers=settings.workers, **order
+        train_data,
+        settings.batch,
+        start=position,
+        workers=settings.workers,
+        device=device,
+        **order,
     )
     while True:
         if is_due(state, settings):

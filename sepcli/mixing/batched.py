@@ -1,0 +1,150 @@
+"""Signals of a whole batch at once, in torch on any device; B items, T samples.
+
+What is drawn comes as NumPy arrays of one number per item.
+"""
+
+import copy
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+CURVE = 257  # points of a frequency response between 0 and half the sample rate
+LOWEST_HZ = 60.0  # knot of a random equaliser
+KNOTS = 8
+SLOPE = 2.0  # points of a frequency response that a low-pass filter falls within
+STOPPED = 1e-4  # what it leaves
+TINY = 1e-10  # power of what counts as silence, -100 dB
+
+
+class Draws:
+    """Random numbers of items, a function of (seed, item, part) and of nothing else.
+
+    They come from a counter-based generator (Philox) whose key is the seed and the item, and whose
+    counter begins with the part: how many items are drawn at once changes nothing.
+    """
+
+    COLUMNS = 64  # numbers per item; every method takes the next ones
+
+    def __init__(self, seed, items, part):
+        self._numbers = np.stack([self._row(seed, item, part) for item in items])  # (B, COLUMNS)
+        self._used = 0
+
+    def of(self, chosen):
+        """The numbers that come next, of the chosen items alone; `chosen` is (B,)."""
+        part = copy.copy(self)
+        part._numbers = self._numbers[chosen]
+        return part
+
+    def _row(self, seed, item, part):
+        bits = np.random.Philox(key=[seed, item], counter=[0, part, 0, 0])
+        return np.random.Generator(bits).random(self.COLUMNS)
+
+    def _next(self, count):
+        columns = self._numbers[:, self._used : self._used + count]
+        self._used += count
+        return columns
+
+    def uniform(self, low=0.0, high=1.0):
+        """Numbers between `low` and `high`, (B,)."""
+        return low + (high - low) * self._next(1)[:, 0]
+
+    def happens(self, probability):
+        """Whether something of this probability happens, (B,)."""
+        return self.uniform() < probability
+
+    def whole(self, low, high):
+        """Whole numbers from `low` to `high`, both possible, (B,)."""
+        return np.floor(self.uniform(low, high + 1)).astype(np.int64)
+
+    def normal(self, count):
+        """Normal numbers (B, count), by the transform of Box and Muller."""
+        radius, turn = np.sqrt(-2 * np.log1p(-self._next(count))), 2 * np.pi * self._next(count)
+        return radius * np.cos(turn)
+
+    def knots(self, high):
+        """Frequencies (B, KNOTS) of an equaliser in Hz, rising, the first 0 and the last `high`."""
+        inner = LOWEST_HZ * (high / LOWEST_HZ) ** np.sort(self._next(KNOTS - 2), axis=1)
+        edges = np.zeros((len(inner), 1))
+        return np.concatenate([edges, inner, edges + high], axis=1)
+
+
+@lru_cache
+def fast_sizes(limit):
+    """All even numbers up to `limit` with no prime factors but 2, 3 and 5, rising."""
+    sizes = {2}
+    for prime in (2, 3, 5):
+        for size in sorted(sizes):
+            while (size := size * prime) <= limit:
+                sizes.add(size)
+    return np.array(sorted(sizes))
+
+
+def fast_size(samples):
+    """The next of `fast_sizes`."""
+    sizes = fast_sizes(2 * samples + 2)
+    return int(sizes[np.searchsorted(sizes, samples)])
+
+
+def spectra(stored, rows, starts, samples, speeds):
+    """Discrete Fourier transforms (B, F) of crops (B, T) of stored int16 (M, L), full scale 1.
+
+    rows (B,): which. starts (B,): at 0 the first, at 1 the last place there is. speeds (B,): how
+    much faster it is played, up to the next fast size of a transform; that is band-limited, and
+    periodic: for some samples, the end of a crop is heard at its beginning.
+    """
+    F, sizes = samples // 2 + 1, fast_sizes(stored.shape[1])
+    fast = sizes[np.maximum(0, np.searchsorted(sizes, samples * speeds, side="right") - 1)]
+    taken = np.where(speeds == 1, samples, fast)  # (B,) samples of each crop
+    first = np.rint(starts * (stored.shape[1] - taken)).astype(np.int64)
+    out = torch.zeros(len(rows), F, dtype=torch.complex64, device=stored.device)
+    for size in np.unique(taken).tolist():
+        group = np.flatnonzero(taken == size)
+        lines = [stored[rows[i], first[i] : first[i] + size] for i in group.tolist()]
+        found = torch.fft.rfft(torch.stack(lines).float())[:, :F]
+        found *= samples / size / 32768
+        out[torch.from_numpy(group).to(stored.device), : found.shape[1]] = found
+    return out
+
+
+def mean_power(spectrum, samples):
+    """Mean squares (B, 1) of the signals (B, T) with these transforms (B, F), not below TINY."""
+    energy = torch.view_as_real(spectrum).square().sum(-1)  # (B, F)
+    twice = energy[:, 1 : (samples + 1) // 2].sum(-1)  # frequencies that have a mirror image
+    once = energy[:, 0] + (energy[:, -1] if samples % 2 == 0 else 0)
+    return ((once + 2 * twice)[:, None] / samples**2).clamp(min=TINY)
+
+
+def equaliser(knots, gains_db, sample_rate):
+    """Frequency responses (B, CURVE), factors: lines between knots over the logarithm of Hz."""
+    axis = np.log(np.linspace(0, sample_rate / 2, CURVE) + LOWEST_HZ)
+    lines = [
+        np.interp(axis, np.log(k + LOWEST_HZ), g) for k, g in zip(knots, gains_db, strict=True)
+    ]
+    return 10 ** (np.stack(lines) / 20)
+
+
+def low_pass(cutoffs_hz, sample_rate):
+    """Frequency responses (B, CURVE) of filters that let through what is below `cutoffs_hz`."""
+    points = 2 * (CURVE - 1) / sample_rate  # per Hz
+    beyond = (np.arange(CURVE) - cutoffs_hz[:, None] * points) / SLOPE
+    return 1 / (1 + np.exp(beyond.clip(-50, 50))) + STOPPED
+
+
+def resized(curves, bins):
+    """Frequency responses (B, CURVE) at `bins` frequencies from 0 to half the sample rate."""
+    lines = torch.nn.functional.interpolate(
+        curves[:, None], size=bins, mode="linear", align_corners=True
+    )
+    return lines[:, 0]
+
+
+def power(x):
+    """Mean squares (B, 1) of signals (B, T), not below TINY."""
+    return x.square().mean(-1, keepdim=True).clamp(min=TINY)
+
+
+def soft_clipped(x, share):
+    """Signals (B, T) bent by a hyperbolic tangent that levels off at `share` (B, 1) of the peak."""
+    limit = x.abs().amax(-1, keepdim=True).clamp(min=TINY) * share
+    return torch.tanh(x / limit) * limit

@@ -1,0 +1,190 @@
+"""Batches of mixtures made on the device that trains, from excerpts that are kept in memory.
+
+Every step pairs other excerpts, at other places, speeds, levels, through other equalisers and
+rooms. Item i is a function of (seed, i), as everywhere; there is nothing for workers to do.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from sepcli.dsp import level
+from sepcli.mixing import batched, memory
+from sepcli.mixing.mixtures import Mixture
+from sepcli.mixing.specs import ExcerptSpec
+
+VOICE, NOISE, SECOND, BABBLE, ROOM, MIX = range(6)  # parts of an item with numbers of their own
+PARTS = 6
+
+
+class Excerpts:
+    """Mixtures by number, and whole batches of them on any device."""
+
+    def __init__(self, spec=None):
+        """Look up the spec's sources; raises SepcliError where there is no audio."""
+        self.spec = spec or ExcerptSpec()
+        pools = memory.find(self.spec)
+        self.samples = round(self.spec.duration_s * self.spec.sample_rate)
+        self._memory = lru_cache(maxsize=1)(lambda seed: memory.load(self.spec, pools, seed))
+        self._memory_on = lru_cache(maxsize=2)(lambda seed, device: self._memory(seed).to(device))
+
+    def __getstate__(self):
+        return self.spec
+
+    def __setstate__(self, spec):
+        self.__init__(spec)
+
+    def draw(self, seed, index):
+        """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`."""
+        mix, refs = self.draw_many(seed, [index])
+        refs = {name: x[0].numpy() for name, x in refs.items()}
+        return Mixture(mix[0].numpy(), refs, {}, self.spec.sample_rate)
+
+    def draw_many(self, seed, indices, device="cpu"):
+        """Items of the stream `seed`: (mix (B, 1, T), {"speech", "noise"}: (B, 1, T)).
+
+        On a CPU the same bits for the same arguments, on other devices up to rounding.
+        """
+        kept = self._memory_on(seed, str(device))
+        draws = [batched.Draws(seed, indices, part) for part in range(PARTS)]
+        mix, wanted, noise = _Batch(self.spec, kept, draws, self.samples).make()
+        return mix[:, None], {"speech": wanted[:, None], "noise": noise[:, None]}
+
+
+class _Batch:
+    """One batch in the making: signals are (B, T), of one number for each item (B, 1)."""
+
+    def __init__(self, spec, kept, draws, samples):
+        self.spec, self.kept, self.draws, self.samples = spec, kept, draws, samples
+        self.device = kept.speech.device
+        self.time = torch.arange(samples, device=self.device) / samples  # 0 to 1
+
+    def make(self):
+        """(mixture, reference of the speech, noise)."""
+        spec, draws = self.spec, self.draws[MIX]
+        channel = self._low_pass(draws, spec.low_pass_prob)
+        heard, wanted = self._speech(channel)
+        noise = self._noise(channel)
+        snr_db, level_db = draws.uniform(*spec.snr_db), draws.uniform(*spec.level_db)
+        wide_db = draws.uniform(*spec.wide_level_db)
+        level_db = np.where(draws.happens(spec.wide_level_prob), wide_db, level_db)
+        sign = np.where(draws.happens(0.5), -1, 1)
+        ratio = (batched.power(heard) / batched.power(noise)).sqrt()
+        noise = noise * (ratio * self._tensor(sign * level.multiplier(-snr_db)))
+        mix = heard + noise
+        gain = self._tensor(level.multiplier(level_db)) / batched.power(mix).sqrt()
+        clipped, share = draws.happens(spec.clip_prob), draws.uniform(*spec.clip)
+        rows, mix = self._rows(clipped), gain * mix
+        if clipped.any():
+            mix[rows] = batched.soft_clipped(mix[rows], self._tensor(share[clipped]))
+        return mix, gain * wanted, gain * noise
+
+    def _speech(self, channel):
+        """Speech as it is heard, and what the model shall make of it."""
+        spec, draws = self.spec, self.draws[VOICE]
+        spectrum = self._crop(self.kept.speech, draws, spec.speed, spec.speed_prob)
+        curve = self._equaliser(draws, spec.equaliser_db, spec.equaliser_prob)
+        curve = channel * curve * self._low_pass(draws, spec.speech_low_pass_prob)
+        speech = self._filtered(spectrum, curve)
+        late = draws.uniform() * draws.happens(spec.late_speech)
+        if late.any():
+            speech *= self.time >= self._tensor(late)
+        return self._in_room(speech, spec.rir_prob, spec.target)
+
+    def _noise(self, channel):
+        """One noise or two, as they are heard."""
+        spec, draws, second = self.spec, self.draws[NOISE], self.draws[SECOND]
+        noise = self._one_noise(draws, self.draws[BABBLE])
+        both, softer_db = second.happens(spec.second_noise), second.uniform(*spec.second_noise_db)
+        if both.any():
+            rows, gain = self._rows(both), self._tensor(level.multiplier(softer_db[both]))
+            other = self._one_noise(second.of(both))
+            noise[rows] = self._loud(noise[rows]) + gain * self._loud(other)
+        curve = self._equaliser(draws, spec.noise_equaliser_db, spec.noise_equaliser_prob)
+        noise = self._changed(self._filtered(noise, channel * curve), draws)
+        return self._in_room(noise, spec.noise_rir_prob)[0]
+
+    def _one_noise(self, draws, babble=None):
+        """The transforms (B, F) of one noise for each item, here and there of voices."""
+        spec = self.spec
+        noise = self._crop(self.kept.noise, draws, spec.noise_speed, spec.noise_speed_prob)
+        if babble is not None and (voices := babble.happens(spec.babble)).any():
+            noise[self._rows(voices)] = self._babble(babble.of(voices))
+        return noise
+
+    def _babble(self, draws):
+        """The sum of some voices, of which some are up to 10 dB softer."""
+        low, high = map(int, self.spec.babble_voices)
+        count, total = draws.whole(low, high), 0.0
+        for k in range(high):
+            voice = self._crop(self.kept.speech, draws)
+            gain = level.multiplier(draws.uniform(-10, 0)) * (k < count)
+            total = total + voice * self._tensor(gain)
+        return total
+
+    def _changed(self, noise, draws):
+        """Noise that begins or ends somewhere, now and then."""
+        changes, place = draws.happens(self.spec.noise_change), draws.uniform()
+        softer = np.where(changes, level.multiplier(draws.uniform(-60, -10)), 1)
+        begins = draws.happens(0.7)
+        if not changes.any():
+            return noise
+        before, after = np.where(begins, softer, 1), np.where(begins, 1, softer)
+        early = self.time < self._tensor(place)
+        return noise * torch.where(early, self._tensor(before), self._tensor(after))
+
+    def _crop(self, stored, draws, speed=(1.0, 1.0), probability=0.0):
+        """The transforms (B, F) of crops of what is stored."""
+        rows, starts = draws.whole(0, len(stored) - 1), draws.uniform()
+        speeds = np.ones(len(rows))
+        if probability:
+            speeds = np.where(draws.happens(probability), draws.uniform(*speed), speeds)
+        return batched.spectra(stored, rows, starts, self.samples, speeds)
+
+    def _loud(self, spectrum):
+        """A transform with the mean power 1."""
+        return spectrum / batched.mean_power(spectrum, self.samples).sqrt()
+
+    def _equaliser(self, draws, deviation_db, probability):
+        """Frequency responses (B, CURVE)."""
+        rate, chosen = self.spec.sample_rate, draws.happens(probability)
+        knots, gains_db = draws.knots(rate / 2), deviation_db * draws.normal(batched.KNOTS)
+        return batched.equaliser(knots, np.where(chosen[:, None], gains_db, 0), rate)
+
+    def _low_pass(self, draws, probability):
+        """Frequency responses (B, CURVE)."""
+        chosen, cutoff_hz = draws.happens(probability), draws.uniform(*self.spec.low_pass_hz)
+        curve = batched.low_pass(cutoff_hz, self.spec.sample_rate)
+        return np.where(chosen[:, None], curve, 1)
+
+    def _filtered(self, spectrum, curve):
+        """The signals of transforms (B, F) that go through frequency responses (B, CURVE)."""
+        if (curve != 1).any():
+            spectrum *= batched.resized(self._tensor(curve)[:, 0], spectrum.shape[1])
+        return torch.fft.irfft(spectrum, self.samples)
+
+    def _in_room(self, signal, probability, target="reverb"):
+        """Signals as they are heard, some of them in rooms, and their references."""
+        draws, responses = self.draws[ROOM], self.kept.rooms
+        inside, room = draws.happens(probability), draws.whole(0, max(0, len(responses) - 1))
+        if not inside.any():
+            return signal, signal
+        rows = self._rows(inside)
+        chosen = responses[torch.from_numpy(room[inside]).to(self.device)]  # (B', V, R)
+        size = batched.fast_size(self.samples + chosen.shape[-1])
+        spectrum = torch.fft.rfft(signal[rows], size)[:, None] * torch.fft.rfft(chosen, size)
+        wet = torch.fft.irfft(spectrum, size)[..., : self.samples]
+        heard = signal.index_copy(0, rows, wet[:, 0])
+        if target == "decayed":
+            return heard, signal.index_copy(0, rows, wet[:, 1])
+        return heard, signal if target == "dry" else heard
+
+    def _rows(self, chosen):
+        """The numbers of the chosen items, on the device."""
+        return torch.from_numpy(np.flatnonzero(chosen)).to(self.device)
+
+    def _tensor(self, numbers):
+        """NumPy numbers (B, ...) as float32 (B, 1, ...) on the device."""
+        numbers = np.ascontiguousarray(numbers, np.float32)
+        return torch.from_numpy(numbers).to(self.device)[:, None]
