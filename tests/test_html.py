@@ -179,10 +179,10 @@ def test_folders_have_a_page_and_the_output_stays(tmp_path):
 def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
     with open_sample_writer(tmp_path / "in.tar") as writer:
         writer.write(song("a", 0.1))
-    path = str(tmp_path / "no" / "report.html")
+    path = str(tmp_path / "in.tar" / "report.html")
     result = CliRunner().invoke(main, ["eval", str(tmp_path / "in.tar"), "--html", path])
     assert result.exit_code == 1
-    assert "report.html: No such file or directory; choose another place" in result.stderr
+    assert "in.tar: a file, where a folder is needed; choose another place" in result.stderr
 
 
 def test_a_gallery_keeps_a_few_samples_of_many():

@@ -201,7 +201,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(model, tmp_path):
     result = run(model, "-o", tmp_path / "file" / "chip")
     assert result.exit_code == 1
     assert result.stderr.count("\n") == 1
-    assert "cannot be written (Not a directory); choose another place" in result.stderr
+    assert "file: a file, where a folder is needed; choose another place" in result.stderr
 
 
 def test_a_run_that_takes_longer_than_its_audio_is_remarked_on(tmp_path):

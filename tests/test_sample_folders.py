@@ -259,7 +259,7 @@ def test_replacing_that_stops_half_way_leaves_a_sample_that_is_known_to_be_incom
     write_folder(tmp_path, [make_sample()])
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", fail)
-        with pytest.raises(SepcliError, match="000000: I/O error"):
+        with pytest.raises(SepcliError, match="000000: Input/output error"):
             write_folder(tmp_path, [make_sample()], overwrite=True)
     assert write_folder(tmp_path, [make_sample()], overwrite=False) == [True]
 
@@ -300,12 +300,12 @@ def test_a_sample_that_cannot_be_written_leaves_nothing(tmp_path):
 
 def test_a_file_in_the_way_is_one_line(tmp_path):
     (tmp_path / "out").write_text("")
-    with pytest.raises(SepcliError, match=r"out: File exists"):
+    with pytest.raises(SepcliError, match="out: a file, where a folder is needed"):
         FolderWriter(tmp_path / "out")
-    with pytest.raises(SepcliError, match=r"Not a directory"):
+    with pytest.raises(SepcliError, match="out: a file, where a folder is needed"):
         FolderWriter(tmp_path / "out" / "deeper")
     (tmp_path / "000000").write_text("")
-    with pytest.raises(SepcliError, match=r"000000: Not a directory"):
+    with pytest.raises(SepcliError, match="000000: a file, where a folder is needed"):
         write_folder(tmp_path, [make_sample()])
 
 

@@ -304,7 +304,7 @@ def test_a_tar_file_can_be_written_over_the_one_that_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("gone/run.tar", "its folder does not exist; make it: mkdir -p "),
+        ("file/run.tar", "file: a file, where a folder is needed; choose another place"),
         ("run.tar.gz", "samples are not compressed"),
         ("run.tgz", "samples are not compressed"),
         ("run.wav", "do not go into such a file; use -o DIR or -o FILE.tar"),

@@ -173,9 +173,9 @@ def test_what_a_killed_run_left_is_made_anew(songs, tmp_path):
     for cut, path in zip((0, 64, 5000, 80_000), files(tmp_path), strict=True):
         data = path.read_bytes()
         path.unlink()
-        path.with_name(f".{path.name}.part").write_bytes(data[:cut])
+        path.with_name(f"{path.name}.part").write_bytes(data[:cut])
     np.testing.assert_array_equal(SpectraMixer(spec(songs, tmp_path)).draw(0, 0).mix, expected)
-    assert not any(path.name.startswith(".") for path in files(tmp_path))
+    assert not any(path.name.endswith(".part") for path in files(tmp_path))
     for cut, path in zip((0, 64, 5000, 80_000), files(tmp_path), strict=True):
         os.truncate(path, cut)  # the machine went down
     np.testing.assert_array_equal(SpectraMixer(spec(songs, tmp_path)).draw(0, 0).mix, expected)
@@ -209,7 +209,7 @@ def test_processes_share_the_work_and_the_files(songs, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_one_line(songs, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SepcliError, match=r"file/three: Not a directory; check the path"):
+    with pytest.raises(SepcliError, match="file: a file, where a folder is needed"):
         SpectraMixer(spec(songs, tmp_path / "file")).draw(0, 0)
 
 

@@ -392,7 +392,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(folder):
     (folder / "file").write_text("in the way")
     result = sepcli("tiny.yaml", "-o", "file/run")
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: file/run: cannot be written (")
+    assert result.stderr.startswith("Error: file: a file, where a folder is needed")
 
 
 def test_a_configuration_that_is_no_run_is_never_replaced(folder):

@@ -1,11 +1,8 @@
 """Writing sound: files that appear whole or not at all, and WAV or raw PCM into pipes."""
 
 import contextlib
-import errno
 import operator
 import os
-import secrets
-import shlex
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from sepcli import files
 from sepcli.audio import coded, pcm, wav
 from sepcli.audio.checks import check_finite, check_layout, check_shape
 from sepcli.errors import SepcliError
@@ -42,7 +40,6 @@ _HIGHEST_RATE = {"FLAC": 655_350, "VORBIS": 200_000}  # Hz, by format or subtype
 _MOST_CHANNELS = {"MP3": 2, "FLAC": 8}
 _PIECE = 1 << 15  # frames per call: libsndfile's Vorbis encoder overflows its stack on long ones
 _BITS = {"PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _choose(name, extension, subtype, sample_rate, channels):
@@ -189,7 +186,7 @@ class Writer:
             extension = format or (Path(target).suffix[1:].lower() if is_path else "wav")
             container, subtype = _choose(self.name, extension, subtype, sample_rate, channels)
         self._clamps = subtype in _BITS
-        self._path = self._part = None
+        self._aside = None
         self._resources = contextlib.ExitStack()
         with self._explained(), contextlib.ExitStack() as on_error:
             on_error.callback(self._discard)
@@ -218,8 +215,8 @@ class Writer:
             on_error.callback(self._discard)
             self._sink.finish()
             self._resources.close()
-            if self._part is not None:
-                os.replace(self._part, self._path)
+            if self._aside is not None:
+                self._aside.commit()
             on_error.pop_all()
 
     def __enter__(self):
@@ -235,37 +232,23 @@ class Writer:
         """Return (binary file, whether it is a pipe or a device)."""
         if path.is_dir():
             raise SepcliError(f"{self.name}: a folder; name a file in it")
-        if path.exists() and not path.is_file():
+        if files.is_device(path):
             return self._resources.enter_context(open(path, "wb")), True
-        self._path = Path(os.path.realpath(path))  # so that a link stays a link
-        part = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.part")
-        file = self._resources.enter_context(part.open("xb+"))
-        self._part = part
-        return file, False
+        self._aside = files.Aside(path)
+        return self._resources.enter_context(self._aside.part.open("xb+")), False
 
     def _discard(self):
         with contextlib.suppress(OSError, soundfile.LibsndfileError):
             self._resources.close()
-        if self._part is not None:
-            self._part.unlink(missing_ok=True)
+        if self._aside is not None:
+            self._aside.discard()
 
     @contextlib.contextmanager
     def _explained(self):
         """Turn complaints of the system and of libsndfile into one line."""
         try:
-            yield
-        except BrokenPipeError:
-            raise
-        except FileNotFoundError:
-            folder = shlex.quote(os.path.dirname(self.name))
-            raise SepcliError(
-                f"{self.name}: its folder does not exist; make it first: mkdir -p {folder}"
-            ) from None
-        except OSError as error:
-            remedy = "make room" if error.errno in _NO_ROOM else "choose another place"
-            raise SepcliError(
-                f"{self.name}: cannot be written ({error.strerror}); {remedy}"
-            ) from None
+            with files.explained(self.name):
+                yield
         except (soundfile.LibsndfileError, AssertionError) as error:
             reason = getattr(error, "error_string", "not all of it was taken")
             raise SepcliError(

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from sepcli import metrics, options
+from sepcli import files, metrics, options
 from sepcli.errors import SepcliError
 
 FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown"}
@@ -177,6 +177,7 @@ def command(
         names = FRAMEWISE
     check_frames(names, median_of_median, museval, aggregate)
     check_usage(estimates, references, mixtures, names, limits, old, form)
+    check_outputs(output, html, museval)
     statistic = "median_of_median" if median_of_median else aggregate
     before = report.load(old) if old else None
     gallery = Gallery() if html else None
@@ -231,6 +232,15 @@ def check_usage(estimates, references, mixtures, names, limits, old, form):
             raise click.UsageError(f"--fail-under {name}: add it to --metrics.")
 
 
+def check_outputs(output, html, museval):
+    """Fail before any work on what cannot be written after it."""
+    for path in (output, html):
+        if path not in (None, "-"):
+            files.check_place(path)
+    if museval:
+        files.check_place(museval, folder=True)
+
+
 def find(estimates, references, mixtures, strict, input_type):
     """The samples that the arguments name."""
     from sepcli.samples.streams import read_samples
@@ -255,7 +265,6 @@ def score(samples, names, framing, jobs, gallery):
 
 def write_html(path, scores, rows, gallery):
     """Write the report as one page, whole or not at all."""
-    from sepcli import files
     from sepcli.scoring import html
 
     files.save(path, html.page(scores, rows, gallery.items()))
@@ -281,7 +290,6 @@ def collect(rows, progress, quiet):
 
 def show(scores, form, output):
     """Print the report, or write it to a file; a terminal gets a table with lines."""
-    from sepcli import files
     from sepcli.scoring import tables
 
     if output is None and form is None and sys.stdout.isatty():

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from sepcli import options
+from sepcli import files, options
 
 
 @click.command("export")
@@ -29,12 +29,12 @@ def command(model, output, overwrite, as_json):
     from pathlib import Path
 
     from sepcli.inference.export import export
-    from sepcli.inference.outputs import skip_or_refuse
     from sepcli.models.modelfile import locate
 
     output = Path(output or f"{locate(model).stem}.onnx")
-    if skip_or_refuse([output], overwrite):
+    if files.stays([output], overwrite):
         return
+    files.check_place(output)
     record = export(model, output)
     if as_json:
         click.echo(json.dumps(record))

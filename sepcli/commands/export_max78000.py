@@ -4,7 +4,7 @@ import json
 
 import click
 
-from sepcli import options
+from sepcli import files, options
 
 
 @click.command("export-max78000")
@@ -50,13 +50,11 @@ def command(model, output, frames, only_check, overwrite, as_json):
         return
     if output is None:
         raise click.UsageError("name a folder with -o, or --check")
-    from pathlib import Path
-
-    from sepcli.inference.outputs import skip_or_refuse
     from sepcli.max78000.export import export
 
-    if skip_or_refuse([Path(output)], overwrite):
+    if files.stays([output], overwrite):
         return
+    files.check_place(output, folder=True)
     about = export(model, output, frames=frames)
     totals, most = about["totals"], about["limits"]
     if totals["ms"] > most["ms"]:

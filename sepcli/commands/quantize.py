@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from sepcli import config as configuration
-from sepcli import options
+from sepcli import files, options
 
 CHIP_BYTES = 442_368  # 64 processors * 768 words * 9 bytes
 
@@ -89,14 +89,14 @@ def command(model, output, mode, target, steps, lr, seed, threads, **flags):
     """
     import torch
 
-    from sepcli.inference.outputs import skip_or_refuse
     from sepcli.models.modelfile import locate
     from sepcli.training import quantize
 
     output = Path(output or f"{locate(model).stem}-{target}.safetensors")
     overwrite = flags["overwrite"]
-    if skip_or_refuse([output], overwrite):
+    if files.stays([output], overwrite):
         return
+    files.check_place(output)
     if threads:
         torch.set_num_threads(threads)
     overrides = [f"train.seed={seed}", *flags["overrides"]]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sepcli import options
+from sepcli import files, options
 from sepcli.errors import SepcliError
 
 
@@ -57,11 +57,13 @@ def command(inputs, output, plot, overwrite, **settings):
     """
     from sepcli.rirs import responses
 
+    if plot:
+        files.check_place(plot)
     targets = choose_targets(inputs or ("-",), output)
     failed, drawn = 0, []
     for path, target in targets.items():
         try:
-            if isinstance(target, Path) and exists(target, path, overwrite):
+            if isinstance(target, Path) and files.stays([target], overwrite):
                 continue
             before, after, rate = responses.shorten(path, target, **settings)
         except SepcliError as error:
@@ -100,12 +102,3 @@ def choose_targets(inputs, output):
     if len(paths) > 1:
         raise click.UsageError(f"{len(paths)} responses do not fit into {output}; name a folder.")
     return {paths[0]: Path(output)}
-
-
-def exists(target, path, overwrite):
-    """Whether `target` is there and stays; SepcliError when nobody said what to do with it."""
-    if not target.exists() or overwrite:
-        return False
-    if overwrite is None:
-        raise SepcliError(f"{target}: exists; use --overwrite or --skip-existing")
-    return True

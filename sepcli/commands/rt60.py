@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from sepcli import options
+from sepcli import files, options
 from sepcli.errors import SepcliError
 
 
@@ -77,9 +77,11 @@ def command(inputs, as_json, quiet, plot, strict, **settings):
         raise click.UsageError("--json and -q are two forms of output; choose one.")
     if not inputs and sys.stdin is not None and sys.stdin.isatty():
         raise click.UsageError("Nothing to measure: name files, or pipe a WAV in.")
-    rooms, files, failed = [], 0, 0
+    if plot:
+        files.check_place(plot)
+    rooms, count, failed = [], 0, 0
     for path in responses.find_responses(inputs or ("-",)):
-        files += 1
+        count += 1
         try:
             for room in responses.measure_rooms(path, **settings):
                 rooms.append(room)
@@ -94,7 +96,7 @@ def command(inputs, as_json, quiet, plot, strict, **settings):
 
         plots.save(plot, plots.decay_figure(rooms))
     if failed:
-        raise SepcliError(f"{failed} of {files} could not be measured, see above")
+        raise SepcliError(f"{failed} of {count} could not be measured, see above")
     if strict and (lost := sum(not room.measurable for room in rooms)):
         raise SepcliError(f"{lost} of {len(rooms)} not measurable, see above")
 

@@ -4,7 +4,6 @@ import contextlib
 import copy
 import json
 import logging
-import os
 import warnings
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sepcli import files
 from sepcli.errors import SepcliError
 from sepcli.inference.onnx import FORMAT, OnnxRunner
 from sepcli.inference.stream import TorchRunner
@@ -57,8 +57,7 @@ def export(name, path):
         raise SepcliError(f"{name}: quantised; sepcli quantize wrote its graph beside it")
     runner = TorchRunner(model, consistent=card.consistent)
     form, path = model.exported(), Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part.onnx")
-    try:
+    with files.replacing(path, ending=f"{files.ENDING}.onnx") as part:
         part.write_bytes(encode(model, form, about(model, form, card)))
         difference = largest_difference(runner, OnnxRunner(part))
         if not difference <= TOLERANCE:
@@ -66,13 +65,6 @@ def export(name, path):
                 f"{name}: the exported graph differs from the model by {difference:.2g}, over "
                 f"{TOLERANCE:g}; it was not written"
             )
-        os.replace(part, path)
-    except OSError as error:
-        raise SepcliError(
-            f"{path}: cannot be written ({error.strerror}); choose another place"
-        ) from None
-    finally:
-        part.unlink(missing_ok=True)
     return {
         "file": str(path),
         "model": card.model,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from string import Formatter
 
+from sepcli import files
 from sepcli.audio import AUDIO_EXTENSIONS, Peekable, Writer, open_blocks
 from sepcli.errors import SepcliError
 from sepcli.inference.separate import WithResidual, block_frames, load
@@ -114,8 +115,6 @@ def write_stems(reader, separator, outputs, *, part=None, subtype=None, containe
     with ExitStack() as stack:
         writers = {}
         for name, target in outputs.items():
-            if isinstance(target, Path):
-                target.parent.mkdir(parents=True, exist_ok=True)
             form = None if isinstance(target, Path) else container
             writer = Writer(
                 target, reader.sample_rate, reader.channels, subtype=subtype, format=form
@@ -169,16 +168,6 @@ def stem_paths(output, template, *, track, model, sources, extension="wav"):
     if len(set(names.values())) < len(sources):
         raise SepcliError(f"file name template {template!r}: add {{stem}}, or stems would collide")
     return {stem: folder / name for stem, name in names.items()}
-
-
-def skip_or_refuse(paths, overwrite):
-    """Whether files in `paths` exist and stay as they are; SepcliError when nobody said so."""
-    existing = [path for path in paths if path.exists()]
-    if not existing or overwrite:
-        return False
-    if overwrite is None:
-        raise SepcliError(f"{existing[0]}: exists; use --overwrite or --skip-existing")
-    return True
 
 
 @dataclass
@@ -278,7 +267,7 @@ class Separation:
             if self.container and path.suffix[1:].lower() != self.container:
                 raise SepcliError(f"{path}: its name is not one of {self.container}; omit --format")
         self._claim(outputs.values())
-        return None if skip_or_refuse(outputs.values(), self.overwrite) else outputs
+        return None if files.stays(outputs.values(), self.overwrite) else outputs
 
     def _one(self, sources):
         if len(sources) > 1:

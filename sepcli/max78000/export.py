@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import yaml
 
 from sepcli.dsp import level
 from sepcli.errors import SepcliError
+from sepcli.files import explained, honest, replacing
 from sepcli.max78000 import files
 from sepcli.max78000.host import Host
 from sepcli.max78000.lint import lint
@@ -87,10 +86,13 @@ def _build(model, name, frames):
 
 def write(package, folder):
     """Write the files of a `Package`, read them back, and only then give them their place."""
-    with new_folder(folder) as part:
+    check_replaceable(folder)
+    with replacing(folder) as part:
+        part.mkdir()
         for file, text in package.texts.items():
             (part / file).write_text(text, encoding="utf-8")
-        torch.save(package.checkpoint, part / "checkpoint.pth.tar")
+        with honest(part / "checkpoint.pth.tar") as file:
+            torch.save(package.checkpoint, file)
         np.save(part / "sample_input.npy", package.sample, allow_pickle=False)
         np.save(part / "expected_output.npy", package.expected, allow_pickle=False)
         refuse(problems(part))
@@ -139,29 +141,8 @@ def problems(folder):
     return []
 
 
-@contextmanager
-def new_folder(folder):
-    """A hidden folder beside `folder` that takes its place in the end, or disappears.
-
-    An export that is there already is replaced; SepcliError when something else is.
-    """
-    place = Path(os.path.abspath(folder))
-    if place.exists() and not (place.is_dir() and {p.name for p in place.iterdir()} <= {*NAMES}):
-        raise SepcliError(f"{folder}: holds more than an export; choose another folder")
-    part = place.with_name(f".{place.name}.{os.getpid()}.part")
-    old = part.with_suffix(".old")
-    try:
-        part.mkdir(parents=True)
-        yield part
-        if place.exists():
-            os.replace(place, old)
-        os.replace(part, place)
-    except OSError as error:
-        raise SepcliError(
-            f"{folder}: cannot be written ({error.strerror}); choose another place"
-        ) from None
-    finally:
-        if old.exists() and not place.exists():
-            os.replace(old, place)
-        shutil.rmtree(part, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+def check_replaceable(folder):
+    """Raise SepcliError when `folder` is there and holds more than an older export."""
+    with explained(folder):
+        if os.path.exists(folder) and not set(os.listdir(folder)) <= {*NAMES}:
+            raise SepcliError(f"{folder}: holds more than an export; choose another folder")

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from scipy import fft
 
+from sepcli import files
 from sepcli.mixing.music import StemMixer
 from sepcli.mixing.specs import StemSpec, limited
 from sepcli.recordings import stored
 from sepcli.recordings.journal import fingerprint
-from sepcli.samples.sample import explained
 
 BLOCK = 256  # frames that are transformed at once
 _FOR_SOUND = ("pitch", "stretch", "time-mask", "freq-mask")  # augmentations
@@ -90,7 +90,7 @@ class SpectraMixer(StemMixer):
             kept = np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError):  # not there, or not to its end
             self._make(path, song.stems[name])
-            with explained(path):
+            with files.explained(path):
                 kept = np.load(path, mmap_mode="r")
         pair = torch.from_numpy(np.array(kept[start:stop])).float()  # numpy takes 6 times as long
         return pair.numpy().view(np.complex64)[..., 0]  # (N, C, F, 2) -> (N, C, F)
@@ -105,8 +105,8 @@ class SpectraMixer(StemMixer):
 
     def _make(self, path, sources):
         """Write the spectrogram of the sum of `sources` to `path`, unless another process does."""
-        part = path.with_name(f".{path.name}.part")
-        with explained(path):
+        part = files.beside(path, files.ENDING)  # the same for all processes
+        with files.explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("ab") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)  # what the last one left, if it was killed
@@ -150,7 +150,7 @@ class SpectraMixer(StemMixer):
 def _state(recording):
     """A line that changes when the recording does; of one in a pack, when the pack does."""
     is_packed = isinstance(recording, stored.PackRecording)
-    with explained(recording):
+    with files.explained(recording):
         status = os.stat(recording.pack.path if is_packed else recording)
     return f"{os.path.basename(str(recording))} {status.st_size} {status.st_mtime_ns}"
 

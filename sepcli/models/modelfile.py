@@ -7,10 +7,10 @@ trained on, its scores and licence.
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from sepcli import files
 from sepcli.errors import SepcliError
 from sepcli.models import openunmix_files
 
@@ -98,15 +98,9 @@ def save(path, model, settings, weights, card):
     """Write the model file `path`: `weights` is a state dict, `card` what to say of it (JSON)."""
     from safetensors.torch import save as encode
 
-    path = Path(path)
     about = {"format": FORMAT, "model": model, "settings": settings, "card": card}
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_bytes(encode(weights, metadata={"sepcli": json.dumps(about, sort_keys=True)}))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    files.save(path, encode(weights, metadata={"sepcli": json.dumps(about, sort_keys=True)}))
 
 
 def read_card(name):

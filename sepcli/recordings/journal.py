@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 from sepcli.errors import SepcliError
-from sepcli.samples.sample import explained
+from sepcli.files import ENDING, beside, check_place, exists, explained
 
 _JOURNAL = "journal.jsonl"
 _MOST_OPEN = 64  # files at a time
@@ -32,22 +32,19 @@ class Part:
         Raises SepcliError when there is a target or a part and neither was asked for, when
         another process is at it, and when the plan is not that of the part.
         """
+        check_place(target, folder=os.path.isdir(target))
         self.target = Path(os.path.realpath(target))  # a link stays a link
         self.folder = _folder_of(self.target)
         self.records, self._files, self._sizes, self._changed = [], {}, {}, {}
         if is_whole(target) and not overwrite:
-            raise SepcliError(f"{target}: exists; use --overwrite or --skip-existing")
+            raise exists(target)
         if self.folder.exists() and not (resume or overwrite):
             raise SepcliError(
                 f"{self.folder}: an unfinished run; go on with --resume, or begin anew with "
                 "--overwrite"
             )
         with explained(self.folder):
-            if not self.target.parent.is_dir():
-                raise SepcliError(
-                    f"{target}: its folder does not exist; make it: mkdir -p {self.target.parent}"
-                )
-            self.folder.mkdir(exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
             self._journal = open(self.folder / _JOURNAL, "ab+", buffering=0)  # noqa: SIM115
         with contextlib.ExitStack() as on_error:
             on_error.callback(self.close)
@@ -177,11 +174,11 @@ def is_whole(target):
     folder = _folder_of(target)
     if folder.is_dir() and not os.listdir(folder):
         folder.rmdir()  # by a run that was killed within its last step
-    return target.exists() and not folder.exists()
+    return os.path.exists(target) and not folder.exists()
 
 
 def _folder_of(target):
-    return target.with_name(f"{target.name}.part")
+    return beside(target, ENDING)
 
 
 def fingerprint(lines):

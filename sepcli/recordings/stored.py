@@ -11,8 +11,9 @@ import numpy as np
 
 from sepcli import audio
 from sepcli.errors import SepcliError
+from sepcli.files import explained
 from sepcli.samples.pack import BYTES, Pack
-from sepcli.samples.sample import explained, parse_meta, split_audio_name
+from sepcli.samples.sample import parse_meta, split_audio_name
 from sepcli.samples.shards import MANIFEST
 from sepcli.samples.tarblocks import CutError, read_members
 from sepcli.samples.tarstream import prefix_of, split_member_name

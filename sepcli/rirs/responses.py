@@ -181,8 +181,6 @@ def shorten(path, target, **settings):
     if extension not in audio.FORMATS and container.lower() in audio.FORMATS:
         extension = container.lower()
     known = audio.FORMATS.get(extension, (None, ()))[1]
-    if isinstance(target, Path):
-        target.parent.mkdir(parents=True, exist_ok=True)
     subtype = subtype if subtype in known else None
     with audio.Writer(target, rate, len(after), subtype=subtype, format=extension) as writer:
         writer.write(after)

@@ -2,14 +2,14 @@
 
 import os
 import re
-import secrets
 import shutil
 from collections import Counter
 from pathlib import Path
 
 from sepcli.audio import AUDIO_EXTENSIONS
 from sepcli.errors import SepcliError
-from sepcli.samples.sample import Sample, explained, parse_meta, split_audio_name
+from sepcli.files import exists, explained, make_folder, temporary
+from sepcli.samples.sample import Sample, parse_meta, split_audio_name
 
 META = "sample.json"
 MUSDB_STEMS = ("vocals", "drums", "bass", "other", "accompaniment")
@@ -127,8 +127,7 @@ class FolderWriter:
         self.folder, self.overwrite = Path(folder), overwrite
         self.count = 0
         self._keys = set()
-        with explained(folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
 
     def skips(self, key):
         """Whether `write` would leave out the sample `key` because it is there already.
@@ -149,7 +148,7 @@ class FolderWriter:
         if self.overwrite is None and os.path.exists(target):
             with explained(target):
                 if any(path.is_file() for path in target.iterdir()):
-                    raise SepcliError(f"{target}: exists; use --overwrite or --skip-existing")
+                    raise exists(target)
         return False
 
     def write(self, sample):
@@ -157,7 +156,7 @@ class FolderWriter:
         if self.skips(sample.key):
             return False
         target = self.folder / sample.key
-        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        part = temporary(target)
         with explained(target):
             try:
                 part.mkdir(parents=True)

@@ -32,7 +32,8 @@ import numpy as np
 from sepcli import audio
 from sepcli.audio import pcm, wav
 from sepcli.errors import SepcliError
-from sepcli.samples.sample import Sample, explained, split_audio_name
+from sepcli.files import explained
+from sepcli.samples.sample import Sample, split_audio_name
 from sepcli.samples.seal import MAKE_AGAIN, VERSION, read_seal, write_seal
 
 EXTENSION = ".h5"

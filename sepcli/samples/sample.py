@@ -2,7 +2,6 @@
 
 import io
 import json
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -203,17 +202,3 @@ def parse_meta(data, name):
 
 def _is_names(value):
     return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
-
-
-@contextmanager
-def explained(where):
-    """Turn what the system complains about into one line; a closed pipe stays what it is."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        name = error.filename or where
-        raise SepcliError(
-            f"{name}: {error.strerror}; check the path, permissions and space"
-        ) from None

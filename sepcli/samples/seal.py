@@ -11,7 +11,7 @@ import re
 import zlib
 
 from sepcli.errors import SepcliError
-from sepcli.samples.sample import explained
+from sepcli.files import explained
 
 VERSION = 2  # of the format
 MAKE_AGAIN = "copy it again, or make it again with sepcli pack"

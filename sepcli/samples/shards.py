@@ -3,8 +3,9 @@
 import io
 import json
 
+from sepcli.files import explained
 from sepcli.samples.pack import BYTES, JSON, as_file
-from sepcli.samples.sample import Sample, explained, json_line
+from sepcli.samples.sample import Sample, json_line
 from sepcli.samples.tarstream import TarWriter
 
 MANIFEST, SKIPPED = "manifest.jsonl", "skipped.jsonl"

@@ -1,18 +1,18 @@
 """The sample stream: read samples from whatever holds them, write them wherever they belong."""
 
 import os
-import secrets
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from sepcli import files
 from sepcli.audio import Peekable, open_blocks
 from sepcli.errors import SepcliError
 from sepcli.samples.folders import FolderWriter, read_folder, sample_from_file
 from sepcli.samples.lists import read_list
-from sepcli.samples.sample import Sample, explained, split_audio_name
+from sepcli.samples.sample import Sample, split_audio_name
 from sepcli.samples.tarstream import TarWriter, read_tar
 
 __all__ = ["Sample", "open_sample_writer", "read_samples"]
@@ -66,7 +66,7 @@ def _is_terminal(stream):
 
 
 def _read_file(path, strict, input_type, folder):
-    with explained(path):
+    with files.explained(path):
         stream = path.open("rb")
     with stream:
         yield from _read_stream(stream, str(path), strict, input_type, folder)
@@ -117,7 +117,7 @@ def open_sample_writer(output=None, *, overwrite=None, stdout=None):
         yield from _write_stream(_standard_output(stdout), _STDOUT)
         return
     path = Path(output)
-    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+    if files.is_device(path):
         with _open_unbuffered(path, "wb") as stream:  # a named pipe or a device
             yield from _write_stream(stream, str(path))
     elif path.suffix == ".tar":
@@ -145,7 +145,7 @@ def _check_folder_name(path):
 
 def _open_unbuffered(path, mode):
     """Open a file that keeps nothing back, so that closing it cannot fail after an error."""
-    with explained(path):
+    with files.explained(path):
         return path.open(mode, buffering=0)
 
 
@@ -156,22 +156,18 @@ def _write_stream(stream, name):
 
 
 def _write_file(path, overwrite):
-    if os.path.exists(path) and overwrite is None:
-        raise SepcliError(f"{path}: exists; use --overwrite or --skip-existing")
-    if os.path.exists(path) and not overwrite:
+    if files.stays([path], overwrite):
         yield _Keeper()
         return
-    target = Path(os.path.realpath(path))  # a link stays a link
-    if not target.parent.is_dir():
-        raise SepcliError(f"{path}: its folder does not exist; make it: mkdir -p {path.parent}")
-    part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+    with files.explained(path):
+        aside = files.Aside(path)
     try:
-        with _open_unbuffered(part, "xb") as stream:
+        with _open_unbuffered(aside.part, "xb") as stream:
             yield from _write_stream(stream, str(path))
-        with explained(path):
-            part.replace(target)
+        with files.explained(path):
+            aside.commit()
     finally:
-        part.unlink(missing_ok=True)
+        aside.discard()
 
 
 class _Keeper:

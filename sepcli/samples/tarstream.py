@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 
 from sepcli.errors import SepcliError
-from sepcli.samples.sample import Sample, explained, json_line, parse_meta
+from sepcli.files import explained
+from sepcli.samples.sample import Sample, json_line, parse_meta
 from sepcli.samples.tarblocks import END_OF_ARCHIVE, CutError, header, padding, read_members
 
 END = "__end__"

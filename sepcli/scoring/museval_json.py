@@ -27,10 +27,6 @@ def save(folder, rows, framing):
         path = Path(folder, "test", f"{key}.json")
         if ".." in path.parts or Path(key).is_absolute():
             raise SepcliError(f"{key!r} cannot be the name of a file; rename the sample")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SepcliError(f"{path.parent}: {error.strerror}; choose another place") from None
         files.save(path, json.dumps(track(targets, framing), indent=2) + "\n")
 
 

@@ -1,32 +1,19 @@
 """Training checkpoints on disk: plain data, complete or absent."""
 
-import io
-import os
-from pathlib import Path
-
 import torch
 
+from sepcli import files
 from sepcli.errors import SepcliError
 
 
 def save(path, state):
     """Write `state`, a nest of dicts, lists, tensors, numbers, text and None, atomically.
 
-    Whoever is killed in the middle leaves the checkpoint that was there before. Raises OSError
+    Whoever is killed in the middle leaves the checkpoint that was there before. Raises SepcliError
     when there is no room.
     """
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    encoded = io.BytesIO()
-    torch.save(state, encoded)  # into memory: of a full disk, torch would make a RuntimeError
-    try:
-        with open(part, "wb") as file:
-            file.write(encoded.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with files.replacing(path, sync=True) as part, files.honest(part) as file:
+        torch.save(state, file)
 
 
 def load(path):

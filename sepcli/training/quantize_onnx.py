@@ -6,9 +6,10 @@ lies beside a half. Tensors of 16 bits are rounded in floating point.
 """
 
 import copy
-import os
 import time
 from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ import torch.ao.quantization.fx._decomposed  # registers the operators of 8 bits
 from torch import nn
 from torch.nn import functional as F
 
+from sepcli import files
 from sepcli.errors import SepcliError
 from sepcli.inference import export
 from sepcli.inference.onnx import OnnxRunner
@@ -123,8 +125,9 @@ def write(twin, card, path):
         return {"skipped": f"needs {missing[0]}: pip install 'sepcli[export]'"}
     floating = copy.deepcopy(twin).eval().requires_grad_(False)
     fake.set_phase(floating, "observe")
-    parts = [path.with_name(f".{path.stem}.{os.getpid()}.{i}.part.onnx") for i in range(2)]
-    try:
+    ending = f"{files.ENDING}.onnx"
+    with files.replacing(path, ending=ending) as ours, TemporaryDirectory() as folder:
+        parts = ours, Path(folder, "float32.onnx")
         for part, form in zip(parts, (as_qdq(twin), floating), strict=True):
             known = export.about(twin, form, card) | {"tolerance": TOLERANCE}
             part.write_bytes(export.encode(twin, form, known))
@@ -137,10 +140,6 @@ def write(twin, card, path):
         chunk = max(1, int(CHUNK_MS * twin.sample_rate / 1000 // twin.hop)) * twin.hop
         sizes = {"whole": noise.shape[2], "chunks": chunk}
         times = {name: _times((ours, theirs), noise, size) for name, size in sizes.items()}
-        os.replace(parts[0], path)
-    finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
     return {
         "file": str(path),
         "bytes": path.stat().st_size,

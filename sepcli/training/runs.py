@@ -211,16 +211,12 @@ def start(config, folder, *, overwrite=False, kind=Run, **options):
             f"{folder}: holds a training run; go on with --resume, or replace it with --overwrite"
         )
     run = kind(folder, config, **options)  # what cannot start should not remove anything
-    try:
+    with files.explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for path in (*(folder / name for name in FILES), *folder.glob(EVENTS), *folder.glob(KEPT)):
             path.unlink(missing_ok=True)
         files.save(folder / METRICS, "")  # first, because it is what marks a run
         files.save(folder / CONFIG, configuration.dump(config))
-    except OSError as error:
-        raise SepcliError(
-            f"{folder}: cannot be written ({error}); choose another with -o"
-        ) from None
     return run
 
 
