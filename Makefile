@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 
-.PHONY: setup without-pesq demo test test-all lint bench recipes clean
+.PHONY: setup demo test test-all lint dist bench recipes clean
 
 setup: $(STAMP)
 
@@ -14,16 +14,9 @@ $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
 $(STAMP): pyproject.toml | $(VENV)/pyvenv.cfg
-	$(PIP) -e . || $(MAKE) --no-print-directory without-pesq
+	$(PIP) -e .
+	.ci/install-pesq $(PIP)
 	touch $@
-
-# PESQ has to be compiled. Where that fails, all else is installed, and `eval` leaves it out.
-without-pesq:
-	@echo "That failed; trying without PESQ, which needs a C compiler."
-	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]\
-	["dependencies"], sep="\n")' | grep -v '^pesq' > $(VENV)/requirements.txt
-	$(PIP) -r $(VENV)/requirements.txt
-	$(PIP) --no-deps -e .
 
 $(TEST_STAMP): $(STAMP)
 	$(PIP) -e '.[test,dev]'
@@ -42,6 +35,11 @@ lint: $(TEST_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+dist: $(TEST_STAMP)  ## the sdist and the wheel out of it, tried where the tree is out of sight
+	rm -rf dist
+	$(BIN)/python -m build
+	.ci/try-dist $(BIN)/python dist
 
 # Of other people's enhancers, for comparison, only their own files are needed.
 bench: $(TEST_STAMP)

@@ -1,4 +1,4 @@
-"""Composable audio tools: source separation, speech enhancement, target-speaker extraction."""
+"""Composable audio tools for source separation and speech enhancement."""
 
 from importlib import import_module
 

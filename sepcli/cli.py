@@ -6,6 +6,7 @@ from importlib import import_module
 
 import click
 
+from sepcli import __version__
 from sepcli.errors import SepcliError
 
 # Threads of torch that wait for each other must sleep: by default they spin, and when the other
@@ -48,7 +49,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="sepcli")
+@click.version_option(__version__)
 @click.option("--debug", is_flag=True, help="Show the full traceback when something fails.")
 def main(debug):
     """Composable audio tools for source separation and speech enhancement.

@@ -187,6 +187,14 @@ def speech(seconds=1.0):
 def test_pesq_is_no_default_where_it_could_not_be_compiled(monkeypatch):
     monkeypatch.setattr("sepcli.metrics.find_spec", lambda package: None)
     assert default_metrics("speech", mixed=True) == ("si-sdri", "si-sdr", "stoi")
+    noisy = speech() + 0.01 * np.random.default_rng(0).standard_normal(speech().shape)
+    spoken = sample(mix=noisy, ref_speech=speech(), est_speech=noisy)
+    result = run("-", samples=[spoken])
+    assert result.exit_code == 0
+    assert result.stderr == "pesq is left out, it is not installed; pip install 'sepcli[pesq]'\n"
+    assert run("-", "--metrics", "si-sdr", samples=[spoken]).stderr == ""
+    result = run("-", "--metrics", "si-sdr", "--fail-under", "pesq=1", samples=[spoken])
+    assert result.exit_code == 2
 
 
 def test_default_metrics_depend_on_the_target_and_the_mixture():

@@ -184,6 +184,8 @@ def command(
     samples = find(estimates, references, mixtures, strict, input_type)
     rows = score(samples, names, framing, jobs, gallery)
     rows = collect(rows, progress, quiet)
+    if names is None:
+        warn_of_missing({row.target for row in rows if not row.error})
     if all(row.error for row in rows):
         raise SepcliError(f"none of {len(rows)} could be scored, see above")
     if museval:
@@ -261,6 +263,14 @@ def score(samples, names, framing, jobs, gallery):
     for row in evaluate(gallery.watch(samples), names, framing=framing, jobs=jobs):
         gallery.see(row)
         yield row
+
+
+def warn_of_missing(targets):
+    """Say on standard error which scores are left out for want of a package."""
+    from sepcli.scoring.evaluate import left_out
+
+    for name in left_out(targets):
+        click.echo(f"{name} is left out, it is not installed; {metrics.remedy(name)}", err=True)
 
 
 def write_html(path, scores, rows, gallery):

@@ -23,7 +23,7 @@ class Metric(NamedTuple):
     unit: str
     definition: str
     needs_mixture: bool = False
-    needs: str | None = None  # a package that may be missing: PESQ has to be compiled
+    needs: str | None = None  # a package that may be missing, and the extra that brings it
     framewise: bool = False  # of all sources at once, and many frames
 
 
@@ -120,6 +120,12 @@ def is_installed(name):
     return package is None or find_spec(package) is not None
 
 
+def remedy(name):
+    """How to get what the metric called `name` needs."""
+    package = find(name).needs
+    return f"pip install 'sepcli[{package}]'" if package else "install sepcli again"
+
+
 def load(name):
     """The function of the metric called `name`; SepcliError when its package cannot be imported."""
     module, function = find(name).function.split(":")
@@ -127,8 +133,7 @@ def load(name):
         return getattr(import_module(module), function)
     except ImportError as error:
         raise SepcliError(
-            f"metric {name}: {error}; install the package it needs (pesq takes a C compiler), "
-            f"or leave {name} out of --metrics"
+            f"metric {name}: {error}; {remedy(name)}, or leave {name} out of --metrics"
         ) from error
 
 

@@ -118,11 +118,21 @@ def _signals(sample, target, names):
 
 def default_metrics(target, mixed):
     """Names of the metrics that make sense for a target, with or without a mixture, here."""
+    return tuple(filter(metrics.is_installed, _sensible_metrics(target, mixed)))
+
+
+def left_out(targets):
+    """Names of the default metrics of some targets whose packages are not installed."""
+    sensible = dict.fromkeys(name for target in targets for name in _sensible_metrics(target, True))
+    return [name for name in sensible if not metrics.is_installed(name)]
+
+
+def _sensible_metrics(target, mixed):
+    """The metrics that make sense for a target, whether or not their packages are installed."""
     return tuple(
         name
         for name in DEFAULT
         if (mixed or not metrics.METRICS[name].needs_mixture)
-        and metrics.is_installed(name)
         and not (name in SPEECH_ONLY and target in NOT_SPEECH)
         and not (name in STEMS_ONLY and target not in STEMS)
     )
