@@ -13,15 +13,16 @@ from sepcli.inference import separate
 from sepcli.inference.outputs import default_model
 from sepcli.inference.separate import Average, Method, Separator, WithResidual
 from sepcli.models import build, modelfile
+from sepcli.nn.model import Model
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel
 from tests.models import TINY, randomise
 from tests.separators import NAME, SETTINGS, noise, tiny, vocoder_file
 
 
-class Halves(torch.nn.Module):
+class Halves(Model):
     """A stereo separator that is not causal: half of the mixture, and the rest."""
 
-    sample_rate, sources, channels, causal = 16000, ("a", "b"), 2, False
+    sample_rate, sources, channels = 16000, ("a", "b"), 2
 
     def __init__(self):
         super().__init__()
@@ -282,7 +283,7 @@ def test_spectra_of_a_model_trained_so_add_up_to_the_mixture():
     x = noise(2, 3000)
     separator = Separator(OneMask())
     assert np.abs(separator.separate(x, 16000)["low"] - x).max() > 0.01
-    separator.consistent = True
+    separator.model.consistent = True
     np.testing.assert_allclose(separator.separate(x, 16000)["low"], x, rtol=0, atol=1e-6)
 
 

@@ -178,8 +178,8 @@ def test_a_source_that_the_model_lacks_is_refused_naming_those_it_has():
 
 def test_channels_that_the_model_does_not_take_are_refused():
     runner = Echo()
-    runner.channels = 2
-    with pytest.raises(SepcliError, match="takes 2 channels but the audio has 3"):
+    runner.channels = 4
+    with pytest.raises(SepcliError, match="takes 4 channels but the audio has 3"):
         Stream(runner, 3)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 from sepcli.errors import SepcliError
 from sepcli.mixing.datasets import Items
 from sepcli.mixing.toy import ToyMixture
+from sepcli.nn.model import Model
 from sepcli.training import checkpoint
 from sepcli.training.loop import (
     Settings,
@@ -48,8 +49,10 @@ class Louder(Shares):
         return ToyMixture(loudness * drawn.mix, {k: loudness * x for k, x in drawn.refs.items()})
 
 
-class Gains(nn.Module):
+class Gains(Model):
     """One gain for each source; (B, 1, T) -> (B, 2, 1, T)."""
+
+    sample_rate, sources, channels = 1000, ("a", "b"), 1
 
     def __init__(self):
         super().__init__()
@@ -59,8 +62,10 @@ class Gains(nn.Module):
         return self.gain[:, None, None] * x[:, None]
 
 
-class Everything(nn.Module):
+class Everything(Model):
     """What a resumed run could get wrong: dropout, batch norm's statistics, several layers."""
+
+    sample_rate, sources, channels = 1000, ("a", "b"), 1
 
     def __init__(self):
         super().__init__()
@@ -333,6 +338,8 @@ def test_validation_scores_are_means_of_known_values():
 
 def test_the_examples_of_a_model_of_one_source_have_the_rest_of_the_mixture():
     class First(Gains):
+        sources = ("a",)
+
         def forward(self, x):
             return super().forward(x)[:, :1]
 

@@ -7,6 +7,14 @@ exactly, from the first sample to the last (`flush`).
 import numpy as np
 
 
+def flush(length: int, hop: int, delay: int) -> int:
+    """How many zeros follow `length` samples so that all of what they make comes out.
+
+    hop: samples that are taken at a time.  delay: by how many the output is late.
+    """
+    return delay + -(length + delay) % hop
+
+
 class FrameCutter:
     """Push any number of samples, pull frames of `frame` samples every `hop` samples."""
 

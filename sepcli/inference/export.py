@@ -55,7 +55,7 @@ def export(name, path):
     model, card = load_model(name)
     if card.quantized and card.quantized["target"] == "cpu":
         raise SepcliError(f"{name}: quantised; sepcli quantize wrote its graph beside it")
-    runner = TorchRunner(model, consistent=card.consistent)
+    runner = TorchRunner(model)
     form, path = model.exported(), Path(path)
     with files.replacing(path, ending=f"{files.ENDING}.onnx") as part:
         part.write_bytes(encode(model, form, about(model, form, card)))
@@ -88,7 +88,7 @@ def about(model, form, card):
         "channels": model.channels,
         "hop": model.hop,
         "delay": model.delay,
-        "consistent": card.consistent,
+        "consistent": model.consistent,
         "front_end": model.front_end,
         "hops": form.hops,
         "states": [list(state.shape) for state in states],

@@ -8,14 +8,23 @@ import numpy as np
 import torch
 
 from sepcli.audio import Resampler
+from sepcli.audio.resample import resample
 from sepcli.dsp.griffin_lim import griffin_lim
 from sepcli.dsp.mel import magnitudes_of, mel_filters
 from sepcli.dsp.wiener import wiener
 from sepcli.errors import SepcliError
 from sepcli.inference.segments import grid, in_segments
-from sepcli.inference.stream import Stream, TorchRunner
+from sepcli.inference.stream import (
+    Sources,
+    Stream,
+    TorchRunner,
+    batched,
+    check_channels,
+    unbatched,
+)
 from sepcli.inference.vocoder import FLOOR, MEL, MEL_BANDS, find_vocoder
 from sepcli.models.modelfile import load_model
+from sepcli.nn.model import checked
 from sepcli.nn.spectral import OfflineSpectralModel, with_phase
 
 BLOCK_SECONDS = 8.0  # fed to the model at a time: enough to be fast, little enough for RAM
@@ -82,9 +91,8 @@ class Separator(Separates):
     """A model ready to separate audio: `load("denoise").separate(audio, 44100)["speech"]`."""
 
     def __init__(self, model, card=None, method=None):
-        self.model, self.card, self.method = model, card, method or Method()
+        self.model, self.card, self.method = checked(model), card, method or Method()
         self.sources, self.sample_rate = model.sources, model.sample_rate
-        self.consistent = card.consistent if card else False  # as it was trained
         self._spectral = isinstance(model, OfflineSpectralModel)
         self._vocoder = find_vocoder(self.method.vocoder)
         refined = self.method.griffin_lim or self.method.wiener or self.method.vocoder
@@ -105,25 +113,39 @@ class Separator(Separates):
         chosen.sources = tuple(sources)
         return chosen
 
+    def given(self, references, sample_rate):
+        """The same for recordings of what `references`, arrays (C, T), hold; encoded here, once.
+
+        Raises SepcliError when the model takes no references.
+        """
+        x = [self._reference(audio, sample_rate) for audio in references]
+        chosen = copy.copy(self)
+        with torch.no_grad():
+            chosen.model = self.model.given(self.model.condition(x))
+        return chosen
+
+    def _reference(self, audio, sample_rate):
+        """A reference (C, T) at any rate as the model takes it, (1, C', T')."""
+        audio = resample(np.asarray(audio, np.float32), sample_rate, self.sample_rate)
+        x = torch.from_numpy(audio).to(self.model.device)
+        if len(x) != self.model.channels:
+            x = x.mean(0, keepdim=True).expand(self.model.channels, -1)
+        return x[None]
+
     def stream(self, sample_rate, channels=1, **choices):
         """A `Stream(**choices)` to push live audio (C, n) into, at the model's own rate only."""
         if sample_rate != self.sample_rate:
             raise ValueError(f"the model runs at {self.sample_rate} Hz; resample {sample_rate} Hz")
-        return Stream(TorchRunner(self.model, consistent=self.consistent), channels, **choices)
+        return Stream(TorchRunner(self.model), channels, **choices)
 
     def blocks(self, blocks, sample_rate, channels):
         """Separate an iterable of blocks (C, n) into blocks (S, C, m); in all, as many samples out.
 
-        Memory does not grow with the length. A mono model takes every channel by itself, a stereo
-        model every two of them, and a channel that is left over as both of its channels. Raises
-        SepcliError when the model takes yet another number of channels.
+        Memory does not grow with the length. Raises SepcliError when the model does not take so
+        many channels (see `inference.stream.check_channels`), or needs a reference.
         """
-        if self.model.channels not in (1, 2, channels):
-            raise SepcliError(
-                f"the model takes {self.model.channels} channels but the audio has {channels}; "
-                "convert it first"
-            )
-        run = self._causal if getattr(self.model, "causal", True) else self._in_segments
+        check_channels(self.model.channels, channels)
+        run = self._causal if self.model.complete().causal else self._in_segments
         if sample_rate == self.sample_rate:
             yield from run(blocks, channels)
         else:
@@ -151,58 +173,31 @@ class Separator(Separates):
         rest = np.pad(rest, ((0, 0), (0, max(0, missing - rest.shape[1]))))[:, :missing]
         yield rest.reshape(S, channels, -1)
 
-    @torch.inference_mode()
     def _causal(self, blocks, channels):
-        """Stream blocks (C, n) at the model's rate through `step`, and take out the lag."""
-        model = self.model
-        state = model.initial_state(-(-channels // model.channels))
-        pending = heard = np.zeros((channels, 0), np.float32)  # not yet separated; not yet given
-        drop, owed = model.delay, 0  # samples to take out at the start, and still to give
-        for block, real in self._flushed(blocks, channels):
-            owed += real
-            pending = np.concatenate([pending, block], 1)
-            heard = np.concatenate([heard, block], 1)
-            ready = pending.shape[1] // model.hop * model.hop
-            if ready:
-                y, state = model.step(self._batch(pending[:, :ready]), state)
-                pending = pending[:, ready:]
-                y = self._unbatch(y, channels)[..., drop:][..., :owed]
-                drop = max(0, drop - ready)
-                owed -= y.shape[-1]
-                yield self._add_up(y, heard[:, : y.shape[-1]])[self._kept]
-                heard = heard[:, y.shape[-1] :]
-
-    def _flushed(self, blocks, channels):
-        """Pair every block with its length; then zeros, of length 0, that flush the model."""
-        total = 0
+        """Stream blocks (C, n) at the model's rate."""
+        sources = Sources(TorchRunner(self.model), channels, kept=self._kept)
         for block in blocks:
-            total += block.shape[1]
-            yield block, block.shape[1]
-        tail = self.model.delay + -(total + self.model.delay) % self.model.hop
-        yield np.zeros((channels, tail), np.float32), 0
+            yield sources.push(block)
+        yield sources.finish()
 
     def _in_segments(self, blocks, channels):
         """Run a model that is not causal on blocks (C, n) at its rate."""
         length = max(1, round(self.method.segment_s * self.sample_rate))
-        geometry = grid(length, self.method.overlap, getattr(self.model, "hop", 1))
+        geometry = grid(length, self.method.overlap, self.model.hop)
         return in_segments(self._segment, blocks, geometry)
 
     @torch.inference_mode()
     def _segment(self, audio, start):
         """The sources (S, C, T) of a segment (C, T) that begins at the sample `start`."""
-        x = self._batch(audio)
-        if self._spectral:
-            return self._unbatch(self._by_spectra(x, start), len(audio))
-        return self._add_up(self._unbatch(self.model(x), len(audio)), audio)[self._kept]
+        x = torch.from_numpy(batched(audio, self.model.channels)).to(self.model.device)
+        y = self._by_spectra(x, start) if self._spectral else self.model.estimates(x)[:, self._kept]
+        return unbatched(y.cpu().numpy(), len(audio))
 
     def _by_spectra(self, x, start):
         """The sources (B, S, C, T) of x (B, C, T), with what `method` does to their spectra."""
         stft, T = self.model.stft, x.shape[-1]
         mixture = stft.analyse(x)
-        spectra = self.model.spectra(mixture)  # (B, S, C, F, N)
-        if self.consistent:
-            missing = mixture - spectra.sum(1)
-            spectra = spectra + missing[:, None] / spectra.shape[1]
+        spectra = self.model.estimates(mixture)  # (B, S, C, F, N)
         if self.method.wiener:
             spectra = _filtered(spectra, mixture, self.method.wiener)
         spectra = spectra[:, self._kept]
@@ -224,25 +219,6 @@ class Separator(Separates):
     def _filters(self, bands):
         filters = mel_filters(self.sample_rate, self.model.stft.size, bands)
         return filters.to(self.model.stft.window.device)
-
-    def _add_up(self, y, mixture):
-        """Share what the estimates (S, C, T) lack of the mixture (C, T), if trained so."""
-        return y + (mixture - y.sum(0)) / len(y) if self.consistent else y
-
-    def _batch(self, audio):
-        """Audio (C, T) as a batch (B, C', T) of the model's C' channels; see `blocks`."""
-        missing = -len(audio) % self.model.channels
-        x = torch.from_numpy(np.concatenate([audio, *[audio[-1:]] * missing]))
-        device = next(self.model.parameters()).device
-        return x.reshape(-1, self.model.channels, x.shape[1]).to(device)  # (B, C', T)
-
-    def _unbatch(self, y, channels):
-        """The model's output (B, S, C', T) as (S, C, T); that of a repeated channel is averaged."""
-        B, S, M, T = y.shape
-        y = y.transpose(0, 1).reshape(S, B * M, T)  # (S, B*C', T)
-        if channels < B * M:
-            y = torch.cat([y[:, : channels - 1], y[:, channels - 1 :].mean(1, keepdim=True)], 1)
-        return y.cpu().numpy()  # (S, C, T)
 
 
 def _filtered(spectra, mixture, iterations):

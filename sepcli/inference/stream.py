@@ -1,55 +1,86 @@
-"""Live separation of one source: chunks in, chunks out, the state carried from one to the next.
+"""Live separation: chunks in, chunks out, the state carried from one to the next.
 
-Nothing here needs torch. What runs the model is a runner: `TorchRunner` here, or `OnnxRunner` in
-`inference/onnx.py`. Both have the attributes of RUNNER and two methods on float32 numpy arrays:
-`initial_state(batch)`, and `step(x (B, C, k*hop), state)` -> (y (B, S, C, k*hop), state), which
-lags by `delay` samples; a state may be used up by its step.
+Nothing here needs torch. What runs the model is a `Runner`: `TorchRunner` here, or `OnnxRunner` in
+`inference/onnx.py`. What hop and delay mean to who brings audio in any pieces is known here alone.
+B batch, S sources, C channels, T samples.
 """
+
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
+from sepcli.dsp.consistency import add_up
+from sepcli.dsp.frames import flush
 from sepcli.dsp.level import multiplier
 from sepcli.errors import SepcliError
 
-RUNNER = ("sample_rate", "sources", "channels", "hop", "delay")
+RUNNER = ("sample_rate", "sources", "channels", "hop", "delay", "consistent")
 CHUNK_MS = 10.0  # what live audio programs hand over at a time
+
+
+class Runner(Protocol):
+    """What runs a causal model, of which it has the attributes in RUNNER."""
+
+    engine: str
+    sample_rate: int
+    sources: tuple[str, ...]
+    channels: int
+    hop: int
+    delay: int
+    consistent: bool  # whether what the estimates lack of the mixture is to be shared out
+
+    def initial_state(self, batch: int = 1) -> Any:
+        """The state before the first chunk."""
+        ...
+
+    def step(self, x: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        """Map float32 (B, C, k*hop) to (B, S, C, k*hop), `delay` samples late, and the next state.
+
+        A state may be used up by its step.
+        """
+        ...
 
 
 class TorchRunner:
     """A causal model run by torch; `torch.set_num_threads(1)` is the caller's to decide.
 
-    consistent: share out what the estimates lack of the mixture, if the model was trained so.
+    Raises SepcliError when the model is not causal, or lacks a condition.
     """
 
     engine = "torch"
 
-    def __init__(self, model, *, consistent=False):
-        if not getattr(model, "causal", True):
+    sample_rate: int
+    sources: tuple[str, ...]
+    channels: int
+    hop: int
+    delay: int
+    consistent: bool
+
+    def __init__(self, model: Any) -> None:
+        if not model.causal:
             raise SepcliError("the model is not causal: it needs the whole signal; use separate")
-        self.model, self.consistent = model.eval(), consistent
+        self.model = model.complete().eval()
         for name in RUNNER:
             setattr(self, name, getattr(model, name))
 
-    def initial_state(self, batch=1):
+    def initial_state(self, batch: int = 1) -> Any:
         return self.model.initial_state(batch)
 
-    def step(self, x, state):
+    def step(self, x: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
         import torch
 
         with torch.inference_mode():
-            y, state = self.model.step(torch.from_numpy(x), state)
-        return y.numpy(), state
+            y, state = self.model.step(torch.from_numpy(x).to(self.model.device), state)
+        return y.cpu().numpy(), state
 
 
-class Stream:
-    """Push audio (C, n), any n >= 0, of the runner's sample rate; get the target (C, m).
+class Sources:
+    """Push audio (C, n), any n >= 0, of the runner's sample rate; get its sources (S, C, m).
 
-    The model runs on chunks of `chunk` samples, `chunk_ms` rounded down to whole hops, whatever
-    the sizes pushed, so the same audio always gives the same bits.
-
-    target: the source to give, the runner's first if None.
-    atten_lim_db: let at least the mixture less so many decibels through. With x the mixture and y
-        the estimate the output is a*x + (1 - a)*y, a = 10^(-atten_lim_db / 20).
+    chunk: samples that the model runs on at a time, whole hops; the same audio then gives the same
+        bits whatever the sizes pushed. 0: all whole hops that are there.
+    kept: the indices of the sources to give, all if None.
     compensate_delay: leave out the first `delay` samples, which hold nothing yet, and give as many
         more at the end, so that output and input are aligned. Otherwise output sample n belongs to
         input sample n - delay, and the last `delay` samples never come out. Either way there are
@@ -58,95 +89,169 @@ class Stream:
 
     def __init__(
         self,
-        runner,
-        channels=1,
+        runner: Runner,
+        channels: int = 1,
         *,
-        target=None,
-        chunk_ms=CHUNK_MS,
-        atten_lim_db=None,
-        compensate_delay=True,
-    ):
+        chunk: int = 0,
+        kept: Sequence[int] | None = None,
+        compensate_delay: bool = True,
+    ) -> None:
+        check_channels(runner.channels, channels)
+        self.runner, self.channels, self.chunk = runner, channels, chunk
+        self._kept = list(range(len(runner.sources)) if kept is None else kept)
+        self._lead = runner.delay if compensate_delay else 0  # samples given later than at once
+        self._drop = self._lead
+        self._owed = 0  # samples that came in and whose output did not go out
+        self._pending = np.zeros((channels, 0), np.float32)
+        silence = np.zeros((len(runner.sources), channels, 0), np.float32)
+        self._nothing = self._output(silence, self._pending)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the past: the next chunk is heard as the first one would be.
+
+        What the model holds back at that moment, its last `delay` samples, comes out as silence.
+        """
+        batch = -(-self.channels // self.runner.channels)
+        self._state = self.runner.initial_state(batch)
+        self._past = np.zeros((self.channels, self.runner.delay), np.float32)
+
+    def push(self, audio: np.ndarray) -> np.ndarray:
+        """Take audio (C, n) and return what is ready."""
+        self._owed += audio.shape[1]
+        self._pending = np.concatenate([self._pending, audio], 1)
+        parts = [self._nothing]
+        while size := self._ready():
+            chunk, self._pending = _cut(self._pending, size)
+            parts.append(self._give(self._step(chunk)))
+        return np.concatenate(parts, -1)
+
+    def finish(self) -> np.ndarray:
+        """Return the rest after the last push: as many samples came out as went in."""
+        if not self._owed:
+            return self._nothing
+        missing = flush(self._pending.shape[1], self.runner.hop, self._lead)
+        chunk = np.pad(self._pending, ((0, 0), (0, missing)))
+        self._pending = chunk[:, :0]
+        return self._give(self._step(chunk))
+
+    def _ready(self) -> int:
+        """How many samples to run the model on now."""
+        there = self._pending.shape[1]
+        size = self.chunk or there // self.runner.hop * self.runner.hop
+        return size if size <= there else 0
+
+    def _step(self, chunk: np.ndarray) -> np.ndarray:
+        """Run the model on one chunk (C, T) of the mixture."""
+        heard = np.concatenate([self._past, chunk], 1)
+        mixture, self._past = _cut(heard, chunk.shape[1])  # as late as the estimates
+        with np.errstate(over="ignore", invalid="ignore"):  # NaN from absurd levels: refused later
+            y, self._state = self.runner.step(batched(chunk, self.runner.channels), self._state)
+            y = unbatched(y, self.channels)
+            if self.runner.consistent:
+                y = add_up(y[None], mixture[None])[0]
+            return self._output(y, mixture)
+
+    def _output(self, y: np.ndarray, mixture: np.ndarray) -> np.ndarray:
+        """What to give of sources (S, C, T) and the mixture (C, T)."""
+        return y[self._kept]
+
+    def _give(self, y: np.ndarray) -> np.ndarray:
+        """Cut off what comes before the first sample or after the last."""
+        drop = min(self._drop, y.shape[-1])
+        self._drop -= drop
+        y = y[..., drop:][..., : self._owed]
+        self._owed -= y.shape[-1]
+        return y
+
+
+class Stream(Sources):
+    """Push audio (C, n), any n >= 0, of the runner's sample rate; get the target (C, m).
+
+    The model runs on chunks of `chunk` samples, `chunk_ms` rounded down to whole hops.
+
+    target: the source to give, the runner's first if None.
+    atten_lim_db: let at least the mixture less so many decibels through. With x the mixture and y
+        the estimate the output is a*x + (1 - a)*y, a = 10^(-atten_lim_db / 20).
+    compensate_delay: see `Sources`.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        channels: int = 1,
+        *,
+        target: str | None = None,
+        chunk_ms: float = CHUNK_MS,
+        atten_lim_db: float | None = None,
+        compensate_delay: bool = True,
+    ) -> None:
         if atten_lim_db is not None and atten_lim_db < 0:
             raise ValueError(f"expected a limit of 0 dB or more, got {atten_lim_db}")
         if target is not None and target not in runner.sources:
             known = ", ".join(runner.sources)
             raise SepcliError(f"no source {target!r} in the model; choose --target from {known}")
-        if runner.channels not in (1, channels):
-            raise SepcliError(
-                f"the model takes {runner.channels} channels but the audio has {channels}; "
-                "convert it first"
-            )
-        hops = int(chunk_ms * runner.sample_rate / 1000 // runner.hop)
-        self.runner, self.channels = runner, channels
-        self.chunk = max(1, hops) * runner.hop  # samples
-        self._index = runner.sources.index(target) if target else 0
         self._dry = 0.0 if atten_lim_db is None else float(multiplier(-atten_lim_db))
-        self._lead = runner.delay if compensate_delay else 0  # samples given later than at once
-        self._drop = self._lead
-        self._owed = 0  # samples that came in and whose output did not go out
-        self._pending = self._nothing = np.zeros((channels, 0), np.float32)
-        self.reset()
+        super().__init__(
+            runner,
+            channels,
+            chunk=whole_hops(chunk_ms, runner),
+            kept=[runner.sources.index(target) if target else 0],
+            compensate_delay=compensate_delay,
+        )
 
-    def reset(self):
-        """Forget the past: the next chunk is heard as the first one would be.
-
-        What the model holds back at that moment, its last `delay` samples, comes out as silence.
-        """
-        batch = self.channels if self.runner.channels == 1 else 1
-        self._state = self.runner.initial_state(batch)
-        self._past = np.zeros((self.channels, self.runner.delay), np.float32)
-
-    def push(self, audio):
-        """Take audio (C, n) and return what is ready, (C, m)."""
-        self._owed += audio.shape[1]
-        self._pending = np.concatenate([self._pending, audio], 1)
-        parts = [self._nothing]
-        while self._pending.shape[1] >= self.chunk:
-            chunk, self._pending = _cut(self._pending, self.chunk)
-            parts.append(self._give(self._step(chunk)))
-        return np.concatenate(parts, 1)
-
-    def finish(self):
-        """Return the rest after the last push: as many samples came out as went in."""
-        parts = [self._nothing]
-        while self._owed:
-            missing = self.chunk - self._pending.shape[1]
-            chunk = np.pad(self._pending, ((0, 0), (0, missing)))
-            self._pending = self._nothing
-            parts.append(self._give(self._step(chunk)))
-        return np.concatenate(parts, 1)
-
-    def _step(self, chunk):
-        """Run the model on one chunk (C, chunk) of the mixture."""
-        x = chunk.reshape(-1, self.runner.channels, chunk.shape[1])  # (C, 1, T) or (1, C, T)
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # NaN from absurd levels is refused later
-            y, self._state = self.runner.step(np.ascontiguousarray(x), self._state)
-        estimate = y[:, self._index].reshape(chunk.shape)  # (C, T)
-        heard = np.concatenate([self._past, chunk], 1)
-        mixture, self._past = _cut(heard, chunk.shape[1])  # as late as the estimate
-        if self.runner.consistent:
-            estimate = estimate + (mixture - y.sum(1).reshape(chunk.shape)) / y.shape[1]
+    def _output(self, y: np.ndarray, mixture: np.ndarray) -> np.ndarray:
+        estimate = y[self._kept[0]]  # (C, T)
         if self._dry:
             estimate = self._dry * mixture + (1 - self._dry) * estimate
         return estimate.astype(np.float32, copy=False)
 
-    def _give(self, estimate):
-        """Cut off what comes before the first sample or after the last."""
-        drop = min(self._drop, estimate.shape[1])
-        self._drop -= drop
-        estimate = estimate[:, drop:][:, : self._owed]
-        self._owed -= estimate.shape[1]
-        return estimate
+
+def whole_hops(milliseconds: float, runner: Runner) -> int:
+    """The samples of so many ms, rounded down to whole hops, but at least one hop."""
+    return max(1, int(milliseconds * runner.sample_rate / 1000 // runner.hop)) * runner.hop
 
 
-def _cut(audio, frames):
+def separate(runner: Runner, audio: np.ndarray) -> np.ndarray:
+    """All sources (S, C, T) of audio (C, T) at the runner's sample rate, streamed."""
+    sources = Sources(runner, len(audio))
+    return np.concatenate([sources.push(audio), sources.finish()], -1)
+
+
+def check_channels(taken: int, channels: int) -> None:
+    """Raise SepcliError unless a model that takes so many channels can run on audio of `channels`.
+
+    A mono model takes every channel by itself, a stereo model every two of them, and a channel that
+    is left over as both of its channels.
+    """
+    if taken not in (1, 2, channels):
+        raise SepcliError(
+            f"the model takes {taken} channels but the audio has {channels}; convert it first"
+        )
+
+
+def batched(audio: np.ndarray, channels: int) -> np.ndarray:
+    """Audio (C, T) as a batch (B, C', T) for a model of C' channels; see `check_channels`."""
+    if missing := -len(audio) % channels:
+        audio = np.concatenate([audio, *[audio[-1:]] * missing])
+    return np.ascontiguousarray(audio.reshape(-1, channels, audio.shape[1]))
+
+
+def unbatched(y: np.ndarray, channels: int) -> np.ndarray:
+    """The model's output (B, S, C', T) as (S, C, T); that of a repeated channel is averaged."""
+    B, S, M, T = y.shape
+    y = y.swapaxes(0, 1).reshape(S, B * M, T)
+    if channels < B * M:
+        y = np.concatenate([y[:, : channels - 1], y[:, channels - 1 :].mean(1, keepdims=True)], 1)
+    return y
+
+
+def _cut(audio: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """The first frames of (C, T), and the rest; `np.split` takes ten times as long."""
     return audio[:, :frames], audio[:, frames:]
 
 
-def open_runner(name, engine="auto"):
+def open_runner(name: str, engine: str = "auto") -> Runner:
     """Load the model `name` (see `modelfile.locate`), or a graph NAME.onnx, to be run live.
 
     engine: `torch`; `onnx`, the graph that lies beside the weights under the same name; `auto`,
@@ -170,5 +275,4 @@ def open_runner(name, engine="auto"):
             )
     elif engine == "onnx":
         raise SepcliError(f"{graph}: no such graph; make it: sepcli export {path} -o {graph}")
-    model, card = load_model(path)
-    return TorchRunner(model, consistent=card.consistent)
+    return TorchRunner(load_model(path)[0])

@@ -6,7 +6,7 @@ import numpy as np
 
 from sepcli.audio import open_blocks
 from sepcli.errors import SepcliError
-from sepcli.inference.stream import Stream
+from sepcli.inference.stream import Stream, batched, unbatched
 
 TOLERANCE = 1e-5  # largest difference of torch to itself over the whole file
 MOST_HOPS = 20  # per chunk, when their numbers are drawn
@@ -49,12 +49,9 @@ def offline(runner, name, audio, target):
     from sepcli.models.modelfile import load_model
 
     model = runner.model if runner.engine == "torch" else load_model(name)[0]
-    C, T = audio.shape
     with torch.inference_mode():
-        y = model(torch.from_numpy(audio).reshape(-1, model.channels, T))  # (B, S, C', T)
-    y = y.transpose(0, 1).reshape(-1, C, T).numpy()  # (S, C, T)
-    if runner.consistent:
-        y = y + (audio - y.sum(0)) / len(y)
+        y = model.estimates(torch.from_numpy(batched(audio, model.channels)))
+    y = unbatched(y.numpy(), len(audio))  # (S, C, T)
     return y[model.sources.index(target) if target else 0]
 
 

@@ -1,5 +1,6 @@
 """The models by name. A new one is a file beside this and a line in MODELS."""
 
+import os
 from importlib import import_module
 
 from sepcli.errors import SepcliError
@@ -14,14 +15,52 @@ MODELS = {
 }
 
 
-def model_class(name):
-    """The class of the model called `name`; raises SepcliError naming the known ones."""
-    if name not in MODELS:
-        raise SepcliError(f"unknown model {name!r}; choose from {', '.join(sorted(MODELS))}")
-    module, cls = MODELS[name].split(":")
-    return getattr(import_module(module), cls)
+# The environment variable with models of one's own that model files may name, too: entries
+# `package.module:Class` or `name=package.module:Class`, with commas between them.
+OWN = "SEPCLI_MODELS"
 
 
-def build(name, **settings):
-    """Build the model called `name`; `settings` are its constructor's keywords."""
-    return model_class(name)(**settings)
+def known():
+    """The table and what SEPCLI_MODELS adds to it: {name: "package.module:Class"}."""
+    own = filter(None, os.environ.get(OWN, "").split(","))
+    pairs = (entry.strip().rpartition("=") for entry in own)
+    return MODELS | {name.strip() or path.strip(): path.strip() for name, _, path in pairs}
+
+
+def model_class(name, *, own=False):
+    """The class of the model called `name`; raises SepcliError naming the known ones.
+
+    own: whether `name` is the user's and may also be the `package.module:Class` of a model that is
+    in no table. What a model file says is not: it must not get any code imported.
+    """
+    path = known().get(name) or (name if own and ":" in str(name) else None)
+    if path is None:
+        raise SepcliError(_unknown(name))
+    module, _, cls = path.partition(":")
+    try:
+        found = getattr(import_module(module), cls)
+    except (ImportError, AttributeError) as error:
+        raise SepcliError(f"model {name}: {error}; check {path} and PYTHONPATH") from None
+    from sepcli.nn.causal import conform
+
+    return conform(found)
+
+
+def build(name, *, own=False, **settings):
+    """Build the model called `name`; `settings` are its constructor's keywords, `own` as above.
+
+    Raises SepcliError, and whatever the constructor raises.
+    """
+    model = model_class(name, own=own)(**settings)
+    from sepcli.nn.model import checked
+
+    return checked(model)
+
+
+def _unknown(name):
+    if ":" in str(name):
+        return (
+            f"model {name!r} is no model of sepcli; if you trust its code, name it in the "
+            f"environment: {OWN}={name}"
+        )
+    return f"unknown model {name!r}; choose from {', '.join(sorted(known()))}"

@@ -36,13 +36,13 @@ def configured(path):
         raise SepcliError(f"{path}: no model section with a name; nothing to describe")
     settings = {key: value for key, value in section.items() if key != "name"}
     try:
-        return section["name"], build(section["name"], **settings), settings
+        return section["name"], build(section["name"], own=True, **settings), settings
     except (TypeError, ValueError) as error:
         raise SepcliError(f"{path}: {error}") from None
 
 
 def _model(name, model, settings):
-    rate, causal = model.sample_rate, getattr(model, "causal", True)
+    rate = model.sample_rate
     about = {
         "model": name,
         "settings": settings,
@@ -51,24 +51,30 @@ def _model(name, model, settings):
         "sample_rate": rate,
         "parameters": sum(p.numel() for p in model.parameters()),
         "macs_per_second": macs_per_second(model),
-        "causal": causal,
+        "causal": model.causal,
     }
-    if causal:
+    if model.causal:
         about["hop_ms"] = 1000 * model.hop / rate
         about["latency_ms"] = 1000 * model.latency / rate
-    if hasattr(model, "receptive_field"):
+    if model.receptive_field is not None:
         about["receptive_field_ms"] = 1000 * model.receptive_field / rate
     return about
 
 
 def macs_per_second(model):
-    """Multiply-accumulates of one second of mono audio, counted by torch while it runs."""
+    """Multiply-accumulates of one second of audio, counted by torch while it runs.
+
+    Those of a condition, which is computed once per recording, are left out.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
     second = torch.zeros(1, model.channels, model.sample_rate)
     training = model.training
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(second)
+    model.eval()
+    with torch.no_grad():
+        condition = [model.condition([second])] if model.conditioned else []
+        with FlopCounterMode(display=False) as counter:
+            model(second, *condition)
     model.train(training)
     return counter.get_total_flops() // 2

@@ -150,6 +150,7 @@ def load_model(name, device="cpu"):
         else:
             weights = load_file(card.path)
         model.load_state_dict(weights)
+        model.consistent = card.consistent
     except (RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise SepcliError(

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sepcli.nn.bands import WIDE_BINS, BandMerge, BandSplit, mel_bands, wide_bands
 from sepcli.nn.gridnet import Attention, FullGridBlock, GridBlock
+from sepcli.nn.model import Model
 from sepcli.nn.spectral import CentredStft
 
 
@@ -31,7 +32,7 @@ class Film(nn.Module):
         return self.scale(mean)[:, None] * x + self.shift(mean)[:, None]
 
 
-class UsefGridNet(nn.Module):
+class UsefGridNet(Model):
     """The speaker of a reference out of a mixture; (B, 1, T) and a condition to (B, S, 1, T).
 
     Not causal. With the defaults 11,785,196 parameters; 7,805,420 with hidden=192,
@@ -49,7 +50,6 @@ class UsefGridNet(nn.Module):
     """
 
     channels = 1
-    causal = False
 
     def __init__(
         self,

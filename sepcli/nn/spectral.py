@@ -1,8 +1,12 @@
 """What spectral models that are not causal share: a centred STFT, and what acts in it."""
 
+from abc import abstractmethod
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from sepcli.nn.model import Condition, Model
 
 SMALLEST = 1e-12  # magnitude of a bin that has no phase
 
@@ -47,36 +51,42 @@ class CentredStft(nn.Module):
         return x.reshape(*spectrum.shape[:-2], length)
 
 
-class OfflineSpectralModel(nn.Module):
+class OfflineSpectralModel(Model):
     """A separator between a centred STFT and its inverse that needs the whole signal.
 
-    A subclass sets `sample_rate` (Hz), `sources` (names), `channels` and `stft`, and has
-    `spectra(spectrum)`: the mixture's spectrum (B, C, F, N) gives those of the sources,
-    (B, S, C, F, N), complex. Wiener filters and Griffin-Lim act between that and the synthesis.
+    A subclass sets `stft`, and has `spectra`. Wiener filters and Griffin-Lim act between that and
+    the synthesis.
     """
 
-    causal = False
+    stft: CentredStft
+    spectral: bool = True
 
     @property
-    def hop(self):
+    def hop(self) -> int:
         """Samples from one frame to the next."""
         return self.stft.hop
 
-    def forward(self, x):
-        """Separate whole signals (B, C, T), any T >= 1, into (B, S, C, T)."""
+    def forward(self, x: torch.Tensor, *condition: Condition) -> torch.Tensor:
+        """Separate whole signals (B, C, T), any T >= 1, into (B, S, C, T).
+
+        Of their spectra (B, C, F, N), complex, into those of the sources, (B, S, C, F, N).
+        """
+        if x.is_complex():
+            return self.spectra(x, *condition)
         if x.ndim != 3 or x.shape[1] != self.channels:
             raise ValueError(f"expected (batch, {self.channels}, samples), got {tuple(x.shape)}")
-        return self.synthesise(self.spectra(self.analyse(x)), x.shape[-1])
+        return self.synthesise(self.spectra(self.analyse(x), *condition), x.shape[-1])
 
-    def analyse(self, x):
+    def analyse(self, x: torch.Tensor) -> torch.Tensor:
         """The spectra (..., F, N), complex, of whole signals (..., T)."""
         return self.stft.analyse(x)
 
-    def synthesise(self, spectra, length):
+    def synthesise(self, spectra: torch.Tensor, length: int) -> torch.Tensor:
         """The signals (..., length) of spectra (..., F, N)."""
         return self.stft.synthesise(spectra, length)
 
-    def spectra(self, spectrum):
+    @abstractmethod
+    def spectra(self, spectrum: torch.Tensor, *condition: Condition) -> torch.Tensor:
         """The spectra (B, S, C, F, N) of the sources in the mixture's (B, C, F, N), complex."""
         raise NotImplementedError
 

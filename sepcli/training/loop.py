@@ -150,6 +150,7 @@ class State:
 
     def __init__(self, model, settings):
         self.model = model
+        model.consistent = settings.mixture_consistency
         self.average = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
@@ -222,9 +223,9 @@ def fit(state, train_data, valid_data, settings, *, device="cpu"):
         running = [buffer.clone() for buffer in state.model.buffers()]
         values, quality = dict.fromkeys(("loss", *settings.loss), 0.0), {}
         for _ in range(settings.accumulate):
-            signals = (x.to(device) for x in next(batches))  # (B, C, T), (B, S, C, T)
-            mix, refs = validation.as_taken(state.model, settings, *signals)
-            estimates = validation.separate(state.model, mix, settings)  # (B, S, C, T)
+            mix, refs, *enroll = (x.to(device) for x in next(batches))  # (B, C, T), (B, S, C, T)
+            mix, refs = validation.as_taken(state.model, settings, mix, refs)
+            estimates = validation.separate(state.model, mix, enroll)  # (B, S, C, T)
             loss, terms = loss_fn(estimates, refs)
             (loss / settings.accumulate).backward()
             for name, value in {"loss": loss, **terms}.items():
@@ -354,9 +355,9 @@ def renew_statistics(model, batches, device="cpu"):
         norm.reset_running_stats()
         norm.momentum = None  # a plain mean
         norm.train()
-    for mix, _ in batches:
+    for mix, _, *enroll in batches:
         if mix.isfinite().all():  # training skips such a batch, too
-            validation.apply(model, mix.to(device))
+            validation.separate(model, mix.to(device), [x.to(device) for x in enroll])
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

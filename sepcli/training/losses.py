@@ -191,20 +191,6 @@ def magnitude_loss(estimate, reference, *, n_fft=4096, hop=1024):
     return (e - t).square().mean()
 
 
-def mixture_consistency(estimates, mixture, weights=None):
-    """Spread what the estimates lack of the mixture over them, so that they add up to it.
-
-    s_j + w_j (x - sum_k s_k): Wisdom et al., "Differentiable consistency constraints for improved
-    deep speech enhancement", ICASSP 2019.
-    estimates: (B, S, C, T). mixture: (B, C, T). Of spectra, (F, N) in the place of T.
-    weights: (S,) with the sum 1; by default 1/S.
-    """
-    S = estimates.shape[1]
-    weights = estimates.new_full((S,), 1 / S) if weights is None else weights
-    rest = mixture[:, None] - estimates.sum(1, keepdim=True)  # (B, 1, C, T)
-    return estimates + weights.reshape(-1, *[1] * (mixture.ndim - 1)) * rest
-
-
 def _magnitudes(estimate, reference):
     """Pairs of magnitude spectrograms (estimate, reference), one for each resolution."""
     for n_fft, size, hop in RESOLUTIONS:

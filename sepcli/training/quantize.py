@@ -36,7 +36,7 @@ import torch
 from sepcli import metrics
 from sepcli.audio.resample import resample
 from sepcli.errors import SepcliError
-from sepcli.inference.stream import TorchRunner
+from sepcli.inference.stream import TorchRunner, separate
 from sepcli.mixing import datasets
 from sepcli.models import modelfile
 from sepcli.quant import fake
@@ -146,7 +146,7 @@ def quantize(name, output, choices, *, tell=lambda record: None):
         "fake_quantised": TorchRunner(twin),
         "integer": module.integer(twin),
     }
-    about["scores"] = compare(runners, valid_data, choices.items, card.consistent, tell)
+    about["scores"] = compare(runners, valid_data, choices.items, tell)
     report = describe(module.layers(twin), about, choices)
     check(report, name)
     return {"model": card.model, **report, **save(module, twin, card, about, output, choices)}
@@ -276,7 +276,7 @@ class QatRun(runs.Run):
         return {**self._parent.card, **super()._card(), "quantized": self._about}
 
 
-def compare(runners, data, items, consistent, tell):
+def compare(runners, data, items, tell):
     """Mean scores {runner: {name: number}} on the first items of `data`.
 
     Raises SepcliError when the integers do not give the very bits of the fake-quantised model.
@@ -295,8 +295,6 @@ def compare(runners, data, items, consistent, tell):
         if not np.array_equal(outputs["integer"], outputs["fake_quantised"]):
             raise SepcliError(f"data.valid, item {i}: the integers give other bits than the twin")
         for kind, estimates in outputs.items():
-            if consistent:
-                estimates = estimates + (mix - estimates.sum(0)) / len(estimates)
             for name, sources in names.items():
                 for source in sources:
                     s = data.sources.index(source)
@@ -307,16 +305,6 @@ def compare(runners, data, items, consistent, tell):
         kind: {metrics.key(name): float(np.nanmean(series)) for name, series in scores.items()}
         for kind, scores in values.items()
     }
-
-
-def separate(runner, mix):
-    """Run a whole mixture (C, T) through a runner in one chunk: (S, C, T)."""
-    T = mix.shape[1]
-    padded = np.pad(mix, ((0, 0), (0, runner.delay + -(T + runner.delay) % runner.hop)))
-    x = padded.reshape(-1, runner.channels, padded.shape[1])
-    y, _ = runner.step(np.ascontiguousarray(x, np.float32), runner.initial_state(len(x)))
-    y = y.transpose(1, 0, 2, 3).reshape(y.shape[1], *padded.shape)  # (S, C, T)
-    return y[..., runner.delay : runner.delay + T]
 
 
 def check(report, name):

@@ -362,15 +362,12 @@ def rebuild(plan):
 class Twin(CausalModel):
     """The fake-quantised twin of a model of waveforms."""
 
-    causal = True
-
     def __init__(self, model):
         super().__init__()
         plan = Plan(trace(model), model.front_end == "waveform")
         self.graph, self.grids = rebuild(plan), nn.ModuleList(plan.grids)
         for name in (*RUNNER, "front_end", "receptive_field"):
-            if hasattr(model, name):
-                setattr(self, name, getattr(model, name))
+            setattr(self, name, getattr(model, name))
         self.like = model.core_state(1)
         states = [node for node in plan.nodes if node.op == "placeholder"][1:]
         self.states_on = [plan.wires[n].end().grid if n in plan.wires else None for n in states]
@@ -404,7 +401,7 @@ class SpectralTwin(Twin, SpectralModel):
 
 def prepare(model):
     """The fake-quantised twin of a causal model; see `training/quantize.py`."""
-    if not getattr(model, "causal", True):
+    if not model.causal:
         raise SepcliError("the model is not causal; only causal models can be quantised")
     model = copy.deepcopy(model).cpu().eval()
     return (SpectralTwin if model.front_end == "stft" else Twin)(model).eval()

@@ -21,7 +21,7 @@ from sepcli import files
 from sepcli.errors import SepcliError
 from sepcli.inference import export
 from sepcli.inference.onnx import OnnxRunner
-from sepcli.inference.stream import CHUNK_MS, TorchRunner
+from sepcli.inference.stream import CHUNK_MS, TorchRunner, whole_hops
 from sepcli.quant import fake
 
 TOLERANCE = 1e-2  # largest difference to the twin: codes that are off by one add up
@@ -137,8 +137,7 @@ def write(twin, card, path):
         difference = np.abs(_run(ours, noise, noise.shape[2]) - exact).max()
         if not difference <= TOLERANCE:
             raise SepcliError(f"{path}: differs from the model by {difference:.2g}; not written")
-        chunk = max(1, int(CHUNK_MS * twin.sample_rate / 1000 // twin.hop)) * twin.hop
-        sizes = {"whole": noise.shape[2], "chunks": chunk}
+        sizes = {"whole": noise.shape[2], "chunks": whole_hops(CHUNK_MS, twin)}
         times = {name: _times((ours, theirs), noise, size) for name, size in sizes.items()}
     return {
         "file": str(path),

@@ -62,7 +62,7 @@ def _resolve_model(section):
     if not isinstance(section, dict) or "name" not in section:
         raise SepcliError(f"model.name is missing; choose from {', '.join(sorted(models.MODELS))}")
     settings = {key: value for key, value in section.items() if key != "name"}
-    cls = models.model_class(section["name"])
+    cls = models.model_class(section["name"], own=True)
     checked = configuration.check_keys(cls, settings, section="model")
     return {"name": section["name"], **configuration.defaults(cls), **checked}
 
@@ -128,7 +128,7 @@ class Run:
 
     def _measure(self):
         """Give a model that wants them the statistics of its input, without augmentations."""
-        if hasattr(self.model, "set_statistics"):
+        if self.model.measures:
             section = self.config["data"]["train"]
             data = self._build(
                 "train", {k: () if k == "augment" else v for k, v in section.items()}
@@ -144,6 +144,7 @@ class Run:
             section=f"data.{name}",
             sample_rate=self.model.sample_rate,
             sources=self.model.sources,
+            enroll=self.model.conditioned,
             stft=_transform(self.model) if name == "train" else None,  # validation is of sound
         )
 
@@ -256,7 +257,7 @@ def dry_run(config, **options):
     records = list(fit(run.state, run.train_data, run.valid_data, settings, device=run.device))
     # The first step is slower than the others: memory is new, and kernels are chosen.
     train = [record for record in records if record["event"] == "train"][-1]
-    item, refs = run.train_data[0]
+    item, refs, *_ = run.train_data[0]
     seen = run.settings.steps * settings.batch * settings.accumulate
     return {
         "model": config["model"]["name"],
@@ -280,7 +281,7 @@ def dry_run(config, **options):
 def _build_model(section):
     settings = {key: value for key, value in section.items() if key != "name"}
     try:
-        return models.build(section["name"], **settings)
+        return models.build(section["name"], own=True, **settings)
     except (ValueError, RuntimeError, TypeError, ZeroDivisionError) as error:
         raise SepcliError(f"model: {' '.join(str(error).split())}") from None
 
@@ -301,7 +302,7 @@ def _check_fit(model, train_data, valid_data, settings):
             "train.mixture_consistency makes the sources add up to the mixture, but model.sources "
             f"is only {model.sources[0]}; name all sources, or leave it out"
         )
-    if losses.WAVEFORM not in losses.takes(settings.loss) and not hasattr(model, "spectra"):
+    if losses.WAVEFORM not in losses.takes(settings.loss) and not model.spectral:
         raise SepcliError(
             f"train.loss {', '.join(settings.loss)} needs a model between a Fourier transform and "
             "its inverse, such as spectral_tasnet"

@@ -20,11 +20,11 @@ def evaluate(model, data, settings, device="cpu"):
     loss_fn = losses.weighted(settings.loss)
     sums, si_sdr, gain, snr, examples = 0.0, [], [], [], {}
     model.eval()
-    for mix, refs in datasets.in_order(data, settings.batch, workers=settings.workers):
-        mix, refs = mix.to(device), refs.to(device)  # (B, C, T), (B, S, C, T)
+    for batch in datasets.in_order(data, settings.batch, workers=settings.workers):
+        mix, refs, *enroll = (x.to(device) for x in batch)  # (B, C, T), (B, S, C, T)
         with torch.no_grad():
             taken, wanted = as_taken(model, settings, mix, refs)
-            estimates = separate(model, taken, settings)
+            estimates = separate(model, taken, enroll)
             sums += loss_fn(estimates, wanted)[0].item() * len(mix)
             if taken is not mix:
                 estimates = model.synthesise(estimates, mix.shape[-1])  # (B, S, C, T)
@@ -56,18 +56,13 @@ def as_taken(model, settings, *signals):
     return tuple(x if x.is_complex() else model.analyse(x) for x in signals)
 
 
-def separate(model, mix, settings):
-    """The model's estimates (B, S, C, T) of mixtures (B, C, T), as the settings want them."""
-    estimates = apply(model, mix)
-    return losses.mixture_consistency(estimates, mix) if settings.mixture_consistency else estimates
+def separate(model, mix, enroll=()):
+    """The model's estimates (B, S, C, T) of mixtures (B, C, T), or of their spectra (B, C, F, N).
 
-
-def apply(model, mix):
-    """The model's estimates (B, S, C, T) of mixtures (B, C, T).
-
-    Of spectrograms (B, C, F, N), complex, (B, S, C, F, N).
+    enroll: of a conditioned model, its references (B, C, T').
     """
-    return model.spectra(mix) if mix.is_complex() else model(mix)
+    condition = [model.condition(list(enroll))] if model.conditioned else []
+    return model.estimates(mix, *condition)
 
 
 def totals(estimates, refs):
