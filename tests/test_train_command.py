@@ -332,6 +332,33 @@ def test_a_diverging_run_keeps_its_last_good_checkpoint(folder):
 
 
 @pytest.mark.parametrize(
+    ("settings", "end", "line"),
+    [
+        ("train.lr=1e30 train.steps=400", "", "Error: training diverged: steps "),
+        (
+            "",
+            "os.kill(multiprocessing.active_children()[0].pid, 9)",
+            "Error: a worker process died",
+        ),
+    ],
+)
+def test_workers_end_with_a_training_that_fails(settings, end, line):
+    """What holds standard error open would be waited for here."""
+    action = "import multiprocessing; " + (end or "pass")
+    python = [sys.executable, "-c", AT_STEP_8.format(action=action)]
+    changes = [x for s in [*settings.split(), "train.workers=2"] for x in ("--set", s)]
+    process = subprocess.run(
+        [*python, "train", "tiny.yaml", "-o", "run", "--threads", "1", *changes],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert process.returncode == 1
+    assert process.stderr.splitlines()[-1].startswith(f"Error: {line}")
+    assert "Traceback" not in process.stderr
+    state = torch.load("run/last.ckpt", weights_only=True)
+    assert all(x.isfinite().all() for x in state["model"].values())
+
+
+@pytest.mark.parametrize(
     ("change", "line"),
     [
         ("model.name=convtasnet", "unknown model 'convtasnet'; choose from conv_tasnet"),

@@ -1,5 +1,7 @@
 """Training data: the toy task, and the order of items."""
 
+import subprocess
+import sys
 from itertools import islice
 
 import numpy as np
@@ -218,10 +220,44 @@ def test_any_number_of_workers_makes_the_same_batches_of_any_data(
         assert all(torch.equal(x, y) for x, y in zip(one, other, strict=True))
 
 
+class Pinned(torch.Tensor):
+    def pin_memory(self):
+        return self.as_subclass(Pinned)
+
+
 def test_batches_for_a_gpu_are_in_pinned_memory(monkeypatch):
-    assert not datasets._loader(items(), [[0]], 0).pin_memory
+    expected = order(datasets.in_order(items(5), 2), 9)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert datasets._loader(items(), [[0]], 0).pin_memory
+    monkeypatch.setattr(torch.Tensor, "pin_memory", Pinned.pin_memory)
+    batches = list(datasets.in_order(items(5), 2))
+    assert all(isinstance(signal, Pinned) for batch in batches for signal in batch)
+    assert order(batches, 9) == expected
+    with pytest.raises(SepcliError, match="item 13"):
+        list(datasets.in_order(items(20), 2))
+
+
+# A program without `if __name__ == "__main__"` that leaves the loop.
+LEFT = """
+import os, numpy, torch
+from sepcli.mixing import datasets
+from sepcli.mixing.toy import Toy, ToySpec
+data = datasets.Items(Toy(ToySpec(duration_s=0.1)), ["sines"], items=0, seed=0)
+batches = datasets.batches(data, 2, seed=0, workers=2)
+for number, (mix, refs) in enumerate(batches):
+    if number == 3:
+        END
+print(mix.shape)
+"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("break", 0), ("1 / 0", 1)])
+def test_a_loop_over_batches_may_be_left(end, code):
+    process = subprocess.run(
+        [sys.executable, "-c", LEFT.replace("END", end)],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert process.returncode == code, process.stderr
+    assert "[2, 1, 1600]" in process.stdout or code
 
 
 def test_enrolments_are_a_third_tensor_for_those_who_ask():

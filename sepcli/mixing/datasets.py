@@ -7,16 +7,17 @@ the number of worker processes changes nothing.
 """
 
 import inspect
-import signal
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib import import_module
 from itertools import count
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from sepcli import config
 from sepcli.errors import SepcliError
+from sepcli.samples.workers import by_workers
 
 # kind -> (settings, source built from the settings). A source has draw(seed, index), or, where
 # something changes in the course of a training, draw(seed, index, step=None); it returns an object
@@ -77,15 +78,13 @@ def build(resolved, *, section, sample_rate, sources, enroll=False, stft=None):
     return Items(drawn, sources, items=resolved["items"], seed=resolved["seed"])
 
 
-class Items(Dataset):
+class Items:
     """Numbered training examples: item i is (mix (C, T), refs (S, C, T)), float32 tensors.
 
     Where the source makes enrolments, (mix, refs, enroll (C, T')). Spectrograms are complex64,
     (C, F, N) and (S, C, F, N).
     source: has draw(seed, index). sources: names of the refs, in the order of the result.
     items: how many different ones there are; 0 means endless.
-    An item that cannot be made is its SepcliError instead: raised in a worker process, its one
-    line would arrive wrapped in a traceback. `batches` and `in_order` raise it.
     """
 
     def __init__(self, source, sources, *, items, seed):
@@ -94,14 +93,14 @@ class Items(Dataset):
         self._by_step = "step" in inspect.signature(source.draw).parameters
 
     def __getitem__(self, number):
-        """Item `number`, as after all steps; or (number, step), as it is in that step."""
+        """Item `number`, as after all steps; or (number, step), as it is in that step.
+
+        Raises SepcliError for one that cannot be made.
+        """
         index, step = number if isinstance(number, tuple) else (number, None)
-        try:
-            place = {"step": step} if self._by_step else {}
-            drawn = self.source.draw(self.seed, index, **place)
-            refs = np.stack(self._in_order(drawn.refs))  # (S, C, T)
-        except SepcliError as error:
-            return error
+        place = {"step": step} if self._by_step else {}
+        drawn = self.source.draw(self.seed, index, **place)
+        refs = np.stack(self._in_order(drawn.refs))  # (S, C, T)
         enroll = getattr(drawn, "enroll", None)
         signals = (drawn.mix, refs) if enroll is None else (drawn.mix, refs, enroll)
         return tuple(map(_tensor, signals))
@@ -131,79 +130,75 @@ def batches(data, size, *, seed, start=0, workers=0, per_step=1, device="cpu"):
     a step of the training takes; step 0 begins with batch 0. device: where a source that makes
     whole batches makes them, without workers; all others are made on the CPU.
     """
-    order = _Order(data.items, size, seed, start, per_step)
+    order = _order(data.items, size, seed, start, per_step)
     if hasattr(getattr(data, "source", None), "draw_many"):
         yield from (data.together([number for number, _ in batch], device) for batch in order)
-    yield from _raised(_loader(data, order, workers))
+    else:
+        yield from _made(data, order, workers)
 
 
 def in_order(data, size, *, workers=0):
     """The batches of one pass through a finite data set, in order; the last may be smaller."""
     parts = [list(range(i, min(i + size, data.items))) for i in range(0, data.items, size)]
-    yield from _raised(_loader(data, parts, workers))
+    yield from _made(data, parts, workers)
 
 
-class _Order:
+def _order(items, size, seed, start, per_step):
     """Lists of (item number, step), one per batch, without end."""
-
-    def __init__(self, items, size, seed, start, per_step):
-        self.items, self.size, self.seed, self.start = items, size, seed, start
-        self.per_step = per_step
-
-    def __iter__(self):
-        epoch, order = None, None
-        for number in count(self.start):
-            step, batch = number // self.per_step, []
-            for k in range(number * self.size, (number + 1) * self.size):
-                if self.items and k // self.items != epoch:
-                    epoch = k // self.items
-                    order = np.random.default_rng([self.seed, epoch]).permutation(self.items)
-                batch.append((int(order[k % self.items]) if self.items else k, step))
-            yield batch
+    epoch, order = None, None
+    for number in count(start):
+        step, batch = number // per_step, []
+        for k in range(number * size, (number + 1) * size):
+            if items and k // items != epoch:
+                epoch = k // items
+                order = np.random.default_rng([seed, epoch]).permutation(items)
+            batch.append((int(order[k % items]) if items else k, step))
+        yield batch
 
 
-def _loader(data, order, workers):
-    # The loader draws a seed for its workers, which nothing here uses; a generator of its own
-    # keeps that draw away from the global state.
-    return DataLoader(
-        data,
-        batch_sampler=order,
-        num_workers=workers,
-        collate_fn=_collate,
-        worker_init_fn=_leave_signals_to_the_parent,
-        pin_memory=torch.cuda.is_available(),  # what a GPU copies faster
-        generator=torch.Generator(),
-    )
+def _made(data, order, workers):
+    """The batches of the lists of item numbers in `order`."""
+    if not workers:
+        made = map(partial(_batch, data), order)
+    else:
+        remedy = "try fewer train.workers"
+        how = {"workers": workers, "method": None, "remedy": remedy}
+        made = by_workers(partial(_batch_in_worker, data), order, **how)
+    yield from _pinned(made) if torch.cuda.is_available() else made
 
 
-def _tensor(signal):
-    kind = np.complex64 if np.iscomplexobj(signal) else np.float32
-    return torch.from_numpy(np.asarray(signal, kind))
-
-
-def _collate(items):
-    for item in items:
-        if isinstance(item, SepcliError):
-            return item
+def _batch(data, numbers):
+    items = [data[number] for number in numbers]
     signals = list(zip(*items, strict=True))  # mixes, refs, enrolments if there are any
     if any(len({x.shape for x in batch}) > 1 for batch in signals):
-        return SepcliError(
+        raise SepcliError(
             "the items of a batch differ in length; give duration_s as one number, and enroll_s"
         )
     return tuple(map(torch.stack, signals))
 
 
-def _raised(loader):
-    for batch in loader:
-        if isinstance(batch, SepcliError):
-            raise batch
-        yield batch
+def _batch_in_worker(data, numbers):
+    torch.set_num_threads(1)  # a forked process has none of its parent's, and would wait for them
+    return _batch(data, numbers)
 
 
-def _leave_signals_to_the_parent(_worker):
-    """Ctrl-C, and many a SIGTERM, reach every process; only the one that saves should act on it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _pinned(batches):
+    """The batches in memory that a GPU copies faster, moved there one batch ahead."""
+
+    def move():
+        batch = next(batches, None)
+        return batch and tuple(signal.pin_memory() for signal in batch)
+
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(move)
+        while batch := coming.result():
+            coming = thread.submit(move)
+            yield batch
+
+
+def _tensor(signal):
+    kind = np.complex64 if np.iscomplexobj(signal) else np.float32
+    return torch.from_numpy(np.asarray(signal, kind))
 
 
 def _classes(kind, section):

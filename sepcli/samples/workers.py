@@ -1,38 +1,57 @@
-"""Work shared out to processes, results in order."""
+"""Work shared out to processes, results in order.
 
+Workers end with the iteration, however it ends, and with the process that started them. They are
+the only ones to decide nothing: Ctrl-C and SIGTERM, which a terminal or a batch system sends to
+every process, are for the one that started them.
+"""
+
+import atexit
 import itertools
-import multiprocessing
+import multiprocessing.util  # which registers, as it is imported, what it does at the exit
+import os
+import queue
 import signal
 import threading
 import traceback
+import weakref
 from collections import deque
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sepcli.errors import SepcliError
 
 AHEAD = 2  # tasks that a worker has at once: one to do, one to begin without waiting
 
+_running = weakref.WeakSet()  # workers
+
 
 def in_order(function, tasks, *, jobs):
     """Yield function(task) for each of `tasks`, in their order, done by `jobs` processes.
 
+    One job is done by this process itself. See `by_workers`.
+    """
+    yield from map(function, tasks) if jobs == 1 else by_workers(function, tasks, workers=jobs)
+
+
+def by_workers(function, tasks, *, workers, method="spawn", remedy="try fewer --jobs"):
+    """Yield function(task) for each of `tasks`, in their order, done by `workers` processes.
+
     function and tasks must be picklable; tasks may be endless: at most `AHEAD` a worker are taken
     ahead of the result that is yielded. An exception of the function is raised where its result
     would have come. However the iteration ends, or this process does, the workers end too.
+    method: how they start, see `multiprocessing`; None for the usual way of the system. Where
+        threads run, as those of BLAS or a progress bar, they must not be forked.
+    remedy: what to do about a worker that died.
     """
-    if jobs == 1:
-        yield from map(function, tasks)
-        return
     tasks = iter(tasks)
-    workers = [_Worker(function) for _ in range(jobs)]
+    pool = [_Worker(function, method, remedy) for _ in range(workers)]
     try:
-        with _interrupts_ignored():
-            for worker in workers:
+        with _signals_ignored():
+            for worker in pool:
                 worker.start()
-        turns = itertools.cycle(workers)
+        turns = itertools.cycle(pool)
         busy = deque(
             worker.give(task)
-            for worker, task in zip(turns, itertools.islice(tasks, AHEAD * jobs), strict=False)
+            for worker, task in zip(turns, itertools.islice(tasks, AHEAD * workers), strict=False)
         )
         while busy:
             worker = busy.popleft()
@@ -40,72 +59,117 @@ def in_order(function, tasks, *, jobs):
             busy.extend(worker.give(task) for task in itertools.islice(tasks, 1))
             yield result
     finally:
-        for worker in workers:
+        for worker in pool:
             worker.stop()
-        for worker in workers:
-            worker.join()
 
 
 class _Worker:
     """A process and the connection to it."""
 
-    def __init__(self, function):
-        # Spawned, not forked: BLAS and the reader of a progress bar run threads here, and a fork
-        # would hand every worker the other workers' connections, which then never close.
-        context = multiprocessing.get_context("spawn")
-        self.connection, self._theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(function, self._theirs), daemon=True)
+    def __init__(self, function, method, remedy):
+        self._function, self._remedy = function, remedy
+        self._context = multiprocessing.get_context(method)
+        self._owner, self._connection, self._process = os.getpid(), None, None
 
     def start(self):
-        self._process.start()
-        self._theirs.close()  # so that the end of the process ends the connection
+        # Not earlier, or those that are forked before would keep this connection open, too. Those
+        # that are forked later do keep our end open, but not for longer than their own.
+        self._connection, theirs = self._context.Pipe()
+        work = self._function, theirs, self._connection
+        with theirs:  # closed here, so that the end of the process ends the connection
+            process = self._context.Process(target=_work, args=work, daemon=True)
+            try:
+                process.start()
+            except OSError as error:
+                raise SepcliError(
+                    f"no process can be started ({error.strerror}); {self._remedy}"
+                ) from None
+        self._process = process
+        _running.add(self)
 
     def give(self, task):
-        self.connection.send(task)
+        """Hand over a task; waits for nothing but the worker's reader, which never waits."""
+        with self._dying_told():
+            self._connection.send(task)
         return self
 
     def take(self):
-        try:
-            result, error = self.connection.recv()
-        except (EOFError, ConnectionError):
-            self._process.join()
-            raise SepcliError(
-                f"a worker process died (exit code {self._process.exitcode}), perhaps for lack of "
-                "memory; try fewer --jobs"
-            ) from None
+        """The result of the oldest task."""
+        with self._dying_told():
+            result, error = self._connection.recv()
         if error is not None:
             raise error
         return result
 
+    @contextmanager
+    def _dying_told(self):
+        try:
+            yield
+        except (EOFError, OSError) as error:
+            self._process.join(timeout=5)  # if it does live, that is not what is wrong
+            code = self._process.exitcode
+            if code is None:
+                raise SepcliError(f"no answer of a worker process ({error})") from None
+            how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+            raise SepcliError(
+                f"a worker process died ({how}), perhaps for lack of memory; {self._remedy}"
+            ) from None
+
     def stop(self):
-        self.connection.close()
-        if self._process.pid is not None:
-            self._process.terminate()
-
-    def join(self):
-        if self._process.pid is not None:
+        """End the process now, whatever it does; nothing if that is not a child of this one."""
+        if os.getpid() != self._owner:  # a worker that was forked has copies of the other ones
+            return
+        if self._process:
+            self._connection.close()
+            self._process.kill()  # SIGTERM is ignored
             self._process.join()
+        _running.discard(self)
 
 
-def _work(function, connection):
+@atexit.register  # later than multiprocessing, so done before it, which would wait for ever
+def _stop_all():
+    for worker in list(_running):
+        worker.stop()
+
+
+def _work(function, connection, other_side):
     """Answer tasks until the other side closes the connection, or is gone."""
+    other_side.close()  # the copy that this process has of it, which would keep it open
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    tasks = queue.SimpleQueue()
+    threading.Thread(target=_read, args=(connection, tasks), daemon=True).start()
+    with suppress(ConnectionError):
+        while True:
+            connection.send(_answer(function, tasks.get()))
+
+
+def _read(connection, tasks):
+    """Read tasks as they come: the other side, while it sends one, must not wait for an answer to
+    be taken by itself. Ends the process when the other side is gone: nobody wants its result."""
     try:
         while True:
-            task = connection.recv()
-            try:
-                answer = function(task), None
-            except Exception as error:
-                if not isinstance(error, SepcliError):
-                    error.add_note(traceback.format_exc())  # pickling drops the traceback
-                answer = None, error
-            connection.send(answer)
-    except (EOFError, ConnectionError):
-        pass
+            tasks.put(connection.recv())
+    except (EOFError, OSError):
+        os._exit(0)
+
+
+def _answer(function, task):
+    """(result, None) or (None, exception)."""
+    try:
+        return function(task), None
+    except SepcliError as error:
+        return None, error
+    except MemoryError:
+        return None, SepcliError("a worker process ran out of memory; try fewer of them")
+    except Exception as error:
+        error.add_note(traceback.format_exc())  # pickling drops the traceback
+        return None, error
 
 
 @contextmanager
-def _interrupts_ignored():
-    """Let processes that are started here ignore Ctrl-C, which reaches all of a terminal's."""
+def _signals_ignored():
+    """Let processes that are started here ignore Ctrl-C from their first instruction on."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals cannot be set here
         return

@@ -7,7 +7,9 @@ saved state to bit-equal weights. All randomness of step k is a function of (see
 import copy
 import math
 import time
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -195,22 +197,21 @@ def fit(state, train_data, valid_data, settings, *, device="cpu"):
 
     Raises SepcliError when `max_bad_steps` steps in a row had no finite loss and gradient.
     """
-    loss_fn = losses.weighted(settings.loss)
     order = {"seed": settings.seed, "per_step": settings.accumulate}
-    position = state.step * settings.accumulate
-    batches = datasets.batches(
-        train_data,
-        settings.batch,
-        start=position,
-        workers=settings.workers,
-        device=device,
-        **order,
-    )
+    start = state.step * settings.accumulate
+    place = {"start": start, "workers": settings.workers, "device": device}
+    with closing(datasets.batches(train_data, settings.batch, **place, **order)) as batches:
+        first = partial(datasets.batches, train_data, settings.batch, **order)
+        yield from _steps(state, batches, first, valid_data, settings, device)
+
+
+def _steps(state, batches, first, valid_data, settings, device):
+    """`fit` with `batches` from the state's step on, and `first`, which begins them anew."""
+    loss_fn = losses.weighted(settings.loss)
     while True:
         if is_due(state, settings):
             if state.average is not None:
-                first = datasets.batches(train_data, settings.batch, **order)
-                renew_statistics(state.average, islice(first, NORM_BATCHES), device)
+                renew_statistics(state.average, islice(first(), NORM_BATCHES), device)
             yield from validate(state, valid_data, settings, device)
         if state.step >= settings.steps or is_over(state, settings):
             return

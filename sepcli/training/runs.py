@@ -309,8 +309,6 @@ def _check_fit(model, train_data, valid_data, settings):
         )
     for section, data in (("data.train", train_data), ("data.valid", valid_data)):
         item = data[0]
-        if isinstance(item, SepcliError):
-            raise item
         if (channels := item[0].shape[0]) != model.channels:
             raise SepcliError(
                 f"{section}: has {channels} channels but the model takes {model.channels}"

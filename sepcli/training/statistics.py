@@ -2,8 +2,6 @@
 
 import torch
 
-from sepcli.errors import SepcliError
-
 ITEMS = 256  # of training data without end; else all of an epoch
 
 
@@ -16,8 +14,6 @@ def of_magnitudes(model, data, device="cpu"):
     count, total, squares = 0, 0.0, 0.0
     for index in range(data.items or ITEMS):
         item = data[index]
-        if isinstance(item, SepcliError):
-            raise item
         mix = item[0].to(device)
         spectrum = mix if mix.is_complex() else model.stft.analyse(mix)  # (C, F, N)
         magnitude = spectrum.abs().mean(0).double()  # (F, N)
