@@ -10,3 +10,7 @@ class SepcliError(Exception):
 
     def __init__(self, message):
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+
+
+class OutputError(SepcliError):
+    """What all items go into cannot be written any more, so that no other item can be done."""

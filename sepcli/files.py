@@ -40,14 +40,14 @@ _REMEDIES = {
 
 
 @contextlib.contextmanager
-def explained(where):
-    """Turn the system's complaints about `where` into a SepcliError; a closed pipe stays one."""
+def explained(where, kind=SepcliError):
+    """Turn what the system says of `where` into one line, a `kind`; a closed pipe stays one."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise SepcliError(complaint(error, where)) from None
+        raise kind(complaint(error, where)) from None
 
 
 def complaint(error, where):

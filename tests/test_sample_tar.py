@@ -18,8 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepcli.errors import SepcliError
+from sepcli.errors import OutputError, SepcliError
 from sepcli.samples.streams import Sample, open_sample_writer, read_samples
+from sepcli.samples.tarblocks import header
 from sepcli.samples.tarstream import TarWriter
 from tests.samples import from_tar, make_sample, to_tar, tone
 
@@ -116,14 +117,22 @@ def test_long_keys_use_the_prefix_of_ustar():
     assert members_of(data)[0][0] == f"{key}.json"
 
 
-@pytest.mark.parametrize("key", ["k" * 101, "d/" + "k" * 101, "ü" * 60])
-def test_a_key_that_is_too_long_is_an_error_before_anything_is_written(key):
-    stream = io.BytesIO()
-    with open_sample_writer("-", stdout=stream) as writer:
-        with pytest.raises(SepcliError, match=r"does not fit into a tar stream .*-o DIR"):
-            writer.write(make_sample(key=key))
-        writer.write(make_sample(7))
-    assert [sample.key for sample in from_tar(stream.getvalue())] == ["000007"]
+@pytest.mark.parametrize("key", ["k" * 101, "d/" + "k" * 101, "ü" * 60, "曲" * 80, "\udcff" * 200])
+def test_keys_that_ustar_has_no_room_for_get_a_pax_header(key, tmp_path):
+    samples = [make_sample(key=key), make_sample(7)]
+    data = to_tar(samples)
+    again = [(sample.key, sample.members) for sample in from_tar(data)]
+    assert again == [(sample.key, sample.members) for sample in samples]
+    assert members_of(data)[0][0] == f"{key}.json"  # as tarfile reads it
+    subprocess.run(["tar", "xf", "-"], input=data, cwd=tmp_path, check=True)
+    assert (tmp_path / f"{key}.mix.wav").read_bytes() == samples[0].members["mix.wav"]
+
+
+@pytest.mark.parametrize("size", [1, 2**33 - 1, 2**33, 2**40])
+def test_sizes_that_ustar_has_no_room_for_get_a_pax_header(size):
+    with tarfile.open(fileobj=io.BytesIO(header("a.wav", size))) as archive:
+        member = archive.next()
+    assert (member.name, member.size) == ("a.wav", size)
 
 
 @pytest.mark.parametrize("key", ["", "a/", "/"])
@@ -151,11 +160,11 @@ def test_a_stream_that_broke_within_a_sample_is_not_continued():
             return super().write(data)
 
     writer = TarWriter(Full())
-    with pytest.raises(SepcliError, match="standard output: No space left on device"):
+    with pytest.raises(OutputError, match="standard output: No space left on device"):
         writer.write(make_sample())
-    with pytest.raises(SepcliError, match="ends within a sample that could not be written"):
+    with pytest.raises(OutputError, match="ends within a sample that could not be written"):
         writer.write(make_sample())
-    with pytest.raises(SepcliError, match="ends within a sample that could not be written"):
+    with pytest.raises(OutputError, match="ends within a sample that could not be written"):
         writer.close()
 
 

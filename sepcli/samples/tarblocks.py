@@ -32,18 +32,17 @@ class CutError(Exception):
 
 
 def header(name, size):
-    """The USTAR header of a member: 512 bytes, mode 0644, no owner, no time.
+    """The header of a member: mode 0644, no owner, no time.
 
-    Raises SepcliError for names over 100 bytes (255 with a `/` in the right place) and 8 GiB.
+    512 bytes of USTAR; for names over 100 bytes (255 with a `/` in the right place) and 8 GiB or
+    more, a PAX header before that.
     """
     member = tarfile.TarInfo(name)
     member.size = size
     try:
-        return member.tobuf(tarfile.USTAR_FORMAT)
-    except ValueError as error:
-        raise SepcliError(
-            f"{name}: does not fit into a tar stream ({error}); write to a folder with -o DIR"
-        ) from None
+        return member.tobuf(tarfile.USTAR_FORMAT, "utf-8")
+    except ValueError:
+        return member.tobuf(tarfile.PAX_FORMAT, "utf-8")
 
 
 def padding(size):

@@ -10,7 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from sepcli.errors import SepcliError
+from sepcli.errors import OutputError, SepcliError
 from sepcli.files import explained
 from sepcli.samples.sample import Sample, json_line, parse_meta
 from sepcli.samples.tarblocks import END_OF_ARCHIVE, CutError, header, padding, read_members
@@ -49,7 +49,8 @@ class TarWriter:
         """Write one sample, json first, and flush; returns True. Same sample, same bytes.
 
         Raises SepcliError before anything is written, so that other samples can follow, for a
-        name that does not fit into a tar and a file that cannot be read.
+        name that does not fit into a tar and a file that cannot be read; OutputError when the
+        stream ends within this sample.
         """
         self._check_whole()
         prefix = prefix_of(sample.key)
@@ -59,7 +60,8 @@ class TarWriter:
         contents |= {name: sample.members[name] for name in sample.ordered()}
         with explained(self._name):
             sizes = [_size(content) for content in contents.values()]
-            headers = [header(f"{prefix}.{n}", s) for n, s in zip(contents, sizes, strict=True)]
+        headers = [header(f"{prefix}.{n}", s) for n, s in zip(contents, sizes, strict=True)]
+        with explained(self._name, OutputError):
             self._whole = False
             for head, size, content in zip(headers, sizes, contents.values(), strict=True):
                 self._member(head, size, content)
@@ -72,14 +74,14 @@ class TarWriter:
         """Write the closing count and the two zero blocks that end a tar archive."""
         self._check_whole()
         count = json_line({"count": self.count})
-        with explained(self._name):
+        with explained(self._name, OutputError):
             self._member(header(END, len(count)), len(count), count)
             self._put(END_OF_ARCHIVE)
             self._stream.flush()
 
     def _check_whole(self):
         if not self._whole:
-            raise SepcliError(f"{self._name}: ends within a sample that could not be written")
+            raise OutputError(f"{self._name}: ends within a sample that could not be written")
 
     def _member(self, head, size, content):
         self._put(head)
@@ -95,7 +97,7 @@ class TarWriter:
                 self._put(piece)
                 size -= len(piece)
         if size:
-            raise SepcliError(f"{path}: it became shorter while it was read; try again")
+            raise OutputError(f"{path}: it became shorter while it was read; try again")
 
     def _put(self, data):
         while (count := self._stream.write(data)) < len(data):  # an unbuffered pipe may take less
