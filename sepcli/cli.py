@@ -1,12 +1,14 @@
 """The `sepcli` command: a tuple of names, each one module in sepcli/commands."""
 
+import contextlib
+import io
 import os
 import sys
 from importlib import import_module
 
 import click
 
-from sepcli import __version__
+from sepcli import __version__, files
 from sepcli.errors import SepcliError
 
 # Threads of torch that wait for each other must sleep: by default they spin, and when the other
@@ -31,6 +33,16 @@ class Commands(click.Group):
             raise click.NoSuchCommand(name, possibilities=COMMANDS, ctx=ctx)
         return import_module(f"sepcli.commands.{name.replace('-', '_')}").command
 
+    def main(self, *args, **settings):
+        open_standard_streams()
+        try:
+            return super().main(*args, **settings)
+        except OSError as error:  # of the help: what commands do is told by `invoke`
+            click.echo(f"Error: {files.complaint(error, 'the system')}", err=True)
+            sys.exit(1)
+        finally:
+            let_go_of_stdout(only_if_stuck=True)
+
     def invoke(self, ctx):
         try:
             return super().invoke(ctx)
@@ -39,13 +51,83 @@ class Commands(click.Group):
                 raise
             raise click.ClickException(str(error)) from None
         except BrokenPipeError:
-            # The reader left early, as `| head` does. Python would complain again when it
-            # flushes stdout at exit, so point the descriptor at nothing first.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            let_go_of_stdout()  # the reader left early, as `| head` does
             ctx.exit(141)  # 128 + SIGPIPE: what a shell reports for the standard tools
+        except OSError as error:
+            if ctx.params["debug"]:
+                raise
+            raise click.ClickException(files.complaint(error, "the system")) from None
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)  # 128 + SIGINT
+
+
+# The standard streams, which may be closed or full
+
+
+class Named(io.FileIO):
+    """Standard output, whose complaints tell what they are about."""
+
+    def write(self, data):
+        try:
+            return super().write(data)
+        except OSError as error:
+            error.filename = "standard output"
+            raise
+
+
+class Forgiving(io.FileIO):
+    """Standard error: where nobody can read it, or it is full, the work goes on all the same."""
+
+    def write(self, data):
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def open_standard_streams():
+    """Take the places of standard streams that are closed, and let standard error never fail.
+
+    The next file that is opened would get the number of a closed stream, and with it what any
+    library prints. Standard output becomes one that cannot be written, which is an error only of
+    what writes to it.
+    """
+    for number, stream, mode in (
+        (0, sys.stdin, os.O_WRONLY),
+        (1, sys.stdout, os.O_RDONLY),
+        (2, sys.stderr, os.O_WRONLY),
+    ):
+        if stream is None:
+            taken = os.open(os.devnull, mode)
+            os.dup2(taken, number, inheritable=True)
+            if taken != number:
+                os.close(taken)
+    if sys.stdout is sys.__stdout__:  # and no test has put another one there
+        sys.stdout = _rewrapped(sys.stdout, Named(1, "w", closefd=False))
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _rewrapped(sys.stderr, Forgiving(2, "w", closefd=False))
+
+
+def _rewrapped(stream, raw):
+    """The text stream `stream`, None if it is closed, on top of another raw one."""
+    if stream is None:
+        return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", "backslashreplace")
+    wrapper = io.TextIOWrapper(io.BufferedWriter(raw), stream.encoding, stream.errors)
+    wrapper.reconfigure(line_buffering=stream.line_buffering)
+    return wrapper
+
+
+def let_go_of_stdout(*, only_if_stuck=False):
+    """Point standard output at nothing: Python would complain again when it flushes it at exit."""
+    with contextlib.suppress(ValueError):  # a test's has no number, or is closed
+        try:
+            if only_if_stuck:
+                sys.stdout.flush()
+                return
+        except OSError:
+            pass
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -111,6 +111,66 @@ def test_a_reader_that_leaves_early_ends_the_command_quietly_with_141():
     assert (process.wait(timeout=60), stderr) == (141, b"")
 
 
+# Standard streams that are closed or full
+
+ACTS = {
+    "echo": "click.echo('x' * 10)",
+    "bytes": "sys.stdout.buffer.write(bytes(100_000)); sys.stdout.buffer.flush()",
+    "samples": "with open_sample_writer() as writer: writer.write(Sample('a', {}, {'x': b''}))",
+    "sound": "with Writer(sys.stdout.buffer, 8000, 1) as writer: writer.write(np.zeros((1, 9)))",
+    "file": "files.save('kept', 'all'); click.echo('said', err=True);",
+}
+
+
+def with_streams(redirection, act, folder):
+    """Run a command that does nothing but `act` in a shell, with its streams redirected."""
+    code = (
+        "import sys, click, numpy as np\n"
+        "from sepcli import cli, files\n"
+        "from sepcli.audio import Writer\n"
+        "from sepcli.samples.streams import Sample, open_sample_writer\n"
+        f"@click.command()\ndef command():\n    {ACTS[act]}\n"
+        "cli.Commands.get_command = lambda self, ctx, name: command\n"
+        "cli.main(['info'])"
+    )
+    shell = f'exec "$0" -c "$1" {redirection}'
+    return subprocess.run(
+        ["sh", "-c", shell, sys.executable, code], cwd=folder, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("act", ["echo", "bytes", "samples", "sound"])
+@pytest.mark.parametrize(
+    ("redirection", "reason"),
+    [
+        (">&-", "closed; connect it to a file or a pipe"),
+        ("<&- >&-", "closed; connect it to a file or a pipe"),
+        (">/dev/full", "No space left on device; make room"),
+    ],
+)
+def test_standard_output_that_cannot_be_written_is_one_line(tmp_path, redirection, reason, act):
+    done = with_streams(redirection, act, tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"Error: standard output: {reason}\n"
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_the_work_is_done_where_nobody_can_be_told(tmp_path, redirection):
+    done = with_streams(redirection, "file", tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "kept").read_text() == "all"
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full"])
+@pytest.mark.parametrize("asked", ["--help", "--version", "info --help", "info denoise"])
+def test_help_that_cannot_be_shown_is_one_line(redirection, asked):
+    shell = f'"$0" -m sepcli {asked} {redirection}'
+    done = subprocess.run(["sh", "-c", shell, sys.executable], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: standard output: ")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shell_completion_source(shell):
     env = {**os.environ, "_SEPCLI_COMPLETE": f"{shell}_source"}
