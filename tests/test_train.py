@@ -10,7 +10,7 @@ from torch import nn
 
 from sepcli.errors import SepcliError
 from sepcli.mixing.datasets import Items
-from sepcli.mixing.toy import ToyMixture
+from sepcli.mixing.source import Drawn, Source
 from sepcli.nn.model import Model
 from sepcli.training import checkpoint
 from sepcli.training.loop import (
@@ -28,16 +28,16 @@ T = 400
 QUICK = {"lr": 0.05, "batch": 2, "warmup": 0, "log_every": 1, "validate_every": 100}
 
 
-class Shares:
+class Shares(Source):
     """White noise x as the mixture of `a` = 0.8 x and `b` = 0.2 x; the items in `bad` are NaN."""
 
     def __init__(self, bad=()):
         self.bad = bad
 
-    def draw(self, seed, index):
+    def draw(self, seed, index, step=None):
         x = np.random.default_rng([seed, index]).standard_normal((1, T), dtype=np.float32)
         x = x * np.float32(np.nan) if index in self.bad else x
-        return ToyMixture(x, {"a": np.float32(0.8) * x, "b": np.float32(0.2) * x})
+        return Drawn(x, {"a": np.float32(0.8) * x, "b": np.float32(0.2) * x})
 
 
 class Louder(Shares):
@@ -46,7 +46,7 @@ class Louder(Shares):
     def draw(self, seed, index, step=None):
         drawn = super().draw(seed, index)
         loudness = np.float32(100 if step is None else 1 + step)
-        return ToyMixture(loudness * drawn.mix, {k: loudness * x for k, x in drawn.refs.items()})
+        return Drawn(loudness * drawn.mix, {k: loudness * x for k, x in drawn.refs.items()})
 
 
 class Gains(Model):
@@ -307,14 +307,14 @@ def exhaust(generator):
             return stop.value
 
 
-class Tones:
+class Tones(Source):
     """A tone as `a`, its quadrature at a tenth of the amplitude (or silence, item 1) as `b`."""
 
-    def draw(self, seed, index):
+    def draw(self, seed, index, step=None):
         phase = 2 * np.pi * 5 * np.arange(T)[None] / T
         a = np.sin(phase).astype(np.float32)
         b = np.float32(0.1) * np.cos(phase).astype(np.float32) * (index != 1)
-        return ToyMixture(a + b, {"a": a, "b": b})
+        return Drawn(a + b, {"a": a, "b": b})
 
 
 def test_validation_scores_are_means_of_known_values():

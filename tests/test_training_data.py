@@ -14,18 +14,19 @@ from hypothesis import strategies as st
 from sepcli.errors import SepcliError
 from sepcli.mixing import datasets
 from sepcli.mixing.mixtures import Mixer, MixtureSpec
+from sepcli.mixing.source import Drawn, Source
 from sepcli.mixing.speakers import SpeakerMixer, SpeakerSpec
-from sepcli.mixing.toy import Toy, ToyMixture, ToySpec
+from sepcli.mixing.toy import Toy, ToySpec
 
 
-class Numbers:
+class Numbers(Source):
     """A source whose item i has the constant value i; item 13 cannot be made."""
 
-    def draw(self, seed, index):
+    def draw(self, seed, index, step=None):
         if index == 13:
             raise SepcliError("item 13: no such file; look for it")
         x = np.full((1, 4), index, np.float32)
-        return ToyMixture(x, {"a": x, "b": -x})
+        return Drawn(x, {"a": x, "b": -x})
 
 
 def items(count=0, sources=("a", "b")):

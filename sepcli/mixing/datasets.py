@@ -6,11 +6,11 @@ Nothing here has a state to lose: a run resumed at item k sees what the uninterr
 the number of worker processes changes nothing.
 """
 
-import inspect
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,20 +19,35 @@ from sepcli import config
 from sepcli.errors import SepcliError
 from sepcli.samples.workers import by_workers
 
-# kind -> (settings, source built from the settings). A source has draw(seed, index), or, where
-# something changes in the course of a training, draw(seed, index, step=None); it returns an object
-# with `mix` (C, T) and `refs`, {name: (C, T)}, and, if it makes them, `enroll` (C, T').
-# Those of spectrograms are complex, (C, F, N) in place of (C, T). A source that makes a whole batch
-# on the device has draw_many(seed, indices, device), too: (mix (B, C, T), {name: (B, C, T)}).
+
+class Kind(NamedTuple):
+    """A kind of data: its settings, and the `sepcli.mixing.source.Source` that is made of them."""
+
+    settings: str  # "module:Class"
+    source: str  # "module:Class"
+    enrolments: bool = False  # the settings have `enroll`: whether items have one
+    spectrograms: bool = False  # of a model's transform: the settings have its `window` and `hop`
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The settings that are the model's to say, and not the configuration's."""
+        enrolled = ("enroll",) if self.enrolments else ()
+        transform = ("window", "hop") if self.spectrograms else ()
+        return ("sample_rate", *enrolled, *transform)
+
+
 KINDS = {
-    "excerpts": ("sepcli.mixing.specs:ExcerptSpec", "sepcli.mixing.excerpts:Excerpts"),
-    "mixtures": ("sepcli.mixing.mixtures:MixtureSpec", "sepcli.mixing.mixtures:Mixer"),
-    "speakers": ("sepcli.mixing.speakers:SpeakerSpec", "sepcli.mixing.speakers:SpeakerMixer"),
-    "spectrograms": ("sepcli.mixing.spectra:SpectraSpec", "sepcli.mixing.spectra:SpectraMixer"),
-    "stems": ("sepcli.mixing.music:StemSpec", "sepcli.mixing.music:StemMixer"),
-    "toy": ("sepcli.mixing.toy:ToySpec", "sepcli.mixing.toy:Toy"),
+    "excerpts": Kind("sepcli.mixing.specs:ExcerptSpec", "sepcli.mixing.excerpts:Excerpts"),
+    "mixtures": Kind("sepcli.mixing.specs:MixtureSpec", "sepcli.mixing.mixtures:Mixer"),
+    "speakers": Kind(
+        "sepcli.mixing.specs:SpeakerSpec", "sepcli.mixing.speakers:SpeakerMixer", enrolments=True
+    ),
+    "spectrograms": Kind(
+        "sepcli.mixing.spectra:SpectraSpec", "sepcli.mixing.spectra:SpectraMixer", spectrograms=True
+    ),
+    "stems": Kind("sepcli.mixing.specs:StemSpec", "sepcli.mixing.music:StemMixer"),
+    "toy": Kind("sepcli.mixing.toy:ToySpec", "sepcli.mixing.toy:Toy"),
 }
-RESERVED = ("sample_rate", "enroll", "window", "hop")  # the model's
 
 
 def resolve(settings, *, section, items, seed):
@@ -44,14 +59,15 @@ def resolve(settings, *, section, items, seed):
     if not isinstance(settings, dict) or "kind" not in settings:
         raise SepcliError(f"{section}.kind is missing; choose from {', '.join(sorted(KINDS))}")
     common = {"kind": "", "items": items, "seed": seed}
-    spec, _ = _classes(settings["kind"], section)
+    kind = _kind(settings["kind"], section)
+    spec = _load(kind.settings)
     own = {key: value for key, value in settings.items() if key not in common}
     common = {key: settings.get(key, value) for key, value in common.items()}
     for key in ("items", "seed"):
         if type(common[key]) is not int or common[key] < 0:
             raise SepcliError(f"{section}.{key} must be a whole number, 0 or more")
-    own = config.check_keys(spec, own, section=section, reserved=RESERVED)
-    return common | config.defaults(spec, reserved=RESERVED) | own
+    own = config.check_keys(spec, own, section=section, reserved=kind.given)
+    return common | config.defaults(spec, reserved=kind.given) | own
 
 
 def build(resolved, *, section, sample_rate, sources, enroll=False, stft=None):
@@ -61,18 +77,18 @@ def build(resolved, *, section, sample_rate, sources, enroll=False, stft=None):
     stft: (window, hop) of the spectrograms that may take the place of sound, or None.
     Raises SepcliError for settings that make no sense, and for folders without audio.
     """
-    spec, source = _classes(resolved["kind"], section)
+    name, kind = resolved["kind"], _kind(resolved["kind"], section)
     own = {key: v for key, v in resolved.items() if key not in ("kind", "items", "seed")}
-    if enroll:
-        if "enroll" not in inspect.signature(spec).parameters:
-            raise SepcliError(f"{section}.kind {resolved['kind']} has no enrolments; use speakers")
-        own["enroll"] = True
-    if resolved["kind"] == "spectrograms":
-        if stft is None:
-            raise SepcliError(f"{section}.kind spectrograms: sound is needed here; use stems")
-        own["window"], own["hop"] = stft
+    if enroll and not kind.enrolments:
+        able = ", ".join(other for other, each in KINDS.items() if each.enrolments)
+        raise SepcliError(f"{section}.kind {name} has no enrolments; use {able}")
+    if kind.spectrograms and stft is None:
+        raise SepcliError(f"{section}.kind {name}: sound is needed here; use stems")
+    window, hop = stft or (None, None)
+    known = {"sample_rate": sample_rate, "enroll": enroll, "window": window, "hop": hop}
+    own |= {key: known[key] for key in kind.given}
     try:
-        drawn = source(spec(sample_rate=sample_rate, **own))
+        drawn = _load(kind.source)(_load(kind.settings)(**own))
     except (SepcliError, TypeError) as error:
         raise SepcliError(f"{section}: {error}") from None
     return Items(drawn, sources, items=resolved["items"], seed=resolved["seed"])
@@ -83,14 +99,13 @@ class Items:
 
     Where the source makes enrolments, (mix, refs, enroll (C, T')). Spectrograms are complex64,
     (C, F, N) and (S, C, F, N).
-    source: has draw(seed, index). sources: names of the refs, in the order of the result.
+    source: a `sepcli.mixing.source.Source`. sources: names of the refs, in the order of the result.
     items: how many different ones there are; 0 means endless.
     """
 
     def __init__(self, source, sources, *, items, seed):
         self.source, self.sources = source, tuple(sources)
         self.items, self.seed = items, seed
-        self._by_step = "step" in inspect.signature(source.draw).parameters
 
     def __getitem__(self, number):
         """Item `number`, as after all steps; or (number, step), as it is in that step.
@@ -98,11 +113,9 @@ class Items:
         Raises SepcliError for one that cannot be made.
         """
         index, step = number if isinstance(number, tuple) else (number, None)
-        place = {"step": step} if self._by_step else {}
-        drawn = self.source.draw(self.seed, index, **place)
+        drawn = self.source.draw(self.seed, index, step)
         refs = np.stack(self._in_order(drawn.refs))  # (S, C, T)
-        enroll = getattr(drawn, "enroll", None)
-        signals = (drawn.mix, refs) if enroll is None else (drawn.mix, refs, enroll)
+        signals = (drawn.mix, refs) if drawn.enroll is None else (drawn.mix, refs, drawn.enroll)
         return tuple(map(_tensor, signals))
 
     def together(self, numbers, device):
@@ -131,7 +144,7 @@ def batches(data, size, *, seed, start=0, workers=0, per_step=1, device="cpu"):
     whole batches makes them, without workers; all others are made on the CPU.
     """
     order = _order(data.items, size, seed, start, per_step)
-    if hasattr(getattr(data, "source", None), "draw_many"):
+    if data.source.draws_batches:
         yield from (data.together([number for number, _ in batch], device) for batch in order)
     else:
         yield from _made(data, order, workers)
@@ -201,11 +214,13 @@ def _tensor(signal):
     return torch.from_numpy(np.asarray(signal, kind))
 
 
-def _classes(kind, section):
-    if kind not in KINDS:
+def _kind(name, section):
+    if name not in KINDS:
         known = ", ".join(sorted(KINDS))
-        raise SepcliError(f"unknown {section}.kind {kind!r}; choose from {known}")
-    return tuple(
-        getattr(import_module(module), name)
-        for module, name in (path.split(":") for path in KINDS[kind])
-    )
+        raise SepcliError(f"unknown {section}.kind {name!r}; choose from {known}")
+    return KINDS[name]
+
+
+def _load(path):
+    module, name = path.split(":")
+    return getattr(import_module(module), name)

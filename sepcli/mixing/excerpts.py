@@ -12,14 +12,17 @@ import torch
 from sepcli.dsp import level
 from sepcli.mixing import batched, memory
 from sepcli.mixing.mixtures import Mixture
+from sepcli.mixing.source import Source
 from sepcli.mixing.specs import ExcerptSpec
 
 VOICE, NOISE, SECOND, BABBLE, ROOM, MIX = range(6)  # parts of an item with numbers of their own
 PARTS = 6
 
 
-class Excerpts:
+class Excerpts(Source):
     """Mixtures by number, and whole batches of them on any device."""
+
+    draws_batches = True
 
     def __init__(self, spec=None):
         """Look up the spec's sources; raises SepcliError where there is no audio."""
@@ -35,7 +38,7 @@ class Excerpts:
     def __setstate__(self, spec):
         self.__init__(spec)
 
-    def draw(self, seed, index):
+    def draw(self, seed, index, step=None):
         """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`."""
         mix, refs = self.draw_many(seed, [index])
         refs = {name: x[0].numpy() for name, x in refs.items()}

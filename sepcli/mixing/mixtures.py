@@ -8,6 +8,7 @@ import numpy as np
 from sepcli.dsp import decay, level, room
 from sepcli.errors import SepcliError
 from sepcli.mixing import synthetic
+from sepcli.mixing.source import Source
 from sepcli.mixing.specs import MixtureSpec
 from sepcli.recordings import stored
 from sepcli.recordings.pools import Pool
@@ -37,7 +38,7 @@ class Mixture:
     enroll: np.ndarray | None = None
 
 
-class Mixer:
+class Mixer(Source):
     """Mixtures by number: `draw(seed, index)` depends on nothing but its arguments."""
 
     def __init__(self, spec=None):
@@ -47,7 +48,7 @@ class Mixer:
         self._noise = Pool(spec.noise, what="noise") if spec.noise else None
         self._rir = Pool(spec.rir, what="rir") if spec.rir else None
 
-    def draw(self, seed, index):
+    def draw(self, seed, index, step=None):
         """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`."""
         spec = self.spec
         # Separate generators, so that another noise or SNR leaves the speech as it was.

@@ -12,6 +12,7 @@ from sepcli.dsp import level
 from sepcli.dsp.tempo import change_tempo
 from sepcli.errors import SepcliError
 from sepcli.mixing.mixtures import Mixture, add
+from sepcli.mixing.source import Source
 from sepcli.mixing.specs import AUGMENTATIONS, StemSpec
 from sepcli.recordings import stored
 from sepcli.recordings.pools import find_audio, split_weight
@@ -31,7 +32,7 @@ _UNCHANGED = {"pitch": (0, 0), "stretch": (1, 1)}  # the ranges that leave a son
 _KEYS = {"time-mask": "time_mask_s", "freq-mask": "freq_mask_hz"}  # in the record
 
 
-class StemMixer:
+class StemMixer(Source):
     """Music by number: `draw(seed, index)` depends on nothing but its arguments."""
 
     def __init__(self, spec: StemSpec):
@@ -58,7 +59,7 @@ class StemMixer:
         targets = self.spec.targets
         return [*targets, *sorted(set(first.stems) - set(targets), key=_order)]
 
-    def draw(self, seed, index):
+    def draw(self, seed, index, step=None):
         """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`, (C, T) each."""
         spec = self.spec
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sepcli.dsp import level
+from sepcli.mixing.source import Drawn, Source
 from sepcli.mixing.specs import Spec, decibels, limited
 
 
@@ -27,15 +28,7 @@ class ToySpec(Spec):
         self._check("duration_s", enough, "one sample or more")
 
 
-@dataclass(frozen=True)
-class ToyMixture:
-    """mix: float32 (1, T), the sum of the refs. refs: {name: float32 (1, T)}."""
-
-    mix: np.ndarray
-    refs: dict[str, np.ndarray]
-
-
-class Toy:
+class Toy(Source):
     """Snippets by number: `draw(seed, index)` depends on nothing but its arguments."""
 
     def __init__(self, spec=None):
@@ -43,12 +36,12 @@ class Toy:
         samples = round(self.spec.duration_s * self.spec.sample_rate)
         self._time = np.arange(samples) / self.spec.sample_rate  # seconds
 
-    def draw(self, seed, index):
-        """Snippet `index` of the stream `seed`: a ToyMixture."""
+    def draw(self, seed, index, step=None):
+        """Snippet `index` of the stream `seed`; its mix is the sum of its refs, all (1, T)."""
         rng = np.random.default_rng([seed, index])
         sources = {"modulated": self._modulated(rng), "sines": self._sines(rng)}
         refs = {name: self._at_level(x, rng)[None] for name, x in sources.items()}  # (1, T)
-        return ToyMixture(sum(refs.values()), refs)
+        return Drawn(sum(refs.values()), refs)
 
     def _modulated(self, rng):
         """A 200-3000 Hz carrier, swung by up to 20 % and swelling at 1-8 Hz, in white noise."""
