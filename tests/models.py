@@ -76,6 +76,23 @@ TINY = [  # name, settings; every causal model in MODELS is here at least once
         },
     ),
     (
+        "band_lstm",
+        {
+            "window": 64,
+            "hop": 32,
+            "bands": ((4, 2), (4, 6)),
+            "span": 8,
+            "channels": 6,
+            "hidden": 5,
+            "layers": 2,
+            "mixed": 7,
+            "full_width": 8,
+            "full_hidden": 6,
+            "full_blocks": 3,
+            "full_repeats": 1,
+        },
+    ),
+    (
         "tcn_max78000",
         {"filters": 12, "kernel": 20, "width": 8, "hidden": 6, "dilations": (1, 4)},
     ),

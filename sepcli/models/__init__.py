@@ -6,6 +6,7 @@ from importlib import import_module
 from sepcli.errors import SepcliError
 
 MODELS = {
+    "band_lstm": "sepcli.models.band_lstm:BandLstmNet",
     "conv_tasnet": "sepcli.models.conv_tasnet:ConvTasNet",
     "dmgtcm_unet": "sepcli.models.dmgtcm_unet:DmgtcmUnet",
     "mask_unet": "sepcli.models.mask_unet:MaskUnet",

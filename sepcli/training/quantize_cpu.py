@@ -83,7 +83,7 @@ def trace(model):
     except (RuntimeError, TypeError, fx.proxy.TraceError) as error:
         raise SepcliError(
             f"{type(model).__name__} cannot be traced ({' '.join(str(error).split())[:80]}); "
-            "choose another target"
+            "quantise a model of convolutions, such as denoise-tiny"
         ) from None
     graph.set_codegen(fx.graph.CodeGen())  # plain arguments instead of nested ones
     traced = fx.GraphModule(root, graph)
