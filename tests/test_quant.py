@@ -95,7 +95,7 @@ def test_a_convolution_is_torchs_of_fake_quantised_weights_and_inputs(layer):
     y = ours(x)
     axis = 1 if layer.transposed else 0
     others = [a for a in range(layer.weight.ndim) if a != axis]
-    scale = layer.weight.detach().abs().amax(others) / 127
+    scale = layer.weight.detach().abs().amax(others) / 64
     zeros = torch.zeros(len(scale), dtype=torch.int32)
     layer_of_torch = nn.utils.skip_init(type(layer), **_arguments(layer))
     layer_of_torch.weight.data = torch.fake_quantize_per_channel_affine(
@@ -115,6 +115,13 @@ def _arguments(layer):
     names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation")
     names += ("groups", "output_padding") if layer.transposed else ("groups",)
     return {name: getattr(layer, name) for name in names} | {"bias": layer.bias is not None}
+
+
+def test_weights_have_seven_bits_beside_data_of_eight_and_eight_beside_sixteen():
+    layer = fake.Conv(nn.Conv1d(4, 6, 3), grid(-1, 1))
+    assert layer.weight_codes.abs().amax((1, 2)).tolist() == [64] * 6
+    layer.connect(grid(-1, 1, bits=16), grid(-1, 1))
+    assert layer.weight_codes.abs().amax((1, 2)).tolist() == [127] * 6
 
 
 @pytest.mark.parametrize("layer", CONVOLUTIONS, ids=repr)

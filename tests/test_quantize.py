@@ -3,8 +3,6 @@
 import json
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
@@ -12,14 +10,9 @@ from click.testing import CliRunner
 import sepcli
 from sepcli.cli import main
 from sepcli.errors import SepcliError
-from sepcli.inference.export import quiet
-from sepcli.inference.onnx import OnnxRunner
 from sepcli.models import build, modelfile
-from sepcli.quant import fake
-from sepcli.training import quantize, quantize_cpu, quantize_onnx
+from sepcli.training import quantize, quantize_cpu
 from sepcli.training.runs import CHECKPOINT
-from tests.models import randomise
-from tests.quantised import grid, twin_of
 
 SETTINGS = {
     "filters": 16, "bottleneck": 8, "hidden": 8, "skip": 8, "blocks": 2, "repeats": 1,
@@ -227,51 +220,3 @@ def test_own_data_are_used_only_if_they_need_no_files():
     card = modelfile.Card("x", "conv_tasnet", {}, {"data": {"train": on_disk, "valid": on_disk}})
     data = quantize.resolve(card, quantize.Choices(items=7))["data"]
     assert (data["valid"]["speech"], data["valid"]["items"]) == ((), 7)
-
-
-def test_the_graph_of_a_layer_gives_the_codes_of_the_integers():
-    """ONNX Runtime's kernel for integers rescales in float32: seldom off by one, never by more."""
-    torch.manual_seed(0)
-    into, out = grid(-2.0, 2.0), grid(-3.0, 2.5)
-    layer = fake.Conv(torch.nn.Conv1d(32, 48, 3), into, out)
-    x = into.values(torch.randint(-128, 127, (4, 32, 500)).float())
-
-    with quiet():
-        program = torch.onnx.export(
-            quantize_onnx.Qdq(layer, again=True).eval(), (x,), dynamo=True, verbose=False
-        )
-    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
-    (theirs,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    steps = np.abs(theirs - layer(x).detach().numpy()) / float(out.scale)
-    assert steps.max() < 1.01
-    assert (steps > 0.5).mean() < 1e-3
-
-
-def test_the_graph_beside_the_model_runs_close_to_it_and_is_timed(tmp_path, monkeypatch):
-    monkeypatch.setattr(quantize_onnx, "SECONDS", 0.3)
-    monkeypatch.setattr(quantize_onnx, "TURNS", 2)
-    torch.manual_seed(0)
-    settings = {**SETTINGS, "blocks": 1}
-    path = tmp_path / "m.safetensors"
-    network = randomise(build("conv_tasnet", **settings))
-    twin = quantize_cpu.prepare(network)
-    quantize.calibrate(twin, [0.1 * torch.randn(1, 1, 8000).numpy()], 1.0)
-    card = {"quantized": {"target": "cpu"}}
-    modelfile.save(path, "conv_tasnet", settings, fake.packed(twin), card)
-    about = quantize_cpu.write_more(twin, modelfile.read_card(path), path)["onnx"]
-    assert about["file"] == str(tmp_path / "m.onnx")
-    assert about["bytes"] == (tmp_path / "m.onnx").stat().st_size
-    assert 0 <= about["max_difference"] < OnnxRunner(tmp_path / "m.onnx").tolerance == 0.01
-    for size in ("whole", "chunks"):
-        times = about[size]
-        assert times["speedup"] == pytest.approx(times["float32_ms"] / times["int8_ms"])
-    kinds = {node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node}
-    assert {"QuantizeLinear", "DequantizeLinear", "Conv"} <= kinds
-    assert not list(tmp_path.glob(".*"))
-
-
-def test_without_onnx_the_report_says_what_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setattr(quantize_onnx, "find_spec", lambda name: None)
-    _, twin = twin_of("conv_tasnet", {**SETTINGS, "sources": ("speech", "noise")})
-    about = quantize_cpu.write_more(twin, None, tmp_path / "m.safetensors")
-    assert about == {"onnx": {"skipped": "needs onnx: pip install 'sepcli[export]'"}}

@@ -27,6 +27,7 @@ CONVOLUTIONS = {
     "ConvTranspose1d": F.conv_transpose1d,
     "ConvTranspose2d": F.conv_transpose2d,
 }
+PAIRED = 64  # largest weight's size beside 8-bit data: 2 * 255 * 64 = 32,640 fits into 16 bits
 TINIEST = 2.0**-28  # of scales: a tensor that is always zero has to have one as well
 
 
@@ -168,6 +169,10 @@ class Layer(nn.Module):
         super().__init__()
         self.grids = grids  # in a tuple: they belong to the model, and layers share them
 
+    def connect(self, *grids):
+        """Lie between these grids from now on."""
+        self.grids = grids
+
     def forward(self, *inputs):
         observing, out = self.grids[0].phase == "observe", self.grids[-1]
         if out is not None and self.training and not observing:
@@ -232,7 +237,8 @@ class Conv(Layer):
 
     The weights have 8 bits and a scale for each output channel, that of its largest weight (with
     groups, a transposed convolution has those of one group); the bias has 32 bits, in units of the
-    products.
+    products. Where the input has 8 bits, codes of weights end at PAIRED: x86 processors without
+    VNNI add products in pairs, saturating at 16 bits, and no two of these reach that.
     """
 
     def __init__(self, layer, *grids):
@@ -257,11 +263,17 @@ class Conv(Layer):
         self.register_buffer("weight_scale", torch.ones(weight.shape[self.axis]))
         self.follow()
 
+    def connect(self, *grids):
+        super().connect(*grids)
+        self.follow()
+
     @torch.no_grad()
     def follow(self):
         """Take the scales from the weights."""
         others = [axis for axis in range(self.weight.ndim) if axis != self.axis]
-        self.weight_scale.copy_((self.weight.abs().amax(others) / 127).clamp(min=TINIEST))
+        paired = self.grids and self.grids[0].bits == 8
+        largest = self.weight.abs().amax(others) / (PAIRED if paired else 127)
+        self.weight_scale.copy_(largest.clamp(min=TINIEST))
 
     def _load_from_state_dict(self, state, prefix, *more):
         """Take weights that were saved as codes, too."""

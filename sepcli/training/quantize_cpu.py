@@ -149,10 +149,10 @@ class Plan:
                 self.grids += [] if wire.grid is None else [wire.grid]
         for node, layer in self.layers.items():
             wires = [self.read(source) for source in self.sources[layer]] + [self.wires[node]]
-            layer.grids = tuple(wire.end().grid for wire in wires)
+            layer.connect(*(wire.end().grid for wire in wires))
             self._check(node, layer)
         for layer, wire in self.entries.values():
-            layer.grids = (wire.end().grid,)
+            layer.connect(wire.end().grid)
 
     def quantised(self, node):
         """Whether a node's values lie on a grid."""

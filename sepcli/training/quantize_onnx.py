@@ -2,7 +2,9 @@
 
 Activations are uint8, weights int8 per output channel, biases int32, which is what ONNX Runtime
 turns into kernels for integers. It rescales in float32, so a code may be off by one where a result
-lies beside a half. Tensors of 16 bits are rounded in floating point.
+lies beside a half. Weights beside 8-bit tensors have codes from -64 to 64 (`fake.PAIRED`), so that
+kernels which add two products in 16 bits do not saturate. Tensors of 16 bits are rounded in
+floating point.
 """
 
 import copy
