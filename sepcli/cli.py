@@ -9,7 +9,7 @@ from importlib import import_module
 import click
 
 from sepcli import __version__, files
-from sepcli.errors import SepcliError
+from sepcli.errors import SepcliError, UsageError
 
 # Threads of torch that wait for each other must sleep: by default they spin, and when the other
 # commands of a pipe want the same cores a small model runs a hundred times slower. Read by the
@@ -49,6 +49,8 @@ class Commands(click.Group):
         except SepcliError as error:
             if ctx.params["debug"]:
                 raise
+            if isinstance(error, UsageError):
+                raise click.UsageError(str(error)) from None
             raise click.ClickException(str(error)) from None
         except BrokenPipeError:
             let_go_of_stdout()  # the reader left early, as `| head` does

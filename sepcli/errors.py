@@ -12,5 +12,9 @@ class SepcliError(Exception):
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
 
 
+class UsageError(SepcliError):
+    """What was asked for makes no sense, whatever the files are; the command line exits with 2."""
+
+
 class OutputError(SepcliError):
     """What all items go into cannot be written any more, so that no other item can be done."""

@@ -1,7 +1,9 @@
 """`sepcli separate` as one runs it, on files and on streams of samples."""
 
 import io
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,7 +52,8 @@ def test_stems_of_files_go_into_a_folder_per_track(track, model_file, tmp_path):
     other = tmp_path / "other.flac"
     audio.write(other, noise(1, 3000, seed=1), 8000)
     result = invoke("-m", model_file, track, other, "-o", tmp_path / "out")
-    assert (result.exit_code, result.output) == (0, "")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == f"Wrote 4 files to {tmp_path}/out\n"
     names = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.wav")}
     assert names == {f"{t}/{s}.wav" for t in ("track", "other") for s in ("speech", "noise")}
     about = audio.info(tmp_path / "out/track/speech.wav")
@@ -147,7 +150,8 @@ def test_wiener_filters_and_griffin_lim_are_options(track, unmix_file, tmp_path)
     ways["short"] = ("--griffin-lim", "--gl-iters", "1")
     found = []
     for name, way in ways.items():
-        assert invoke(*args, *way, "-o", tmp_path / f"{name}.wav").output == ""
+        out = tmp_path / f"{name}.wav"
+        assert invoke(*args, *way, "-o", out).output == f"Wrote {out}\n"
         found.append(audio.read(tmp_path / f"{name}.wav")[0])
         assert found[-1].shape == (2, 5000)
     assert len({each.tobytes() for each in found}) == len(ways)
@@ -172,14 +176,33 @@ USAGE = [
     (["--overlap", "1"], "1.0 is not in the range 0<=x<=0.9"),
     (["--segment", "0"], "0.0 is not in the range 0.1<=x<=3600"),
     (["--duration", "0"], "0.0 is not in the range x>0"),
+    (["--target", "drums"], "the model finds speech, noise, not drums; choose"),
+    (["-o", "x.wav"], "x.wav: one file, but the model finds speech, noise; choose"),
+    (["-o", "x.txt"], "x.txt: .txt is no audio format; use .wav or .flac, say"),
+    (["-o", "-"], "one signal fits on standard output, not speech, noise; choose"),
+    (["--filename", "{stem}{x}"], "unknown x; known are {track}, {stem}"),
+    (["--filename", "{track}.wav"], "add {stem}, or stems would collide"),
+    (["--filename", "{stem"], "file name template '{stem': expected '}'"),
+    (["--filename", "{track}/{stem}"], "end it in .{ext}, or in one of .wav, "),
+    (["--filename", "{stem}.flac", "--format", "wav"], "{stem}.flac: ends in .flac; omit --format"),
+    (["--subtype", "PCM_99"], "wav does not hold PCM_99; choose a --subtype out of FLOAT, PCM_16"),
+    (["--format", "flac", "--subtype", "FLOAT"], "flac does not hold FLOAT; choose"),
+    (["--target", "noise", "-o", "x.mp3", "--subtype", "PCM_16"], "mp3 does not hold PCM_16"),
+    (["--target", "noise", "-o", "x.flac", "--format", "wav"], "x.flac: ends in .flac; omit --fo"),
+    (["other.wav", "--target", "noise", "-o", "x.wav"], "x.wav: one file for 2 inputs; name a f"),
+    (["other.wav", "--target", "noise", "-o", "-"], "standard output: one file for 2 inputs"),
 ]
 
 
 @pytest.mark.parametrize(("args", "line"), USAGE)
-def test_wrong_options_are_usage_errors(track, model_file, args, line):
+def test_wrong_options_are_usage_errors(track, model_file, args, line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    audio.write("other.wav", noise(1, 3000, seed=1), 8000)
+    before = set(Path().iterdir())
     result = invoke("-m", model_file, track, *args)
     assert result.exit_code == 2
-    assert line in result.stderr
+    assert result.stderr.count("Error: ") == result.stderr.count(line) == 1
+    assert set(Path().iterdir()) == before
 
 
 def test_samples_that_clip_are_reported(model_file, tmp_path):
@@ -198,14 +221,6 @@ def test_wav_in_one_signal_out_stays_wav(track, model_file):
 
 ERRORS = [  # arguments after the model, the line
     (["missing.wav"], "missing.wav: no such file or folder; check the spelling"),
-    (["track.wav", "--target", "drums"], "the model finds speech, noise, not drums; choose"),
-    (["track.wav", "-o", "x.wav"], "x.wav: one file, but the model finds speech, noise; choose"),
-    (["track.wav", "-o", "x.txt"], "x.txt: .txt is no audio format; use .wav or .flac, say"),
-    (["track.wav", "-o", "-"], "one signal fits on standard output, not speech, noise; choose"),
-    (["track.wav", "--filename", "{stem}{x}"], "unknown x; known are {track}, {stem}"),
-    (["track.wav", "--filename", "{track}.wav"], "add {stem}, or stems would collide"),
-    (["track.wav", "--filename", "{stem"], "file name template '{stem': expected '}'"),
-    (["track.wav", "--subtype", "PCM_99"], "PCM_99"),
     (["broken.wav"], "broken.wav: "),
     (["track.wav", "--device", "quantum"], "device 'quantum' is not available here"),
     (["track.wav", "--wiener", "1"], "the model estimates no spectra for a Wiener filter, "),
@@ -214,11 +229,8 @@ ERRORS = [  # arguments after the model, the line
         "the model estimates no spectra for a Wiener filter, Griffin-Lim or",
     ),
     (["track.wav", "--start", "1"], "track.wav: ends before 1 s; lower --start"),
-    (
-        ["track.wav", "--target", "noise", "-o", "x.flac", "--format", "wav"],
-        "x.flac: its name is not one of wav; omit --format",
-    ),
-    (["track.wav", "track.wav", "--overwrite"], "two inputs would be written there; name a"),
+    (["https://here/a.wav"], "https://here/a.wav: no such file or folder; fetch it first"),
+    (["*.flac"], "*.flac: no such file or folder; check the spelling"),
 ]
 
 
@@ -233,9 +245,8 @@ def test_an_error_is_one_line_that_says_what_to_do(
     assert result.exit_code == 1
     assert line in result.stderr
     assert "Traceback" not in result.stderr
-    if "--overwrite" not in args:
-        assert set(Path().iterdir()) - before <= {Path("separated")}
-        assert not list(Path("separated").rglob("*.wav"))
+    assert set(Path().iterdir()) - before <= {Path("separated")}
+    assert not list(Path("separated").rglob("*.wav"))
 
 
 def test_songs_are_separated_by_the_model_that_ships_unless_another_is_named(
@@ -271,6 +282,102 @@ def test_the_other_files_are_done_when_one_is_broken(track, model_file, tmp_path
     assert "Failed: " in result.stderr
     assert "Error: 1 of 2 could not be separated, see above" in result.stderr
     assert (tmp_path / "out/track/speech.wav").exists()
+
+
+# Batches
+
+
+@pytest.mark.parametrize("bad", ["missing.wav", "broken.wav", "empty.wav", "nothing/", "no*.wav"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_bad_input_does_not_end_the_batch(model_file, tmp_path, monkeypatch, bad, place):
+    monkeypatch.chdir(tmp_path)
+    Path("broken.wav").write_bytes(b"RIFF\x00")
+    Path("empty.wav").touch()
+    Path("nothing").mkdir()
+    good = ["a.wav", "b.wav"]
+    for name in good:
+        audio.write(name, noise(1, 1000), 8000)
+    inputs = [*good[:place], bad, *good[place:]]
+    result = invoke("-m", model_file, *inputs, "--target", "noise", "-o", "out")
+    assert result.exit_code == 1
+    assert sorted(map(str, Path("out").rglob("*.wav"))) == ["out/a/noise.wav", "out/b/noise.wav"]
+    failed, wrote, error = result.stderr.splitlines()
+    assert failed.startswith(f"Failed: {bad.rstrip('/')}: ")
+    assert failed.count(bad.rstrip("/")) == 1
+    assert wrote == "Wrote 2 files to out"
+    assert error == "Error: 1 of 3 could not be separated, see above"
+
+
+def test_many_failures_are_counted_and_only_the_first_are_named(track, model_file, tmp_path):
+    missing = [f"no-{i}.wav" for i in range(50)]
+    result = invoke("-m", model_file, *missing, track, "-o", tmp_path / "out")
+    lines = result.stderr.splitlines()
+    assert lines[19].startswith("Failed: no-19.wav: ")
+    assert lines[20:] == [
+        "Failed: 30 more",
+        f"Wrote 2 files to {tmp_path}/out/track",
+        "Error: 50 of 51 could not be separated, see above",
+    ]
+
+
+def test_files_of_the_same_name_are_told_apart_by_their_folders(model_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["disc 1/01.wav", "disc 2/01.wav", "disc 2/02.wav", "b/disc 2/01.wav", "b/01.flac"]
+    for name in [*names, "b/01.wav"]:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        audio.write(name, noise(1, 1000), 8000)
+    for given in ([*names, "b/01.wav"], ["disc 1", "disc 2", "b"], ["**/*.wav", "b/01.flac"]):
+        shutil.rmtree("out", ignore_errors=True)
+        result = invoke("-m", model_file, *given, "--target", "noise", "-o", "out")
+        assert result.exit_code == 0, result.stderr
+        made = {str(path.parent.relative_to("out")) for path in Path("out").rglob("noise.wav")}
+        assert len(made) == 6
+        assert {"disc 1/01", "02"} <= made
+
+
+def test_an_input_given_twice_is_done_once(track, model_file, tmp_path):
+    given = [track, track, tmp_path, str(tmp_path / "*.wav")]
+    result = invoke("-m", model_file, *given, "-o", tmp_path / "out")
+    assert result.stderr == f"Wrote 2 files to {tmp_path}/out/track\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["v1.0/", "v1.0", "Vol. 2", "a/b.c/d", "x.wav/", "there.wav", "é.è"]
+)
+def test_an_output_that_does_not_end_like_sound_is_a_folder(track, model_file, tmp_path, name):
+    (tmp_path / "there.wav").mkdir()
+    args = ("-m", model_file, track, "--target", "noise", "-o", f"{tmp_path}/{name}")
+    assert invoke(*args).exit_code == 0
+    assert (tmp_path / name / "track" / "noise.wav").is_file()
+
+
+def test_progress_in_json_tells_what_became_of_what(track, model_file, tmp_path):
+    out = tmp_path / "out"
+    args = ("--progress", "json", "-q", "--target", "noise", "-o", out)
+    result = invoke("-m", model_file, "no.wav", track, *args)
+    records = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
+    error = "no.wav: no such file or folder; check the spelling"
+    assert records == [
+        {"key": "no.wav", "input": "no.wav", "error": error},
+        {
+            "key": "track",
+            "input": str(track),
+            "outputs": [f"{out}/track/noise.wav"],
+            "notes": [],
+        },
+    ]
+
+
+def test_the_place_of_stems_is_looked_at_before_the_work(track, model_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in ("separated", "taken"):
+        Path(place).touch()
+    for args, place in (((), "separated"), (("-o", "taken/out"), "taken")):
+        result = invoke("-m", model_file, track, *args)
+        assert result.exit_code == 1
+        line = f"Error: {place}: a file, where a folder is needed; choose another place\n"
+        assert result.stderr.endswith(line)
+        assert result.stderr.count("\n") == 1
 
 
 # Samples
@@ -321,9 +428,12 @@ def test_a_folder_of_samples_goes_into_a_folder_of_samples(model_file, tmp_path)
 
 
 def test_a_stream_that_was_cut_off_is_an_error(stream, model_file):
-    result = invoke("-m", model_file, "-", input=stream[:12000])
+    result = invoke("-m", model_file, "-", input=stream[:30_000])
     assert result.exit_code == 1
-    assert "Error: " in result.stderr
+    failed, error = result.stderr.splitlines()
+    assert failed.startswith("Failed: standard input: cut off ")
+    assert "after 1 sample;" in failed
+    assert error.startswith("Error: standard output: left without its end, as not all inputs were")
     whole = read_samples("-", stdin=io.BytesIO(result.stdout_bytes))
     with pytest.raises(SepcliError):  # and what we wrote tells the next command
         list(whole)
@@ -338,17 +448,27 @@ def test_a_sample_that_cannot_be_separated_goes_on_as_it_came(model_file, tmp_pa
     data = (tmp_path / "in.tar").read_bytes()
     result = invoke("-m", model_file, "-", input=data)
     assert result.exit_code == 1
-    assert "000001 has no mix; it holds note.txt, ref.speech.wav" in result.stderr.replace(
-        "ref.speech.wav, note.txt", "note.txt, ref.speech.wav"
-    )
+    assert result.stderr.splitlines() == [
+        "Failed: standard input: sample 000001 has no mix; it holds ref.speech.wav, note.txt",
+        "Error: 1 of 3 could not be separated, see above",
+    ]
     after = list(read_samples("-", stdin=io.BytesIO(result.stdout_bytes)))
     assert [s.has("est.speech") for s in after] == [True, False, True]
 
 
 def test_a_sample_is_separated_whole(stream, model_file):
     result = invoke("-m", model_file, "-", "--duration", "1", input=stream)
-    assert result.exit_code == 1
-    assert "000000: samples are separated whole; omit --start and --duration" in result.stderr
+    assert result.exit_code == 2
+    assert "Error: samples are separated whole; omit --start and --duration" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "option", [("--format", "flac"), ("--subtype", "PCM_16"), ("--filename", "{stem}.wav")]
+)
+def test_what_is_for_stems_is_not_ignored_with_samples(stream, model_file, option):
+    result = invoke("-m", model_file, "-", *option, input=stream)
+    assert result.exit_code == 2
+    assert "--filename, --format and --subtype are for the stems of audio files" in result.stderr
 
 
 def test_empty_standard_input_says_so(model_file):

@@ -12,7 +12,7 @@ from sepcli.audio.reading import (
 from sepcli.audio.resample import Resampler, resample
 from sepcli.audio.streams import Peekable, sniff
 from sepcli.audio.wav import encode_wav
-from sepcli.audio.writing import FORMATS, Writer, write
+from sepcli.audio.writing import FORMATS, Writer, names_a_file, write
 
 __all__ = [
     "AUDIO_EXTENSIONS",
@@ -25,6 +25,7 @@ __all__ = [
     "decode",
     "encode_wav",
     "info",
+    "names_a_file",
     "open_blocks",
     "read",
     "resample",

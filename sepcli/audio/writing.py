@@ -13,7 +13,8 @@ import soundfile
 from sepcli import files
 from sepcli.audio import coded, pcm, wav
 from sepcli.audio.checks import check_finite, check_layout, check_shape
-from sepcli.errors import SepcliError
+from sepcli.audio.reading import AUDIO_EXTENSIONS
+from sepcli.errors import SepcliError, UsageError
 
 _PCM_AND_FLOAT = ("FLOAT", "PCM_16", "PCM_24", "PCM_32", "DOUBLE")
 # extension: (libsndfile's format, the subtypes to choose from, the default one first)
@@ -39,6 +40,10 @@ _RATES = {  # Hz
 _HIGHEST_RATE = {"FLAC": 655_350, "VORBIS": 200_000}  # Hz, by format or subtype
 _MOST_CHANNELS = {"MP3": 2, "FLAC": 8}
 _PIECE = 1 << 15  # frames per call: libsndfile's Vorbis encoder overflows its stack on long ones
+_OTHER_FILES = (
+    ".txt", ".json", ".jsonl", ".csv", ".md", ".html", ".png", ".yaml", ".npy", ".h5", ".pt",
+    ".onnx", ".tar", ".gz", ".tgz", ".zip", ".mid",
+)  # fmt: skip
 _BITS = {"PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 
 
@@ -73,6 +78,23 @@ def _choose(name, extension, subtype, sample_rate, channels):
             f"write {most} or fewer, or to .wav"
         )
     return container, subtype
+
+
+def names_a_file(output):
+    """Whether the path `output` is meant to be a file of sound, rather than a folder of them.
+
+    It is when it ends like one, and there is no folder of that name. Folders may have dots in
+    theirs: v1.0/, "Vol. 2". Raises UsageError for a name that is of another kind of file.
+    """
+    output = os.fspath(output)
+    suffix = os.path.splitext(output)[1].lower()
+    if output.endswith(os.sep) or os.path.isdir(output) or not suffix:
+        return False
+    if suffix in _OTHER_FILES:
+        raise UsageError(f"{output}: {suffix} is no audio format; use .wav or .flac, say")
+    if suffix in AUDIO_EXTENSIONS and suffix[1:] not in FORMATS:
+        raise UsageError(f"{output}: {suffix} cannot be written; use .wav or .flac, say")
+    return suffix[1:] in FORMATS
 
 
 class _PcmSink:

@@ -3,7 +3,6 @@
 import click
 
 from sepcli import options
-from sepcli.errors import SepcliError
 
 GL_ITERATIONS = 32
 
@@ -101,9 +100,8 @@ def check_format(ctx, param, value):
 @click.option(
     "--filename",
     "template",
-    default="{track}/{stem}.{ext}",
-    show_default=True,
-    help="Names of the stems below the output folder; {model} is known, too.",
+    help="Names of the stems below the output folder; {model} is known, too.  "
+    "[default: {track}/{stem}.{ext}]",
 )
 @click.option(
     "--format",
@@ -132,6 +130,9 @@ def command(
     overlap,
     start_s,
     duration_s,
+    template,
+    container,
+    subtype,
     device,
     threads,
     quiet,
@@ -146,8 +147,10 @@ def command(
         $ ffmpeg -i x.mp4 -f wav - | sepcli separate -m denoise --target speech - > speech.wav
         $ sepcli separate -m umx/ song.flac --target vocals --residual --format flac
 
-    Audio files become stems in a folder, by default separated/MODEL/TRACK/STEM.wav, or one file
-    when -o names one and --target one source. Samples (from sepcli mix, a tar, or folders
+    Audio files, folders and globs ('songs/*.wav') become stems in a folder, by default
+    separated/MODEL/TRACK/STEM.wav, or one file when -o ends like one and --target names one
+    source. Tracks of one name are told apart by their folders. An input that cannot be separated is
+    named, and the others are done. Samples (from sepcli mix, a tar, or folders
     KEY/mix.wav) get their estimates added and go on to -o, or to standard output. The default
     model is denoise for samples that ask for speech, and vocals for those that ask for vocals and
     for audio files.
@@ -155,7 +158,8 @@ def command(
     Files may be of any length: they are read, separated and written piece by piece. A stereo model
     takes the channels of other files two by two.
     """
-    from sepcli.inference.outputs import Models, Part, Separation
+    from sepcli.inference.batch import Separation
+    from sepcli.inference.outputs import Form, Models, Part
     from sepcli.inference.separate import Method
 
     if not griffin_lim and (gl_iters or gl_init):
@@ -175,14 +179,25 @@ def command(
         import torch
 
         torch.set_num_threads(threads)
-    job = Separation(Models(models, device, method), part=Part(start_s, duration_s), **choices)
-    failed = 0
-    for record in options.watch(job.run(inputs or ("-",)), "Separating", progress, quiet):
+    bar = options.Progress("Separating", progress, quiet)
+    job = Separation(
+        Models(models, device, method),
+        part=Part(start_s, duration_s),
+        form=Form(template, container, subtype),
+        tell=bar.within,
+        **choices,
+    )
+    job.find(inputs or ("-",))
+    failures, written = options.Failures(), options.Written()
+    for record in bar.watch(job.run(), job.total):
         if "error" in record:
-            failed += 1
-            click.echo(f"Failed: {record['error']}", err=True)
-        elif not quiet:
+            failures.add(record["error"])
+            continue
+        for path in record["outputs"]:
+            written.add(path)
+        if not quiet:
             for note in record["notes"]:
                 click.echo(note, err=True)
-    if failed:
-        raise SepcliError(f"{failed} of {job.count} could not be separated, see above")
+    failures.tell_rest()
+    written.tell(quiet, job.noun)
+    failures.check(job.count, "separated")

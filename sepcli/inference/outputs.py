@@ -1,34 +1,32 @@
 """From mixtures to stems: which model, which sources, and where they are written."""
 
-import os
-import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
 
-from sepcli import files
-from sepcli.audio import AUDIO_EXTENSIONS, Peekable, Writer, open_blocks
-from sepcli.errors import SepcliError
+from sepcli.audio import FORMATS, Writer, names_a_file
+from sepcli.errors import SepcliError, UsageError
 from sepcli.inference.separate import WithResidual, block_frames, load
-from sepcli.samples.streams import open_sample_writer, read_samples
 
 FOR_TARGETS = {"speech": "denoise", "vocals": "vocals"}  # default models of samples that ask
 FOR_AUDIO = "vocals"  # the default model of plain audio, which asks for nothing
+FOLDER = "separated"  # for the stems of audio files
+TEMPLATE = "{track}/{stem}.{ext}"
 FIELDS = ("track", "stem", "model", "ext")  # of a template of file names
 
 
 def default_model(targets):
     """The model that finds `targets`; plain audio has none and gets the model for songs.
 
-    Raises SepcliError when no default model finds them.
+    Raises UsageError when no default model finds them.
     """
     if not targets:
         return FOR_AUDIO
     for target in targets:
         if target in FOR_TARGETS:
             return FOR_TARGETS[target]
-    raise SepcliError(f"no default model finds {', '.join(targets)}; choose one with -m")
+    raise UsageError(f"no default model finds {', '.join(targets)}; choose one with -m")
 
 
 class Models:
@@ -53,11 +51,11 @@ class Models:
 def choose(separator, wanted=(), *, residual=False):
     """The separator of the sources in `wanted`, or of all, and of the rest if `residual`.
 
-    Raises SepcliError when one is not to be had.
+    Raises UsageError when one is not to be had.
     """
     wanted = list(dict.fromkeys(wanted)) or list(separator.sources)
     if missing := [name for name in wanted if name not in separator.sources]:
-        raise SepcliError(
+        raise UsageError(
             f"the model finds {', '.join(separator.sources)}, not {', '.join(missing)}; "
             "choose another model with -m, or other targets with --target"
         )
@@ -69,8 +67,9 @@ def separate_sample(sample, models, targets=(), *, residual=False):
     """Add est.TARGET to a sample: `targets`, or those that the sample asks for and the model has.
 
     residual: add est.residual, too. The estimates have the rate and channels of the mixture.
-    Raises SepcliError.
+    Raises SepcliError; UsageError only where `targets` are not to be had.
     """
+    sample.check()
     asked = list(targets) or sample.targets
     _, separator = models.find(asked)
     if not targets:
@@ -79,7 +78,8 @@ def separate_sample(sample, models, targets=(), *, residual=False):
         chosen = choose(separator, asked, residual=residual)
         estimates = chosen.separate(sample.audio("mix"), sample.sample_rate)
     except SepcliError as error:
-        raise SepcliError(f"{sample.label()}: {error}") from None
+        kind = UsageError if targets and isinstance(error, UsageError) else SepcliError
+        raise kind(sample.labelled(error)) from None
     for name, estimate in estimates.items():
         sample.set_audio(f"est.{name}", estimate)
 
@@ -90,6 +90,15 @@ class Part:
 
     start_s: float = 0.0
     duration_s: float | None = None
+
+    def frames(self, reader):
+        """How many frames this part of an open `audio.Reader` has; None where nobody knows."""
+        if reader.frames is None:
+            return None
+        left = reader.frames - round(self.start_s * reader.sample_rate)
+        if self.duration_s is None:
+            return left
+        return min(left, round(self.duration_s * reader.sample_rate))
 
     def blocks(self, reader):
         """Blocks (C, n) of this part of an open `audio.Reader`; SepcliError when it ends before."""
@@ -104,25 +113,74 @@ class Part:
             raise SepcliError(f"{reader.name}: ends before {self.start_s:g} s; lower --start")
 
 
-def write_stems(reader, separator, outputs, *, part=None, subtype=None, container=None):
+@dataclass(frozen=True)
+class Form:
+    """How stems are kept.
+
+    template: of the names of files below a folder. container: a key of audio's FORMATS, for {ext}
+    and for streams. subtype: one of those that the format holds. Each may be None.
+    Raises UsageError for a template, or a subtype, that does not exist.
+    """
+
+    template: str | None = None
+    container: str | None = None
+    subtype: str | None = None
+
+    def __post_init__(self):
+        check_template(self.template or "")
+
+    @property
+    def is_default(self):
+        return self == Form()
+
+    def extension(self, output=None):
+        """What the file `output`, or files in the folder `output`, end in, without the dot."""
+        name = output if output and names_a_file(output) else (self.template or "{ext}")
+        suffix = name.rpartition(".")[2]
+        return suffix.lower() if suffix in FORMATS else self.container or "wav"
+
+    def check(self, output):
+        """Raise UsageError when `output` cannot have this form."""
+        extension = self.extension(output)
+        ending = (self.template or "").rpartition(".")[2]
+        if self.template and ending not in (*FORMATS, "{ext}"):
+            raise UsageError(
+                f"file name template {self.template!r}: end it in .{{ext}}, or in one of "
+                f"{', '.join('.' + known for known in FORMATS)}"
+            )
+        if self.container and extension != self.container:
+            name = self.template if not output or not names_a_file(output) else output
+            raise UsageError(f"{name}: ends in .{extension}; omit --format")
+        known = FORMATS[extension][1]
+        if self.subtype and self.subtype.upper() not in known:
+            raise UsageError(
+                f"{extension} does not hold {self.subtype}; choose a --subtype out of "
+                f"{', '.join(known)}"
+            )
+
+
+def write_stems(reader, separator, outputs, *, part=None, form=None, tell=None):
     """Separate an open `audio.Reader` into `outputs`, {source: path or stream}; bounded memory.
 
-    part: the `Part` of it that is wanted.  subtype: see `audio.Writer`.  container: its `format` of
-        a stream; a path's extension tells its own.
+    part: the `Part` of it that is wanted. form: see `Form`; a path's extension tells its own
+        container. tell: gets how much of it is done, from 0 to 1, where its length is known.
     Either all files appear or none of them. Returns remarks, such as on samples that clipped.
     """
-    blocks = (part or Part()).blocks(reader)
+    part, form = part or Part(), form or Form()
+    blocks, done, frames = part.blocks(reader), 0, part.frames(reader)
     with ExitStack() as stack:
         writers = {}
         for name, target in outputs.items():
-            form = None if isinstance(target, Path) else container
-            writer = Writer(
-                target, reader.sample_rate, reader.channels, subtype=subtype, format=form
-            )
+            container = None if isinstance(target, Path) else form.container
+            layout = reader.sample_rate, reader.channels
+            writer = Writer(target, *layout, subtype=form.subtype, format=container)
             writers[separator.sources.index(name)] = stack.enter_context(writer)
         for block in separator.blocks(blocks, reader.sample_rate, reader.channels):
             for index, writer in writers.items():
                 writer.write(block[index])
+            done += block.shape[-1]
+            if tell and frames:
+                tell(min(1.0, done / frames))
     return [
         f"{writer.name}: {writer.clipped} samples clipped; --subtype FLOAT keeps them"
         for writer in writers.values()
@@ -131,171 +189,35 @@ def write_stems(reader, separator, outputs, *, part=None, subtype=None, containe
 
 
 def check_template(template):
-    """Return a template such as `{track}/{stem}.wav`, or raise SepcliError on unknown fields."""
+    """Raise UsageError for unknown fields in a template such as `{track}/{stem}.wav`."""
     try:
         fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
     except ValueError as error:
-        raise SepcliError(f"file name template {template!r}: {error}") from None
+        raise UsageError(f"file name template {template!r}: {error}") from None
     if unknown := fields - set(FIELDS):
-        raise SepcliError(
+        raise UsageError(
             f"file name template {template!r}: unknown {', '.join(sorted(unknown))}; "
             f"known are {', '.join('{' + name + '}' for name in FIELDS)}"
         )
-    return template
 
 
-def stem_paths(output, template, *, track, model, sources, extension="wav"):
-    """{source: path} for one track: `output` itself if it is an audio file, else a folder.
+def stem_paths(output, form, *, track, model, sources):
+    """{source: path} for one track: `output` itself if it names a file, else in that folder.
 
-    The folder defaults to separated/MODEL. Raises SepcliError when several sources would share
-    a file, or the file's extension is of no audio format.
+    The folder defaults to separated/MODEL. Raises UsageError when several sources would share a
+    file.
     """
-    suffix = Path(output).suffix.lower() if output else ""
-    if suffix and not os.path.isdir(output):
-        if suffix not in AUDIO_EXTENSIONS:
-            raise SepcliError(f"{output}: {suffix} is no audio format; use .wav or .flac, say")
+    if output and names_a_file(output):
         if len(sources) > 1:
-            raise SepcliError(
+            raise UsageError(
                 f"{output}: one file, but the model finds {', '.join(sources)}; "
                 "choose one with --target, or name a folder"
             )
         return {sources[0]: Path(output)}
-    folder = Path(output) if output else Path("separated") / model
-    names = {
-        stem: template.format(track=track, stem=stem, model=model, ext=extension)
-        for stem in sources
-    }
+    folder = Path(output) if output else Path(FOLDER) / model
+    template = form.template or TEMPLATE
+    fields = {"track": track, "model": model, "ext": form.container or "wav"}
+    names = {stem: template.format(stem=stem, **fields) for stem in sources}
     if len(set(names.values())) < len(sources):
-        raise SepcliError(f"file name template {template!r}: add {{stem}}, or stems would collide")
+        raise UsageError(f"file name template {template!r}: add {{stem}}, or stems would collide")
     return {stem: folder / name for stem, name in names.items()}
-
-
-@dataclass
-class Separation:
-    """One run over any mixture of audio files, folders, lists and sample streams.
-
-    `run` yields a record {"key", "notes"} or {"key", "error"} per item; `count` is their number.
-    """
-
-    models: Models
-    targets: tuple = ()
-    residual: bool = False
-    part: Part = Part()  # of audio files
-    output: str | None = None  # as for the command: PATH, DIR, "-" or None
-    template: str = "{track}/{stem}.{ext}"
-    subtype: str | None = None
-    container: str | None = None  # a key of audio.writing.FORMATS
-    overwrite: bool | None = None
-    strict: bool = True
-    input_type: str = "auto"
-    count: int = 0
-    _written: set = field(default_factory=set)
-
-    def run(self, inputs):
-        """Separate every input, a path or "-"; yield a record per item."""
-        check_template(self.template)
-        with ExitStack() as stack:
-            writer = None
-            for source in inputs:
-                if source == "-" and (stream := self._audio_on_stdin()):
-                    yield self._attempt("stdin", self._separate_audio, stream, "stdin")
-                    continue
-                for sample in self._samples(source):
-                    if is_plain_audio(sample):
-                        yield self._attempt(sample.key, self._separate_file, sample)
-                        continue
-                    if writer is None:
-                        writer = stack.enter_context(
-                            open_sample_writer(self.output, overwrite=self.overwrite)
-                        )
-                    yield self._attempt(sample.key, self._separate_sample, sample, writer)
-
-    def _attempt(self, key, act, *args):
-        """Do one item; its failure becomes a record, so that the others are still done."""
-        self.count += 1
-        try:
-            return {"key": key, "notes": act(*args) or []}
-        except SepcliError as error:
-            return {"key": key, "error": str(error)}
-
-    def _audio_on_stdin(self):
-        """Standard input if it is audio; `self._stdin` is what is read of it otherwise."""
-        self._stdin = None
-        if sys.stdin is None or sys.stdin.isatty():
-            return None
-        self._stdin = Peekable(sys.stdin.buffer)
-        kind = self._stdin.sniff() if self.input_type == "auto" else self.input_type
-        return self._stdin if kind in ("wav", "audio") else None
-
-    def _samples(self, source):
-        stdin = self._stdin if source == "-" else None
-        return read_samples(source, stdin=stdin, strict=self.strict, input_type=self.input_type)
-
-    def _separate_sample(self, sample, writer):
-        if writer.skips(sample.key):
-            return
-        try:
-            if self.part != Part():
-                raise SepcliError(
-                    f"{sample.label()}: samples are separated whole; omit --start and --duration"
-                )
-            separate_sample(sample, self.models, self.targets, residual=self.residual)
-        finally:
-            writer.write(sample)  # a sample that cannot be separated goes on as it came
-
-    def _separate_file(self, sample):
-        path = sample.members[sample.find("mix")]
-        return self._separate_audio(path, sample.key)
-
-    def _separate_audio(self, source, track):
-        model, separator = self.models.find()
-        separator = choose(separator, self.targets, residual=self.residual)
-        with open_blocks(source) as reader:
-            outputs = self._outputs(source, track, model, separator.sources)
-            if outputs is None:
-                return None
-            form = {"subtype": self.subtype, "container": self.container}
-            return write_stems(reader, separator, outputs, part=self.part, **form)
-
-    def _outputs(self, source, track, model, sources):
-        """Where the stems of a track go, or None when they are there and stay."""
-        if self.output == "-" or (self.output is None and not isinstance(source, Path)):
-            return {self._one(sources): self._stdout()}
-        names = {"track": track, "model": model, "extension": self.container or "wav"}
-        outputs = stem_paths(self.output, self.template, sources=sources, **names)
-        for path in outputs.values():
-            if self.container and path.suffix[1:].lower() != self.container:
-                raise SepcliError(f"{path}: its name is not one of {self.container}; omit --format")
-        self._claim(outputs.values())
-        return None if files.stays(outputs.values(), self.overwrite) else outputs
-
-    def _one(self, sources):
-        if len(sources) > 1:
-            raise SepcliError(
-                f"one signal fits on standard output, not {', '.join(sources)}; "
-                "choose one with --target, or a folder with -o"
-            )
-        return sources[0]
-
-    def _stdout(self):
-        if sys.stdout.isatty():
-            raise SepcliError("audio is not written to a terminal; use -o FILE or a pipe")
-        self._claim(["standard output"])
-        return sys.stdout.buffer
-
-    def _claim(self, paths):
-        for path in paths:
-            if path in self._written:
-                raise SepcliError(f"{path}: two inputs would be written there; name a folder")
-            self._written.add(path)
-
-
-def is_plain_audio(sample):
-    """Whether a sample is nothing but one audio file on disk, so that stems are wanted."""
-    mix = sample.find("mix")
-    return (
-        len(sample.members) == 1
-        and mix is not None
-        and isinstance(sample.members[mix], Path)
-        and not sample.meta.get("targets")
-    )

@@ -36,13 +36,14 @@ class Sample:
     members: name -> bytes, or the Path of a file that nothing has read yet. `mix.wav`,
         `ref.TARGET.wav`, `enroll.wav` and `est.TARGET.wav` are signals (also as .flac, .ogg, …);
         whatever else is there is kept byte for byte.
-    origin: where it was read, for messages.
+    origin: where it was read, for messages. fault: why it could not be, see `unreadable`.
     """
 
     key: str
     meta: dict = field(default_factory=dict)
     members: dict[str, bytes | Path] = field(default_factory=dict)
     origin: str = ""
+    fault: str | None = None
 
     def __post_init__(self):
         self.meta = {**self.meta, "key": self.key, "fields": self.ordered()}
@@ -71,6 +72,16 @@ class Sample:
         """What messages call the sample, or one member of it."""
         where = f"{self.origin}: " if self.origin else ""
         return f"{where}{self.key}.{member}" if member else f"{where}sample {self.key}"
+
+    def labelled(self, error):
+        """The text of `error` with what it is about in front, unless it begins with that."""
+        text, label = str(error), self.label()
+        return text if text.startswith(label) else f"{label}: {text}"
+
+    def check(self):
+        """Raise SepcliError for a sample that could not be read; see `unreadable`."""
+        if self.fault is not None:
+            raise SepcliError(self.fault)
 
     def ordered(self):
         """Member names in the order in which they are written."""
@@ -167,6 +178,14 @@ class Sample:
         record["targets"] = self.targets
         record |= {name: value for name, value in self.meta.items() if name not in record}
         return json_line(record)
+
+
+def unreadable(key, error, origin=""):
+    """What stands for a sample that is damaged, so that those after it are still read.
+
+    Whatever uses it gets the SepcliError from `check`.
+    """
+    return Sample(key, origin=origin, fault=str(error))
 
 
 def json_line(record):

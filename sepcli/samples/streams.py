@@ -37,16 +37,23 @@ def read_samples(source, *, stdin=None, strict=True, input_type="auto"):
     if os.path.isdir(path):
         return read_folder(path)
     if not os.path.exists(path):
-        raise SepcliError(f"{path}: no such file or folder; check the spelling")
+        remedy = "fetch it first" if "://" in str(source) else "check the spelling"
+        raise SepcliError(f"{source}: no such file or folder; {remedy}")
     if not os.path.isfile(path):  # a named pipe, as <(command) makes
         return _read_file(path, strict, input_type, Path())
     if input_type == "auto" and path.suffix == ".h5":
         from sepcli.samples.pack import read_pack  # HDF5 loads only where there is some
 
         return read_pack(path)
-    if input_type in ("wav", "audio") or (input_type == "auto" and split_audio_name(path.name)[1]):
+    if is_audio_file(path, input_type):
         return iter([sample_from_file(path.stem, path)])
     return _read_file(path, strict, input_type, path.parent)
+
+
+def is_audio_file(path, input_type="auto"):
+    """Whether a path is a file that counts as sound, by its name unless `input_type` tells."""
+    by_name = input_type == "auto" and split_audio_name(os.path.basename(path))[1]
+    return os.path.isfile(path) and (input_type in ("wav", "audio") or bool(by_name))
 
 
 def _standard_input(stdin):

@@ -1,0 +1,238 @@
+"""Many inputs, one after the other: audio files to stems, samples to samples with estimates."""
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sepcli import files
+from sepcli.audio import Peekable, names_a_file, open_blocks
+from sepcli.errors import OutputError, SepcliError, UsageError
+from sepcli.inference.outputs import (
+    FOLDER,
+    Form,
+    Models,
+    Part,
+    choose,
+    separate_sample,
+    stem_paths,
+    write_stems,
+)
+from sepcli.samples.inputs import Input, find_inputs
+from sepcli.samples.streams import open_sample_writer
+
+_STDOUT = "standard output"
+
+
+def _say_nothing(_fraction):
+    pass
+
+
+@dataclass
+class Separation:
+    """One run over any mixture of audio files, folders, lists and sample streams.
+
+    `find` looks at the inputs, `run` separates them and yields a record {"key", "input", "outputs",
+    "notes"} or {"key", "input", "error"} per item. One that fails does not stop the others.
+    """
+
+    models: Models
+    targets: tuple = ()
+    residual: bool = False
+    part: Part = field(default_factory=Part)  # of audio files
+    output: str | None = None  # as for the command: PATH, DIR, "-" or None
+    form: Form = field(default_factory=Form)  # of stems
+    overwrite: bool | None = None
+    strict: bool = True
+    input_type: str = "auto"
+    tell: Callable = _say_nothing  # gets how much of an item is done, from 0 to 1
+    count: int = 0  # of items so far
+    total: int | None = None  # of items, where it is known before
+    _inputs: list[Input] = field(default_factory=list)
+    _written: set = field(default_factory=set)
+    _writer: object = None  # of samples, once there is one
+    _torn: bool = False  # whether an input of samples ended before it should
+
+    def find(self, inputs):
+        """Look up what `inputs`, paths, globs or "-", stand for, and check what was asked for.
+
+        Raises UsageError for what makes no sense, whatever is in the files, and SepcliError for
+        models that are not there and an output that cannot be made.
+        """
+        if self.models.names:
+            _, separator = self.models.find()
+            choose(separator, self.targets, residual=self.residual)
+        self._inputs = find_inputs(inputs, strict=self.strict, input_type=self.input_type)
+        self.total = sum_or_none(each.count for each in self._inputs)
+        songs = sum(is_plain_audio(s) for each in self._inputs for s in each.known)
+        if songs:
+            self._check_output(songs)
+
+    def _check_output(self, songs):
+        """Raise a SepcliError if the output is none for so many audio files."""
+        if self.output == "-":
+            place = _STDOUT
+        elif self.output and names_a_file(self.output):
+            place = self.output
+            files.check_place(place)
+        else:
+            place = None
+            files.check_place(self.output or FOLDER, folder=True)
+        self.form.check(None if self.output == "-" else self.output)
+        if place and songs > 1:
+            raise UsageError(f"{place}: one file for {songs} inputs; name a folder with -o")
+
+    def run(self):
+        """Separate all that `find` found; yield a record per item."""
+        with ExitStack() as stack:
+            for each in self._inputs:
+                stdin = self._audio_on_stdin() if each.source == "-" else None
+                if stdin:
+                    yield self._attempt("stdin", "-", self._separate_audio, stdin, "stdin")
+                    continue
+                for sample in self._samples(each):
+                    if isinstance(sample, SepcliError):
+                        yield self._failed(each.source, each.source, sample)
+                    elif sample.fault:
+                        self._torn = True
+                        yield self._failed(sample.key, each.source, sample.fault)
+                    elif is_plain_audio(sample):
+                        path = str(sample.members[sample.find("mix")])
+                        yield self._attempt(sample.key, path, self._separate_file, sample)
+                    else:
+                        self._open_writer(stack)
+                        yield self._attempt(sample.key, each.source, self._separate_sample, sample)
+            if self._torn and self._writer and self.output in (None, "-"):
+                raise OutputError(
+                    f"{_STDOUT}: left without its end, as not all inputs were read to theirs"
+                )
+
+    def _attempt(self, key, source, act, *args):
+        """Do one item; its failure becomes a record, so that the others are still done."""
+        try:
+            outputs, notes = act(*args)
+        except (OutputError, UsageError):
+            raise  # no other item would fare better
+        except SepcliError as error:
+            return self._failed(key, source, error)
+        self.count += 1
+        return {"key": key, "input": source, "outputs": outputs, "notes": notes}
+
+    def _failed(self, key, source, error):
+        self.count += 1
+        return {"key": key, "input": source, "error": str(error)}
+
+    def _audio_on_stdin(self):
+        """Standard input if it is audio; `self._stdin` is what is read of it otherwise."""
+        self._stdin = None
+        if sys.stdin is None or sys.stdin.isatty():
+            return None
+        self._stdin = Peekable(sys.stdin.buffer)
+        kind = self._stdin.sniff() if self.input_type == "auto" else self.input_type
+        return self._stdin if kind in ("wav", "audio") else None
+
+    def _samples(self, each):
+        """Yield the samples of an input, and the SepcliError that ends them, if one does."""
+        try:
+            yield from each.samples(self._stdin if each.source == "-" else None)
+        except SepcliError as error:
+            self._torn = True
+            yield error
+
+    def _open_writer(self, stack):
+        if self._writer is not None:
+            return
+        if self.part != Part():
+            raise UsageError("samples are separated whole; omit --start and --duration")
+        if not self.form.is_default:
+            raise UsageError(
+                "--filename, --format and --subtype are for the stems of audio files; samples go "
+                "on with their estimates as float WAV: omit them"
+            )
+        writer = open_sample_writer(self.output, overwrite=self.overwrite)
+        self._writer = stack.enter_context(writer)
+
+    def _separate_sample(self, sample):
+        """Add the estimates to a sample and pass it on; also if there are none, as it came."""
+        if self._writer.skips(sample.key):
+            return [], []
+        try:
+            separate_sample(sample, self.models, self.targets, residual=self.residual)
+        finally:
+            self._writer.write(sample)
+        if self.output in (None, "-"):
+            return [_STDOUT], []
+        return [os.path.join(self.output, sample.key) if self._in_folder() else self.output], []
+
+    def _in_folder(self):
+        return os.path.isdir(self.output)
+
+    @property
+    def noun(self):
+        """What is written."""
+        return "file" if self._writer is None else "sample"
+
+    def _separate_file(self, sample):
+        return self._separate_audio(sample.members[sample.find("mix")], sample.key)
+
+    def _separate_audio(self, source, track):
+        """Write the stems of a sound; returns (outputs, remarks)."""
+        model, separator = self.models.find()
+        separator = choose(separator, self.targets, residual=self.residual)
+        with open_blocks(source) as reader:
+            outputs = self._outputs(source, track, model, separator.sources)
+            if outputs is None:
+                return [], []
+            notes = write_stems(
+                reader, separator, outputs, part=self.part, form=self.form, tell=self.tell
+            )
+        names = [str(path) if isinstance(path, Path) else _STDOUT for path in outputs.values()]
+        return names, notes
+
+    def _outputs(self, source, track, model, sources):
+        """Where the stems of a track go, or None when they are there and stay."""
+        if self.output == "-" or (self.output is None and not isinstance(source, Path)):
+            return {self._one(sources): self._stdout()}
+        names = {"track": track, "model": model, "sources": sources}
+        outputs = stem_paths(self.output, self.form, **names)
+        self._claim(outputs.values())
+        return None if files.stays(outputs.values(), self.overwrite) else outputs
+
+    def _one(self, sources):
+        if len(sources) > 1:
+            raise UsageError(
+                f"one signal fits on standard output, not {', '.join(sources)}; "
+                "choose one with --target, or a folder with -o"
+            )
+        return sources[0]
+
+    def _stdout(self):
+        if sys.stdout.isatty():
+            raise UsageError("audio is not written to a terminal; use -o FILE or a pipe")
+        self._claim([_STDOUT])
+        return sys.stdout.buffer
+
+    def _claim(self, paths):
+        for path in paths:
+            if path in self._written:
+                raise SepcliError(f"{path}: two inputs would be written there; name a folder")
+            self._written.add(path)
+
+
+def sum_or_none(counts):
+    """The sum of numbers, or None if one of them is."""
+    counts = list(counts)
+    return None if None in counts else sum(counts)
+
+
+def is_plain_audio(sample):
+    """Whether a sample is nothing but one audio file on disk, so that stems are wanted."""
+    mix = sample.find("mix")
+    return (
+        len(sample.members) == 1
+        and mix is not None
+        and isinstance(sample.members[mix], Path)
+        and not sample.meta.get("targets")
+    )
