@@ -16,12 +16,16 @@ from sepcli.mixing.source import Source
 from sepcli.mixing.specs import AUGMENTATIONS, StemSpec
 from sepcli.recordings import stored
 from sepcli.recordings.pools import find_audio, split_weight
-from sepcli.samples.folders import MUSDB_STEMS
 from sepcli.samples.sample import split_audio_name
-
-ACCOMPANIMENT = "accompaniment"
-SAME = {"accomp": ACCOMPANIMENT}  # names in folders -> names of stems
-MIXTURE = "mixture"  # of MUSDB's tracks, not needed: it is the sum of the others
+from sepcli.samples.stems import (
+    ACCOMPANIMENT,
+    MIXTURE,
+    SAME,
+    STEMS,
+    VOCALS,
+    stem_name,
+    stem_order,
+)
 
 _ARCHIVE = re.compile(r"\.(h5(:(train|validation|all))?|tar)$")
 _REFERENCE = "samples/ref."  # groups of packs that are stems
@@ -57,7 +61,7 @@ class StemMixer(Source):
                     "name targets that all have, such as vocals,accompaniment"
                 )
         targets = self.spec.targets
-        return [*targets, *sorted(set(first.stems) - set(targets), key=_order)]
+        return [*targets, *sorted(set(first.stems) - set(targets), key=stem_order)]
 
     def draw(self, seed, index, step=None):
         """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`, (C, T) each."""
@@ -236,7 +240,7 @@ def _packed_songs(source):
         if member.startswith(_REFERENCE):
             song = os.fsdecode(group.names[recording.index])
             stems = songs.setdefault(song, {})
-            stems.setdefault(_stem(member.removeprefix(_REFERENCE)), []).append(recording)
+            stems.setdefault(stem_name(member.removeprefix(_REFERENCE)), []).append(recording)
     if not songs:
         raise SepcliError(f"{source}: no stems in it; pack folders of SONG/STEM.wav")
     return songs
@@ -249,19 +253,15 @@ def _songs_in_folder(folder):
         above, name = os.path.split(os.path.relpath(path, folder))
         name = split_audio_name(name)[0]
         first, _, rest = above.partition(os.sep)
-        if first in (*MUSDB_STEMS, *SAME):  # STEM/SONG.wav
+        if first in (*STEMS, *SAME):  # STEM/SONG.wav
             song, stem = os.path.join(rest, name), first
         else:
             song, stem = above, name
         if stem != MIXTURE:
-            songs.setdefault(song, {}).setdefault(_stem(stem), []).append(path)
+            songs.setdefault(song, {}).setdefault(stem_name(stem), []).append(path)
     if not songs:
         raise SepcliError(f"{folder}: mixtures only; name a folder with their stems")
     return songs
-
-
-def _stem(name):
-    return SAME.get(name, name)
 
 
 def _with_targets(song, targets):
@@ -275,14 +275,10 @@ def _with_targets(song, targets):
             raise SepcliError(f"{song.name}: no {ACCOMPANIMENT}, and nothing to make it of")
         stems = {ACCOMPANIMENT: all_else} | song.stems
         return Song(song.name, {name: stems[name] for name in targets})
-    if ACCOMPANIMENT in rest and set(song.stems) > {"vocals", ACCOMPANIMENT}:
+    if ACCOMPANIMENT in rest and set(song.stems) > {VOCALS, ACCOMPANIMENT}:
         return Song(song.name, {k: v for k, v in song.stems.items() if k != ACCOMPANIMENT})
     return song
 
 
-def _order(stem):
-    return MUSDB_STEMS.index(stem) if stem in MUSDB_STEMS else len(MUSDB_STEMS), stem
-
-
 def _list(names):
-    return ", ".join(sorted(names, key=_order))
+    return ", ".join(sorted(names, key=stem_order))

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from sepcli.errors import SepcliError
-from sepcli.samples.folders import MUSDB_STEMS
+from sepcli.samples.stems import ACCOMPANIMENT, VOCALS, stem_order
 
 SUFFIXES = (".pth", ".chkpnt")
 NOT_WEIGHTS = {"sample_rate", "stft.window", "transform.0.window"}  # in the files of 2019
@@ -28,7 +28,7 @@ def checkpoints(path):
     """The files of a checkpoint, or of a folder of them, in the order of the sources."""
     path = Path(path)
     found = [path] if path.is_file() else path.glob("*.pth")
-    return sorted(found, key=lambda file: (_place(_target(file)), file.name))
+    return sorted(found, key=lambda file: (stem_order(_target(file)), file.name))
 
 
 def read(path):
@@ -57,7 +57,7 @@ def read(path):
         for name, tensor in state.items():
             if name not in NOT_WEIGHTS:
                 weights[f"networks.{target}.{name}"] = tensor
-    rest = {"vocals": "accompaniment"}.get(next(iter(files)), "rest")
+    rest = {VOCALS: ACCOMPANIMENT}.get(next(iter(files)), "rest")
     sources = [*files, rest] if len(files) == 1 else [*files]
     return {"sources": sources, "residual": len(files) == 1, **settings}, weights
 
@@ -65,10 +65,6 @@ def read(path):
 def _target(file):
     """`vocals` of vocals.pth and of vocals-b62c91ce.pth."""
     return re.sub(r"-[0-9a-f]{8}$", "", file.stem)
-
-
-def _place(target):
-    return MUSDB_STEMS.index(target) if target in MUSDB_STEMS else len(MUSDB_STEMS)
 
 
 def _about(folder):

@@ -10,9 +10,9 @@ from sepcli.audio import AUDIO_EXTENSIONS
 from sepcli.errors import SepcliError
 from sepcli.files import exists, explained, make_folder, temporary
 from sepcli.samples.sample import Sample, parse_meta, split_audio_name
+from sepcli.samples.stems import MIXTURE, STEMS, stem_order
 
 META = "sample.json"
-MUSDB_STEMS = ("vocals", "drums", "bass", "other", "accompaniment")
 _SIGNAL = re.compile(r"(ref|est)\..+|enroll", re.DOTALL)
 _SPLITS = ("train", "test")  # the level above MUSDB's tracks, no part of their names
 
@@ -48,7 +48,7 @@ def _walk(folder, above=()):
     stems = {stem for stem, extension in map(split_audio_name, files) if extension}
     if META in files or "mix" in stems or (stems and all(map(_SIGNAL.fullmatch, stems))):
         yield Path(folder), sample_from_folder
-    elif "mixture" in stems or (stems and stems <= set(MUSDB_STEMS)):
+    elif MIXTURE in stems or (stems and stems <= set(STEMS)):
         yield Path(folder), sample_from_track
     else:
         for name in files:
@@ -102,15 +102,11 @@ def sample_from_track(key, folder):
         stem, extension = split_audio_name(path.name)
         if extension and _is_member(path):
             files.setdefault(stem, path)
-    mixture = files.pop("mixture", None)
-    targets = sorted(files, key=_stem_order)
+    mixture = files.pop(MIXTURE, None)
+    targets = sorted(files, key=stem_order)
     members = {f"mix{mixture.suffix}": mixture} if mixture else {}
     members |= {f"ref.{stem}{files[stem].suffix}": files[stem] for stem in targets}
     return Sample(key, {"targets": targets}, members)
-
-
-def _stem_order(stem):
-    return MUSDB_STEMS.index(stem) if stem in MUSDB_STEMS else len(MUSDB_STEMS), stem
 
 
 def sample_from_file(key, path):
