@@ -499,7 +499,7 @@ def test_samples_without_estimates_say_which_step_is_missing():
         (
             {"est_speech": estimate_at(9)[:, :-3]},
             "sample 000001: est.speech has 997 samples but ref.speech has 1000; "
-            "nothing is cut or padded here, so make them equal first",
+            "nothing is cut, --pad appends zeros",
         ),
         (
             {"est_speech": np.repeat(estimate_at(9), 2, axis=0)},

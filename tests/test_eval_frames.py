@@ -15,6 +15,7 @@ from sepcli import audio
 from sepcli.cli import main
 from sepcli.samples.streams import Sample
 from sepcli.scoring.framewise import Framing, score_frames
+from sepcli.scoring.targets import find_targets
 from tests.samples import to_tar
 
 RATE = 4000
@@ -146,7 +147,8 @@ def test_all_stems_are_scored_together_but_accompaniment_in_a_pair(museval_metri
         for target, signal in signals.items():
             sample.set_audio(f"{role}.{target}", signal, RATE)
     targets = (*STEMS, "accompaniment")
-    scores, _ = score_frames(sample, {target: ["sir"] for target in targets}, Framing())
+    found, names = find_targets(sample), {target: ["sir"] for target in targets}
+    scores, _ = score_frames(sample, found, names, Framing())
     references["accompaniment"] = sum(references[stem].astype(np.float64) for stem in STEMS[1:])
 
     def sir(targets):
@@ -230,7 +232,8 @@ def test_signals_of_different_shapes_are_refused(signal, message):
     result = run("--metrics", "sdr", data=data)
     assert result.exit_code == 1
     assert message in result.stderr
-    assert re.search(r"^speech +count +1$", result.stdout, re.MULTILINE)
+    assert re.search(r"^speech +count +2$", result.stdout, re.MULTILINE)
+    assert re.search(r"^noise +count +1$", result.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("cut", [0, 10])
@@ -244,7 +247,8 @@ def test_lengths_that_no_header_tells_are_found_out(cut):
     result = run("--metrics", "sdr", "--json", data=to_tar([untold]))
     assert result.exit_code == (1 if cut else 0)
     if cut:
-        assert "est.speech, ref.noise, ref.speech differ in length; nothing" in result.stderr
+        assert "est.noise and ref.noise differ in length; nothing is cut" in result.stderr
+        assert [item["target"] for item in json.loads(result.stdout)["items"]] == ["speech"]
     else:
         told = report("--metrics", "sdr", data=to_tar([sample()]))
         assert json.loads(result.stdout)["summary"] == told["summary"]

@@ -2,6 +2,9 @@
 
 import io
 import re
+import subprocess
+import sys
+import weakref
 from base64 import b64decode
 from html.parser import HTMLParser
 
@@ -157,9 +160,12 @@ def test_samples_without_a_mixture_and_with_failures_have_a_page(tmp_path):
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 1
     page = (tmp_path / "report.html").read_text()
-    assert "differ in length" in page or "samples but" in page
-    assert re.findall(r"<h3>(.*?)</h3>", page) == ["fine"]
-    assert "mixture" not in page[page.index("Listening") :]
+    assert "est.vocals has 8000 samples but ref.vocals has 24000" in page
+    listening = page[page.index("Listening") :]
+    assert re.findall(r"<h3>(.*?)</h3>", listening) == ["fine", "broken"]
+    shown = re.findall(r"<figcaption>(.*?)</figcaption>", listening)
+    assert shown[-3:] == ["mixture", "accompaniment, estimate", "accompaniment, reference"]
+    assert len(shown) == 7  # of the other, both targets, and no mixture
 
 
 def test_folders_have_a_page_and_the_output_stays(tmp_path):
@@ -185,16 +191,64 @@ def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
     assert "in.tar: a file, where a folder is needed; choose another place" in result.stderr
 
 
-def test_a_gallery_keeps_a_few_samples_of_many():
+@pytest.fixture
+def names_for_excerpts(monkeypatch):
+    """Excerpts that are the names of the targets."""
+    monkeypatch.setattr(gallery, "excerpts", lambda sample, targets: targets)
+
+
+def test_a_gallery_keeps_the_best_and_the_worst(names_for_excerpts):
     kept = Gallery()
-    names = [f"{i}" for i in range(100)]
     order = np.random.default_rng(0).permutation(100)
-    for sample in kept.watch(Sample(name) for name in names):
+    for sample in kept.watch(Sample(f"{i}") for i in range(100)):
         for target in ("a", "b"):
             kept.see(Row(sample.key, target, {"sdr": Score(order[int(sample.key)])}))
-        assert len(kept._waiting) + len(kept._kept) <= 2 * gallery.ENDS + 1
-    scores = [score for score, _, targets in kept._kept if targets == ["a", "b"]]
-    assert scores == [0, 1, 2, 97, 98, 99]
+    shown = [(order[int(key)], targets) for key, targets in kept.items()]
+    assert shown == [(score, ["a", "b"]) for score in (0, 1, 2, 97, 98, 99)]
+
+
+def test_a_gallery_lets_go_of_samples_whether_or_not_it_keeps_excerpts(names_for_excerpts):
+    kept, made = Gallery(), []
+
+    def samples():
+        for number in range(50):
+            sample = Sample(f"{number}")
+            made.append(weakref.ref(sample))
+            yield sample
+            assert sum(each() is not None for each in made) <= 3
+
+    for sample in kept.watch(samples()):
+        kept.see(Row(sample.key, "a", {"sdr": Score(float(sample.key))}))  # each is the best so far
+    assert [key for key, _ in kept.items()] == ["0", "1", "2", "47", "48", "49"]
+
+
+def test_a_report_of_a_stream_takes_no_more_memory_for_more_songs(tmp_path):
+    peaks = [_peak_mb(tmp_path, songs) for songs in (4, 16)]
+    assert peaks[1] - peaks[0] < 15  # all that is kept of 12 songs of 11.5 MB
+
+
+def _peak_mb(folder, songs):
+    """Peak memory in MB of scoring so many minutes of stereo in a pipe, with a report."""
+    code = (
+        "import resource, sys\n"
+        "import numpy as np\n"
+        "from sepcli.samples.streams import Sample\n"
+        "from sepcli.scoring.evaluate import evaluate\n"
+        "from sepcli.scoring.gallery import Gallery\n"
+        "def made():\n"
+        f"    for k in range({songs}):\n"
+        "        sample = Sample(f'{k}', {'sample_rate': 8000})\n"
+        "        signal = np.random.default_rng(k).standard_normal((2, 480000), np.float32)\n"
+        "        for name, gain in (('mix', 0.1), ('ref.vocals', 0.1), ('est.vocals', 0.1 + k)):\n"
+        "            sample.set_audio(name, gain * signal / 99)\n"
+        "        yield sample\n"
+        "gallery = Gallery()\n"
+        "for row in evaluate(gallery.watch(made()), ['snr']): gallery.see(row)\n"
+        "list(gallery.items())\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return int(run.stdout)
 
 
 def test_an_excerpt_is_short_and_from_where_the_reference_is_loudest(monkeypatch):

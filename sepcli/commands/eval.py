@@ -76,6 +76,11 @@ def check_metric(name, param, ctx):
     help="From one frame to the next in seconds.  [default: the window, without overlap]",
 )
 @click.option(
+    "--pad",
+    is_flag=True,
+    help="Append zeros to what is shorter than the longest signal it is scored with.",
+)
+@click.option(
     "--median-of-median",
     is_flag=True,
     help="Over the frames of an item, then over items, as museval does. Scores "
@@ -131,6 +136,7 @@ def command(
     names,
     window_s,
     hop_s,
+    pad,
     median_of_median,
     museval,
     aggregate,
@@ -158,12 +164,15 @@ def command(
     KEY.wav, KEY/est.speech.wav and KEY/ref.speech.wav, or TRACK/vocals.wav.
 
     A silent reference has no score; such scores are counted as undefined and left out of mean and
-    median, as infinite ones are. Signals of different lengths are an error: nothing is cut.
+    median, as infinite ones are. Signals of different lengths are an error unless --pad is given:
+    nothing is cut. Other targets of the sample are scored all the same.
 
     sdr, isr, sir and sar are those of BSS Eval v4, equal to museval's: all targets of a sample are
     scored together, frame by frame, and a frame in which any of them is silent is left out; the
     score of the sample is the median of its frames. vocals and accompaniment are scored as a pair,
-    and a reference "accompaniment" is made of drums, bass and other where there is none.
+    and a reference "accompaniment" is made of all stems but the vocals where there is none.
+    Estimates called accomp, instrumental, no_vocals, or residual beside vocals alone are the
+    accompaniment.
     """
     from pathlib import Path
 
@@ -182,7 +191,8 @@ def command(
     before = report.load(old) if old else None
     gallery = Gallery() if html else None
     samples = find(estimates, references, mixtures, strict, input_type)
-    rows = score(samples, names, framing, jobs, gallery)
+    settings = {"framing": framing, "pad": pad, "jobs": jobs}
+    rows = score(samples, names, settings, gallery)
     rows = collect(rows, progress, quiet)
     if names is None:
         warn_of_missing({row.target for row in rows if not row.error})
@@ -253,14 +263,14 @@ def find(estimates, references, mixtures, strict, input_type):
     return read_samples(estimates or "-", strict=strict, input_type=input_type)
 
 
-def score(samples, names, framing, jobs, gallery):
+def score(samples, names, settings, gallery):
     """An iterator over the rows of samples, which a gallery, if any, sees, too."""
     from sepcli.scoring.evaluate import evaluate
 
     if gallery is None:
-        yield from evaluate(samples, names, framing=framing, jobs=jobs)
+        yield from evaluate(samples, names, **settings)
         return
-    for row in evaluate(gallery.watch(samples), names, framing=framing, jobs=jobs):
+    for row in evaluate(gallery.watch(samples), names, **settings):
         gallery.see(row)
         yield row
 

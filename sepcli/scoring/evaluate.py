@@ -1,16 +1,16 @@
 """Score the estimates in samples against their references."""
 
-import itertools
 from dataclasses import dataclass, field
 from functools import partial
 
 from sepcli import metrics
 from sepcli.errors import SepcliError
+from sepcli.samples.stems import STEMS, is_music
 from sepcli.samples.workers import in_order
-from sepcli.scoring.framewise import Framing, references, score_frames, unequal
+from sepcli.scoring.framewise import Framing, score_frames
+from sepcli.scoring.targets import find_targets, read_pair, settle_rate
 
 DEFAULT = ("sdr", "si-sdri", "si-sdr", "pesq", "stoi")
-STEMS = ("vocals", "drums", "bass", "other", "accompaniment")
 STEMS_ONLY = ("sdr",)
 SPEECH_ONLY = ("pesq", "stoi")
 NOT_SPEECH = ("noise", "music", *STEMS)
@@ -30,50 +30,54 @@ class Row:
     frames: dict = field(default_factory=dict, compare=False)
 
 
-def evaluate(samples, names=None, *, framing=None, jobs=1):
+def evaluate(samples, names=None, *, framing=None, pad=False, jobs=1):
     """Yield a `Row` for every estimate in `samples`, in their order.
 
     names: metrics out of `metrics.METRICS`. None means sdr for stems of music, si-sdri where there
     is a mixture, si-sdr, and pesq (if its package is there) and stoi except for targets that are
     not speech by name.
     framing: of metrics that are framewise; frames of 1 s in a row by default.
+    pad: whether zeros are appended to what is shorter than the longest signal it is scored with.
     jobs: processes; samples are read only a little ahead of their turn.
     Raises SepcliError when there are no samples, or already the first has no estimate: then there
     is a step missing, which more samples (maybe endlessly many) cannot bring back.
     """
     for name in names or ():
         metrics.find(name)
-    samples = iter(samples)
-    first = next(samples, None)
-    if first is None:
-        raise SepcliError("nothing to score: no samples; check the command upstream")
-    if not first.ests():
-        raise SepcliError(
-            f"{_without_estimate(first)}; pipe samples through `sepcli separate -` first, "
-            "or name both: sepcli eval EST REF"
-        )
-    score = partial(score_sample, names=names, framing=framing)
-    for rows in in_order(score, itertools.chain([first], samples), jobs=jobs):
+    score = partial(score_sample, names=names, framing=framing, pad=pad)
+    for rows in in_order(score, _with_estimates(samples), jobs=jobs):
         yield from rows
 
 
-def score_sample(sample, names=None, framing=None):
+def _with_estimates(samples):
+    """Pass samples on; SepcliError if there are none, or the first of them has no estimate."""
+    number = -1
+    for number, sample in enumerate(samples):
+        if number == 0 and not sample.ests():
+            raise SepcliError(
+                f"{_without_estimate(sample)}; pipe samples through `sepcli separate -` first, "
+                "or name both: sepcli eval EST REF"
+            )
+        yield sample
+    if number < 0:
+        raise SepcliError("nothing to score: no samples; check the command upstream")
+
+
+def score_sample(sample, names=None, framing=None, pad=False):
     """The `Row` of each estimate in a sample that has a reference; the others are not scored."""
-    ests, refs = sample.ests(), references(sample)
-    targets = [target for target in ests if target in refs]
-    if not ests:
+    targets = find_targets(sample)
+    if not sample.ests():
         return [Row(sample.key, "", error=_without_estimate(sample))]
     if not targets:
         return [Row(sample.key, "", error=_without_reference(sample))]
-    wanted = {
-        target: default_metrics(target, sample.has("mix")) if names is None else names
-        for target in targets
-    }
-    series = {target: list(filter(_is_framewise, wanted[target])) for target in targets}
-    scores, frames = score_frames(sample, series, framing or Framing())
+    settle_rate(sample, targets)
+    music, mixed = is_music(sample.refs()), sample.has("mix")
+    wanted = {t.name: names or default_metrics(t.name, mixed, music=music) for t in targets}
+    series = {name: list(filter(_is_framewise, wanted[name])) for name in wanted}
+    scores, frames = score_frames(sample, targets, series, framing or Framing(), pad=pad)
     return [
-        _score_target(sample, target, wanted[target], scores.get(target), frames.get(target))
-        for target in targets
+        _score_target(sample, t, wanted[t.name], scores.get(t.name), frames.get(t.name), pad)
+        for t in targets
     ]
 
 
@@ -81,72 +85,57 @@ def _is_framewise(name):
     return metrics.METRICS[name].framewise
 
 
-def _score_target(sample, target, names, scores, frames):
-    """The `Row` of a target, given what `score_frames` made of it."""
+def _score_target(sample, target, names, scores, frames, pad):
+    """The `Row` of a `Target`, given what `score_frames` made of it."""
     try:
         if isinstance(scores, SepcliError):
             raise scores
         pairwise = [name for name in names if not _is_framewise(name)]
-        scores = {**(scores or {}), **_score_pair(sample, target, pairwise)}
+        scores = {**(scores or {}), **_score_pair(sample, target, pairwise, pad)}
     except SepcliError as error:
-        return Row(sample.key, target, error=str(error))
-    return Row(sample.key, target, {name: scores[name] for name in names}, frames=frames or {})
+        return Row(sample.key, target.name, error=str(error))
+    return Row(sample.key, target.name, {n: scores[n] for n in names}, frames=frames or {})
 
 
-def _score_pair(sample, target, names):
+def _score_pair(sample, target, names, pad):
+    """{name: `Score`} of metrics that are of one estimate and its reference."""
     if not names:
         return {}
-    signals = _signals(sample, target, names)
-    return {name: metrics.load(name)(*signals) for name in names}
-
-
-def _signals(sample, target, names):
-    """(estimate, reference, rate in Hz, mixture or None), the signals (C, T) of one shape."""
     needy = [name for name in names if metrics.METRICS[name].needs_mixture]
     if needy and not sample.has("mix"):
         raise SepcliError(
             f"{sample.label()}: {needy[0]} needs the mixture; give it with --mix, "
             f"or leave {needy[0]} out of --metrics"
         )
-    first, *more = references(sample)[target]
-    reference = sample.audio(first)
-    reference = sum((_like(reference, sample, name, first) for name in more), reference)
-    estimate = _like(reference, sample, f"est.{target}", first)
-    mixture = _like(reference, sample, "mix", first) if needy else None
-    return estimate, reference, sample.sample_rate, mixture
+    estimate, reference, mixture = read_pair(sample, target, mixed=bool(needy), pad=pad)
+    signals = estimate, reference, sample.sample_rate, mixture
+    return {name: metrics.load(name)(*signals) for name in names}
 
 
-def default_metrics(target, mixed):
-    """Names of the metrics that make sense for a target, with or without a mixture, here."""
-    return tuple(filter(metrics.is_installed, _sensible_metrics(target, mixed)))
+def default_metrics(target, mixed, *, music=False):
+    """Names of the metrics that make sense for a target, with or without a mixture, here.
+
+    music: whether the others are stems of a song, and so it is one, whatever its name.
+    """
+    return tuple(filter(metrics.is_installed, _sensible_metrics(target, mixed, music)))
 
 
 def left_out(targets):
     """Names of the default metrics of some targets whose packages are not installed."""
-    sensible = dict.fromkeys(name for target in targets for name in _sensible_metrics(target, True))
+    sensible = dict.fromkeys(n for target in targets for n in _sensible_metrics(target, True))
     return [name for name in sensible if not metrics.is_installed(name)]
 
 
-def _sensible_metrics(target, mixed):
+def _sensible_metrics(target, mixed, music=False):
     """The metrics that make sense for a target, whether or not their packages are installed."""
+    stem, silent = music or target in STEMS, music or target in NOT_SPEECH
     return tuple(
         name
         for name in DEFAULT
         if (mixed or not metrics.METRICS[name].needs_mixture)
-        and not (name in SPEECH_ONLY and target in NOT_SPEECH)
-        and not (name in STEMS_ONLY and target not in STEMS)
+        and not (name in SPEECH_ONLY and silent)
+        and not (name in STEMS_ONLY and not stem)
     )
-
-
-def _like(reference, sample, name, reference_name):
-    """The signal `name` of a sample, which must have the shape of its reference."""
-    audio = sample.audio(name)
-    for what, ours, theirs in zip(
-        ("channels", "samples"), audio.shape, reference.shape, strict=True
-    ):
-        if ours != theirs:
-            raise SepcliError(unequal(sample, name, ours, what, reference_name, theirs))
-    return audio
 
 
 def _without_estimate(sample):

@@ -5,12 +5,14 @@ import itertools
 import struct
 import zlib
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from sepcli.audio import Writer, resample
-from sepcli.scoring.framewise import references
+from sepcli.errors import SepcliError
+from sepcli.scoring.targets import find_targets, padded
 
 ENDS = 3  # so many of the best and of the worst are kept
 SECONDS = 10  # of an excerpt, so that a report does not grow with the length of the songs
@@ -39,13 +41,14 @@ class Excerpt:
 class Gallery:
     """The best and the worst of a stream of samples, by the first score of their first target.
 
-    Samples that are neither are forgotten, so that memory does not grow with their number.
+    Only excerpts of these are kept, and samples that are not scored yet: memory grows neither with
+    the number of the samples nor with their lengths.
     """
 
     def __init__(self):
         self._waiting = deque()  # samples that were read and are not scored yet
-        self._kept = []  # (score, sample, targets), from the worst to the best
-        self._newest = (0.0, None, [])  # of these, though it may not be kept
+        self._kept = []  # (score, key, [Excerpt, ...]), from the worst to the best
+        self._newest = None  # (score, sample, names of the targets seen so far)
 
     def watch(self, samples):
         """Pass samples on, remembering them until `see` was given their rows."""
@@ -56,22 +59,39 @@ class Gallery:
     def see(self, row):
         """Take an `evaluate.Row`; rows come in the order of the samples."""
         while self._waiting and self._waiting[0].key != row.key:
+            self._keep()
             self._waiting.popleft()
         if row.error or not self._waiting:
             return
-        sample, score = self._waiting[0], next(iter(row.scores.values()), np.nan)
-        if self._newest[1] is sample:
+        score = next(iter(row.scores.values()), np.nan)
+        if self._newest:
             self._newest[2].append(row.target)
         elif np.isfinite(score):
-            self._newest = (float(score), sample, [row.target])
-            self._kept = sorted([*self._kept, self._newest], key=lambda entry: entry[0])
-            if len(self._kept) > 2 * ENDS:
-                del self._kept[ENDS]
+            self._newest = float(score), self._waiting[0], [row.target]
 
     def items(self):
         """Yield (key, [Excerpt, ...]) of the samples kept, from the worst to the best."""
-        for _, sample, targets in self._kept:
-            yield sample.key, list(excerpts(sample, targets))
+        self._keep()
+        for _, key, found in self._kept:
+            yield key, found
+
+    def _keep(self):
+        """Take excerpts of the newest sample, all of whose rows were seen, if it is to be kept."""
+        if not self._newest:
+            return
+        score, sample, targets = self._newest
+        self._newest = None
+        middle = self._kept[ENDS - 1 : ENDS + 1]  # the best of the worst, the worst of the best
+        if len(self._kept) == 2 * ENDS and middle[0][0] <= score <= middle[1][0]:
+            return
+        with suppress(SepcliError):  # a mixture, say, that no score needed cannot be read
+            entry = score, sample.key, list(excerpts(sample, targets))
+            self._insert(entry)
+
+    def _insert(self, entry):
+        self._kept = sorted([*self._kept, entry], key=lambda entry: entry[0])
+        if len(self._kept) > 2 * ENDS:
+            del self._kept[ENDS]
 
 
 def excerpts(sample, targets):
@@ -79,12 +99,12 @@ def excerpts(sample, targets):
 
     All are from the same place, where the first target's reference is loudest.
     """
-    made_of = references(sample)
-    start = _loudest(sample, made_of[targets[0]])
+    found = {target.name: target for target in find_targets(sample)}
+    start = _loudest(sample, found[targets[0]].reference)
     signals = {"mixture": ("mix",)} if sample.has("mix") else {}
-    for target in targets:
-        signals[f"{target}, estimate"] = (f"est.{target}",)
-        signals[f"{target}, reference"] = made_of[target]
+    for name in targets:
+        signals[f"{name}, estimate"] = (found[name].estimate,)
+        signals[f"{name}, reference"] = found[name].reference
     sounds = {name: _cut(sample, parts, start) for name, parts in signals.items()}
     powers = {name: _power(sound, sample.sample_rate) for name, sound in sounds.items()}
     top = max(power.max() for power in powers.values())
@@ -109,7 +129,7 @@ def _cut(sample, parts, start):
         with sample.open(name) as reader:
             reader.skip(start)
             cuts.append(reader.rest(SECONDS * sample.sample_rate)[:2])
-    return sum(cuts)
+    return sum(padded(cut, max(cut.shape[1] for cut in cuts)) for cut in cuts)
 
 
 def _mp3(sound, rate):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from sepcli.errors import SepcliError
 from sepcli.samples.sample import Sample, split_audio_name
+from sepcli.samples.stems import ACCOMPANIMENT, is_music, parts_of_accompaniment, stem_name
 from sepcli.samples.streams import read_samples
-from sepcli.scoring.framewise import PARTS
 
 UNNAMED = "audio"  # the target of files whose name does not tell one
 ITSELF = ""  # the key of a place that is one sample, rather than a collection of them
@@ -27,8 +27,10 @@ def pair(estimates, references, mixtures=None):
     A place is an audio file, a folder, a sample tar, a list, or "-" for standard input. Two files
     belong together, and so do two folders that are one sample each; otherwise it is the same key
     that counts: KEY/est.T.wav and KEY/ref.T.wav, TRACK/vocals.wav in both (MUSDB), KEY/T.wav and
-    KEY/ref.T.wav, KEY.wav in both, or KEY.wav and the only target of KEY/. Without `mixtures`, the
-    mixture is the one that lies with the references, or else with the estimates. No file is opened.
+    KEY/ref.T.wav, KEY.wav in both, or KEY.wav and the only target of KEY/. Files beside one that is
+    called like a stem of MUSDB are the stems of a track, whatever their names. Without `mixtures`,
+    the mixture is the one that lies with the references, or else with the estimates. No file is
+    opened.
 
     Estimates come in their order, also those without a reference, and with all references of their
     key; references without an estimate come last. Raises SepcliError when nothing belongs together,
@@ -80,9 +82,42 @@ def _read(place, role):
             found[sample.key] = _Found(sample, {UNNAMED: mix}, mix if role == "mix" else None)
         else:
             found[sample.key] = _Found(sample, _signals(sample, role), mix)
+    if not is_file:
+        found = _with_tracks(found, role, Path(place))
     if is_file or (len(found) == 1 and _lies_in(Path(place), *found.values())):
         return {ITSELF: found.popitem()[1]}
     return found
+
+
+def _with_tracks(found, role, place):
+    """`found` with the files of a folder as one track, where some are called like stems."""
+    folders = {}
+    for key, each in found.items():
+        if UNNAMED in each.signals:
+            folder, _, name = key.rpartition("/")
+            folders.setdefault(folder, {})[name] = each
+    tracks = {}
+    for folder, files in folders.items():
+        if role != "mix" and len(files) > 1 and is_music(files):
+            tracks |= dict.fromkeys((f"{folder}/{name}".lstrip("/") for name in files), folder)
+    joined = {}
+    for key, each in found.items():
+        if key not in tracks:
+            joined[key] = each
+        elif tracks[key] not in joined:
+            joined[tracks[key]] = _track(role, tracks[key] or place.name, folders[tracks[key]])
+    return joined
+
+
+def _track(role, key, files):
+    """A track of files, by the names of their stems."""
+    members = {
+        f"{role}.{name}{split_audio_name(member)[1]}": each.sample.members[member]
+        for name, each in files.items()
+        for member in [each.signals[UNNAMED]]
+    }
+    sample = Sample(key, members=members)
+    return _Found(sample, sample.ests() if role == "est" else sample.refs(), None)
 
 
 def _has_own_name(sample, member):
@@ -129,7 +164,7 @@ def _counterpart(key, target, est, refs):
 
 def _has_parts(ref, target):
     """Whether a reference that is not there can be made of others that are."""
-    return ref and target in PARTS and all(part in ref.signals for part in PARTS[target])
+    return ref and stem_name(target) == ACCOMPANIMENT and parts_of_accompaniment(ref.signals)
 
 
 def _add(sample, name, found, member):
