@@ -66,6 +66,72 @@ def test_a_perfect_estimate_is_the_minimum_and_the_gradient_is_finite(name, nois
         assert perfect == 0
 
 
+def batch_with_silence(name, *, silent=1, leak=0.25):
+    """(estimate, reference, mixture) of 8 items of a source, of which some references are silent.
+
+    Estimates are 6 dB SI-SDR or, where there is silence, the mixture 12 dB softer.
+    """
+    generator = torch.Generator().manual_seed(1)
+    reference, noise = 0.05 * torch.randn(2, 8, 1, 1, 8000, generator=generator)
+    reference[:silent] = 0
+    mixture = reference + noise
+    estimate = reference + 0.5 * noise
+    estimate[:silent] = leak * mixture[:silent]
+    signals = estimate, reference, mixture[:, 0]
+    if losses.WAVEFORM in losses.takes([name]):
+        return signals
+    window = torch.hann_window(64)
+    flat = (x.flatten(0, -2) for x in signals)
+    spectra = (torch.stft(x, 64, 32, window=window, return_complex=True) for x in flat)
+    return tuple(X.unflatten(0, x.shape[:-1]) for X, x in zip(spectra, signals, strict=True))
+
+
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_a_silent_reference_among_eight_does_not_drown_the_others(name):
+    loss = losses.weighted({name: 1.0})
+    with_silence, without = (loss(*batch_with_silence(name, silent=n))[0].item() for n in (1, 0))
+    limit = 3.0 if "si_sdr" in name else 1.2 * without  # a decibel has no zero
+    assert abs(with_silence - without) < limit
+
+
+@pytest.mark.parametrize("silent", [1, 8])
+@pytest.mark.parametrize("name", losses.LOSSES)
+def test_the_gradient_of_silence_does_not_grow_as_the_estimate_gets_quieter(name, silent):
+    def gradient(leak):
+        estimate, *others = batch_with_silence(name, silent=silent, leak=leak)
+        estimate.requires_grad_()
+        losses.weighted({name: 1.0})(estimate, *others)[0].backward()
+        return estimate.grad[0].abs().square().sum().sqrt().item()
+
+    loud, *quieter = map(gradient, (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6))
+    # Logarithms of magnitudes get steeper down to the floor under them, at -60 dB.
+    assert max(quieter) < (500 if name == "mr_stft" else 50) * loud
+    assert quieter[-1] <= loud * (1 + 1e-6) or name == "compressed"
+
+
+def test_the_loss_of_silence_is_the_energy_of_the_estimate_re_the_mixture():
+    """From -30 dB for silence to 0 for the mixture itself, whatever its level above -40 dB."""
+    generator = torch.Generator().manual_seed(1)
+    mixture = torch.randn(2, 1, 4000, dtype=torch.float64, generator=generator)
+    silence = torch.zeros(2, 1, 1, 4000, dtype=torch.float64)
+    for x in (0.02 * mixture, mixture):
+        loudness = x.square().mean((-2, -1)).sqrt()[:, None, None, None]
+        estimate = (x / x.square().mean(-1, keepdim=True).sqrt())[:, None] * loudness
+        for gain, expected in ((0, 1e-3), (1, 1 + 1e-3), (0.1, 1e-2 + 1e-3)):
+            loss = losses.si_sdr_loss(gain * estimate, silence, x)
+            assert loss.item() == pytest.approx(10 * math.log10(expected))
+
+
+def test_how_silent_is_silent_can_be_said():
+    tone = torch.sin(torch.arange(1000.0))[None, None, None]
+    mixture = tone[:, 0] + 0.5
+    soft = 1e-2 * tone  # 40 dB less
+    default = losses.weighted({"si_sdr": 1.0})
+    strict = losses.weighted({"si_sdr": {"silence_db": -30.0}})
+    assert default(0.3 * soft + 0.01, soft, mixture)[0] < -40  # a mean is no error of the SI-SDR
+    assert -31 < strict(soft, soft, mixture)[0] < -20
+
+
 def test_mr_stft_of_half_the_signal_is_one_half_plus_ln_2(noise):
     assert losses.mr_stft_loss(0.5 * noise, noise).item() == pytest.approx(
         0.5 + math.log(2), abs=1e-6

@@ -106,7 +106,7 @@ def test_training_needs_no_inverse_transform_and_validates_the_sound(tmp_path, m
     data = run.valid_data
     mix, refs = (torch.stack(x) for x in zip(*(data[i] for i in range(4)), strict=True))
     with torch.no_grad():
-        found = validation.measured(losses.si_sdr, run.state.kept(mix), refs)
+        found = validation.measured(losses.si_sdr, run.state.kept(mix), refs, mix)
     assert valid["si_sdr_db"] == pytest.approx(found.mean().item(), abs=1e-4)
 
 

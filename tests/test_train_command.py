@@ -334,12 +334,8 @@ def test_a_diverging_run_keeps_its_last_good_checkpoint(folder):
 @pytest.mark.parametrize(
     ("settings", "end", "line"),
     [
-        ("train.lr=1e30 train.steps=400", "", "Error: training diverged: steps "),
-        (
-            "",
-            "os.kill(multiprocessing.active_children()[0].pid, 9)",
-            "Error: a worker process died",
-        ),
+        ("train.lr=1e30 train.steps=400", "", "training diverged: steps "),
+        ("", "os.kill(multiprocessing.active_children()[0].pid, 9)", "a worker process died"),
     ],
 )
 def test_workers_end_with_a_training_that_fails(settings, end, line):

@@ -161,9 +161,11 @@ def show_line(record):
 
 
 def validation_line(record):
+    left_out = [f"{record[name]} {name}" for name in ("silent", "clean") if record[name]]
     return (
         f"step {record['step']}: validation SI-SDR {record['si_sdr_db']:.2f} dB, "
         f"{record['si_sdri_db']:+.2f} dB over the mixture, loss {record['loss']:.4g}"
+        + (f"; left out: {' and '.join(left_out)} references" if left_out else "")
         + (" (best)" if record["best"] else "")
     )
 

@@ -227,11 +227,11 @@ def _steps(state, batches, first, valid_data, settings, device):
             mix, refs, *enroll = (x.to(device) for x in next(batches))  # (B, C, T), (B, S, C, T)
             mix, refs = validation.as_taken(state.model, settings, mix, refs)
             estimates = validation.separate(state.model, mix, enroll)  # (B, S, C, T)
-            loss, terms = loss_fn(estimates, refs)
+            loss, terms = loss_fn(estimates, refs, mix)
             (loss / settings.accumulate).backward()
             for name, value in {"loss": loss, **terms}.items():
                 values[name] += value.item() / settings.accumulate
-            add_up(quality, validation.totals(estimates.detach(), refs))
+            add_up(quality, validation.totals(estimates.detach(), refs, mix))
         norm = clip_gradients(state.model, settings.clip)
         if math.isfinite(values["loss"]) and math.isfinite(norm):
             state.optimizer.step()

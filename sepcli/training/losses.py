@@ -24,28 +24,40 @@ class Loss:
 
     function: str  # "module:function"
     takes: tuple[str, ...] = (WAVEFORM,)
+    mixture: bool = False  # whether it takes that, too
 
 
 LOSSES = {
-    "si_sdr": Loss("sepcli.training.losses:si_sdr_loss"),
+    "si_sdr": Loss("sepcli.training.losses:si_sdr_loss", mixture=True),
     "l1": Loss("sepcli.training.losses:l1_loss", (WAVEFORM, SPECTRA)),
     "mr_stft": Loss("sepcli.training.losses:mr_stft_loss"),
     "mr_stft_l1": Loss("sepcli.training.losses:mr_stft_l1_loss"),
     "spectral": Loss("sepcli.training.losses:spectral_loss"),
     "compressed": Loss("sepcli.training.losses:compressed_loss"),
     "magnitude": Loss("sepcli.training.losses:magnitude_loss", (WAVEFORM, SPECTRA)),
-    "stft_si_sdr": Loss("sepcli.training.spectral_losses:si_sdr_loss", (SPECTRA,)),
+    "stft_si_sdr": Loss("sepcli.training.spectral_losses:si_sdr_loss", (SPECTRA,), mixture=True),
     "stft_compressed": Loss("sepcli.training.spectral_losses:compressed_loss", (SPECTRA,)),
 }
 
 # (FFT, window, hop) in samples; Yamamoto et al., "Parallel WaveGAN", ICASSP 2020, section 3.
 RESOLUTIONS = ((1024, 600, 120), (2048, 1200, 240), (512, 240, 50))
 MIN_POWER = 1e-7  # floor under a bin's power: keeps the root's and the logarithm's slope finite
+MIN_MAGNITUDE = 1e-2  # RMS over bins, that of noise of -60 dB: what silence is measured against
+
+# References that are silent have no SI-SDR; see `si_sdr_loss`.
+SILENCE_DB = -60.0  # below the mixture
+FLOOR_DB = -30.0  # re the mixture: below this, an estimate of silence is hardly improved
+QUIETEST = 1e-4  # mean square of a mixture, -40 dB re full scale; quieter ones count as this
+
+
+SIGNALS = ("estimate", "reference", "mixture")
 
 
 def weighted(terms):
-    """The weighted sum of losses as one function; (estimate, reference) -> (total, {name: value}).
+    """The weighted sum of losses as one function of (estimate, reference, mixture=None).
 
+    It returns (total, {name: value}). The mixture, (B, C, T) or (B, C, F, N), is what silent
+    references are measured against; by default it is the sum of the references.
     terms: {name: weight}, or {name: {"weight": 1.0, ...keywords of the loss}}.
     Raises SepcliError for an unknown loss, a weight that is not a number, or an unknown keyword.
     """
@@ -56,8 +68,11 @@ def weighted(terms):
         weights[name], losses[name] = _term(name, value)
     takes(terms)
 
-    def loss(estimate, reference):
-        values = {name: fn(estimate, reference) for name, fn in losses.items()}
+    def loss(estimate, reference, mixture=None):
+        values = {
+            name: fn(estimate, reference, *([mixture] if LOSSES[name].mixture else []))
+            for name, fn in losses.items()
+        }
         return sum(weights[name] * value for name, value in values.items()), values
 
     return loss
@@ -86,10 +101,8 @@ def _term(name, value):
         raise SepcliError(f"train.loss.{name} must be a number, not {weight!r}")
     module, function = LOSSES[name].function.split(":")
     fn = getattr(import_module(module), function)
-    section = f"train.loss.{name}"
-    return weight, partial(
-        fn, **config.check_keys(fn, settings, section=section, reserved=("estimate", "reference"))
-    )
+    settings = config.check_keys(fn, settings, section=f"train.loss.{name}", reserved=SIGNALS)
+    return weight, partial(fn, **settings)
 
 
 def si_sdr(estimate, reference, *, zero_mean=True, eps=1e-8):
@@ -117,9 +130,37 @@ def snr(estimate, reference, *, eps=1e-8):
     return 10 * torch.log10((reference.square().sum(-1) + eps) / (error + eps))
 
 
-def si_sdr_loss(estimate, reference):
-    """Negative SI-SDR in dB, averaged over batch, sources and channels."""
-    return -si_sdr(estimate, reference).mean()
+def si_sdr_loss(estimate, reference, mixture=None, *, silence_db=SILENCE_DB):
+    """Negative SI-SDR in dB, averaged over batch, sources and channels.
+
+    Where the reference is silent, which is more than `silence_db` below the mixture (B, C, T), by
+    default the sum of the references, the energy of the estimate counts, softly thresholded:
+
+        10 log10(|e|^2 / |x|^2 + 10^(FLOOR_DB / 10))
+
+    from -30 dB for silence to 0 for the mixture itself, as in Wisdom et al., "What's all the FUSS
+    about free universal sound separation data?", ICASSP 2021. Its gradient vanishes as the estimate
+    gets quieter, where that of the SI-SDR grows without bound.
+    """
+    return where_silent(estimate, reference, mixture, silence_db, -si_sdr(estimate, reference))
+
+
+def where_silent(estimate, reference, mixture, silence_db, otherwise):
+    """The mean of `otherwise` (B, S, C), but for silent references; see `si_sdr_loss`."""
+    mixture = reference.sum(1) if mixture is None else mixture
+    loudness = estimate.square().mean(-1) / loudness_of(mixture)
+    energy = 10 * torch.log10(loudness + 10 ** (FLOOR_DB / 10))
+    return torch.where(is_silent(reference, mixture, silence_db), energy, otherwise).mean()
+
+
+def is_silent(reference, mixture, silence_db=SILENCE_DB):
+    """Which channels of references (B, S, C, T) are more than `silence_db` below the mixture."""
+    return reference.square().mean(-1) < loudness_of(mixture) * 10 ** (silence_db / 10)
+
+
+def loudness_of(mixture):
+    """The mean square (B, 1, 1) of a mixture (B, C, T), all channels together, or QUIETEST."""
+    return mixture.square().mean((-2, -1)).clamp(min=QUIETEST)[:, None, None]
 
 
 def l1_loss(estimate, reference):
@@ -135,7 +176,9 @@ def mr_stft_loss(estimate, reference):
     """
     total = 0.0
     for mag, target in _magnitudes(estimate, reference):
-        convergence = torch.linalg.norm(target - mag) / torch.linalg.norm(target)
+        floor = MIN_MAGNITUDE * target.numel() ** 0.5  # a batch may be silent as a whole
+        norm = torch.linalg.norm(target).clamp(min=floor)
+        convergence = torch.linalg.norm(target - mag) / norm
         total = total + convergence + (target.log() - mag.log()).abs().mean()
     return total / len(RESOLUTIONS)
 

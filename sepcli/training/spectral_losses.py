@@ -31,9 +31,15 @@ def si_sdr(estimate, reference):
     return losses.si_sdr(as_samples(estimate), as_samples(reference), zero_mean=False)
 
 
-def si_sdr_loss(estimate, reference):
-    """Negative SI-SDR in dB, averaged over batch, sources and channels."""
-    return -si_sdr(estimate, reference).mean()
+def si_sdr_loss(estimate, reference, mixture=None, *, silence_db=losses.SILENCE_DB):
+    """Negative SI-SDR in dB, averaged over batch, sources and channels.
+
+    Silent references, `silence_db` below the mixture (B, C, F, N), are as in `losses.si_sdr_loss`.
+    """
+    values = -si_sdr(estimate, reference)
+    mixture = reference.sum(1) if mixture is None else mixture
+    signals = map(as_samples, (estimate, reference, mixture))
+    return losses.where_silent(*signals, silence_db, values)
 
 
 def compressed_loss(estimate, reference, *, power=0.3, complex_weight=0.3):

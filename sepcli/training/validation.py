@@ -6,7 +6,7 @@ from sepcli.mixing import datasets
 from sepcli.training import losses, spectral_losses
 
 EXAMPLES = 2  # items of a validation to listen to
-SILENCE = 1e-5  # -100 dB re full scale: a reference that never exceeds it has no SI-SDR
+CLEAN_DB = 60.0  # SI-SDR of mixtures that are their reference, but for rounding
 MEASURES = {"si_sdr_db": losses.si_sdr, "snr_db": losses.snr}
 
 
@@ -14,37 +14,39 @@ def evaluate(model, data, settings, device="cpu"):
     """Mean scores of `model` over a finite data set; returns ({name: number}, examples).
 
     A generator of "validating" records. SI-SDR, its improvement over the mixture, and SNR are in
-    dB, means over items and sources (SI-SDR also of each source); references that are silent, for
-    which there is none, are left out and counted.
+    dB, means over items and sources (SI-SDR also of each source). Left out and counted are
+    references that are silent, for which there is none ("silent"), and in the improvement those
+    that are the mixture already, where nothing can be improved ("clean").
     """
     loss_fn = losses.weighted(settings.loss)
-    sums, si_sdr, gain, snr, examples = 0.0, [], [], [], {}
+    sums, si_sdr, before, snr, examples = 0.0, [], [], [], {}
     model.eval()
     for batch in datasets.in_order(data, settings.batch, workers=settings.workers):
         mix, refs, *enroll = (x.to(device) for x in batch)  # (B, C, T), (B, S, C, T)
         with torch.no_grad():
             taken, wanted = as_taken(model, settings, mix, refs)
             estimates = separate(model, taken, enroll)
-            sums += loss_fn(estimates, wanted)[0].item() * len(mix)
+            sums += loss_fn(estimates, wanted, taken)[0].item() * len(mix)
             if taken is not mix:
                 estimates = model.synthesise(estimates, mix.shape[-1])  # (B, S, C, T)
-            si_sdr.append(measured(losses.si_sdr, estimates, refs))  # (B, S)
-            before = measured(losses.si_sdr, mix[:, None].expand_as(refs), refs)
-            gain.append(si_sdr[-1] - before)
-            snr.append(measured(losses.snr, estimates, refs))
+            si_sdr.append(measured(losses.si_sdr, estimates, refs, mix))  # (B, S)
+            before.append(measured(losses.si_sdr, mix[:, None].expand_as(refs), refs, mix))
+            snr.append(measured(losses.snr, estimates, refs, mix))
         examples = examples or pick_examples(data.sources, mix, refs, estimates)
         yield {"event": "validating", "done": sum(map(len, si_sdr)), "items": data.items}
-    si_sdr, gain, snr = torch.cat(si_sdr), torch.cat(gain), torch.cat(snr)  # (items, S)
+    si_sdr, before, snr = torch.cat(si_sdr), torch.cat(before), torch.cat(snr)  # (items, S)
+    clean = before > CLEAN_DB
     scores = {
         "loss": sums / len(si_sdr),
         "si_sdr_db": si_sdr.nanmean().item(),
-        "si_sdri_db": gain.nanmean().item(),
+        "si_sdri_db": (si_sdr - before)[~clean].nanmean().item(),
         "snr_db": snr.nanmean().item(),
         **{
             f"si_sdr_db_{n}": x.item() for n, x in zip(data.sources, si_sdr.nanmean(0), strict=True)
         },
         "items": len(si_sdr),
-        "silent": int(si_sdr.isnan().sum()),
+        "silent": int(before.isnan().sum()),
+        "clean": int(clean.sum()),
     }
     return scores, examples
 
@@ -65,22 +67,23 @@ def separate(model, mix, enroll=()):
     return model.estimates(mix, *condition)
 
 
-def totals(estimates, refs):
+def totals(estimates, refs, mix):
     """Sums over the references of a batch that are not silent: of each of MEASURES, "audible"."""
-    values = {name: measured(measure, estimates, refs) for name, measure in MEASURES.items()}
+    signals = estimates, refs, mix
+    values = {name: measured(measure, *signals) for name, measure in MEASURES.items()}
     sums = {name: x.nansum().item() for name, x in values.items()}
     return sums | {"audible": int((~values["snr_db"].isnan()).sum())}
 
 
-def measured(measure, estimates, refs):
-    """SI-SDR or SNR (B, S) in dB, mean over channels; NaN where the reference is silent.
+def measured(measure, estimates, refs, mix):
+    """SI-SDR or SNR (B, S) in dB, mean over the channels whose reference is not silent, or NaN.
 
     Of spectra, the errors that cancel each other where frames overlap count too.
     """
     if refs.is_complex():  # (B, S, C, F, N) -> (B, S, C, F*N*2)
-        estimates, refs = map(spectral_losses.as_samples, (estimates, refs))
-    values = measure(estimates, refs).mean(-1)
-    return values.masked_fill(refs.abs().amax((-2, -1)) < SILENCE, float("nan")).cpu()
+        estimates, refs, mix = map(spectral_losses.as_samples, (estimates, refs, mix))
+    values = measure(estimates, refs).masked_fill(losses.is_silent(refs, mix), float("nan"))
+    return values.nanmean(-1).cpu()
 
 
 def pick_examples(sources, mix, refs, estimates):
