@@ -229,7 +229,7 @@ def test_samples_are_read_only_a_little_ahead(jobs, ahead):
 
 
 def test_python_callers_get_the_names_of_metrics_too():
-    with pytest.raises(SepcliError, match="unknown metric 'sisdr'; choose from si-sdr"):
+    with pytest.raises(SepcliError, match="unknown metric 'sisdr'; choose from sdr, isr"):
         next(evaluate([sample()], ["sisdr"]))
 
 
@@ -604,10 +604,10 @@ def test_a_mixture_that_is_missing_is_an_error(tmp_path):
     [
         (
             ["--metrics", "sisdr"],
-            "No such metric 'sisdr'. Did you mean 'si-sdr'? There are si-sdr,",
+            "No such metric 'sisdr'. Did you mean 'si-sdr'? There are sdr, isr,",
         ),
         (["--metrics", "si_sdri"], "Did you mean 'si-sdri'?"),
-        (["--metrics", "loudness"], "No such metric 'loudness'. There are si-sdr, si-sdri, snr"),
+        (["--metrics", "loudness"], "No such metric 'loudness'. There are sdr, isr, sir"),
         (["--fail-under", "pesk=1"], "Did you mean 'pesq'?"),
         (["--fail-under", "pesq"], "'pesq' is not METRIC=NUMBER, such as si-sdri=5"),
         (["--fail-under", "pesq=high"], "'pesq=high' is not METRIC=NUMBER"),

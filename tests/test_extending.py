@@ -1,11 +1,15 @@
-"""A kind of data, a loss and a command of one's own: one file and one line each."""
+"""A kind of data, a loss, a metric and a command of one's own: one file and one line each."""
 
+import json
 import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import sepcli
 from sepcli import cli
+from sepcli.metrics import METRICS, Metric
 from sepcli.mixing.datasets import KINDS, Kind
 from sepcli.training.losses import LOSSES, Loss
 from sepcli.training.runs import dry_run, resolve
@@ -16,6 +20,8 @@ from dataclasses import dataclass
 import click
 import numpy as np
 
+from sepcli.metrics.bsseval import Frames
+from sepcli.metrics.score import Score
 from sepcli.mixing.source import Drawn, Source
 
 
@@ -38,6 +44,18 @@ class Clicks(Source):
 
 def cubed(estimate, reference, *, scale=1.0):
     return scale * (estimate - reference).abs().pow(3).mean()
+
+
+def peak(estimate, reference, sample_rate, mixture=None):
+    assert reference is None or reference.shape == estimate.shape
+    return Score(np.abs(estimate).max())
+
+
+def loudest(blocks, *, window, hop, names):
+    x = np.concatenate(list(blocks()), -1)  # (2, S, C, T)
+    frames = x[0].reshape(x.shape[1], -1, window)
+    silent = np.zeros((2, len(frames), frames.shape[1]), bool)
+    return Frames({name: np.abs(frames).max(-1) for name in names}, silent)
 
 
 @click.command("hello")
@@ -77,3 +95,41 @@ def test_a_command_of_ones_own_is_listed_and_runs(monkeypatch):
     run = CliRunner().invoke
     assert "Say hello." in run(cli.main, ["--help"]).output
     assert run(cli.main, ["hello-you", "world"]).output == "hello world\n"
+
+
+def test_a_metric_of_ones_own_may_need_no_reference_and_less_may_be_better(package, monkeypatch):
+    metric = Metric(
+        "own_package:peak", "", "the largest sample", needs_reference=False, more_is_better=False
+    )
+    monkeypatch.setitem(METRICS, "peak", metric)
+    run, report = CliRunner().invoke, str(package / "old.json")
+    for key, level in (("one", 0.25), ("two", 0.5)):
+        sepcli.write(package / "x" / key / "est.speech.wav", level * np.ones((1, 100)), 8000)
+    place = [str(package / "x"), "--metrics", "peak"]
+    result = run(cli.main, ["eval", *place, "--json", "-o", report])
+    assert result.exit_code == 0, result.output
+    scores = json.loads((package / "old.json").read_text())
+    assert scores["summary"]["speech"]["peak"]["mean"] == 0.375
+    for limit, code in ((0.4, 0), (0.3, 1)):
+        result = run(cli.main, ["eval", *place, "--fail-under", f"peak={limit}"])
+        assert result.exit_code == code
+    assert "mean peak of speech is 0.375, over the limit of 0.3" in result.stderr
+
+    sepcli.write(package / "x" / "two" / "est.speech.wav", 0.4 * np.ones((1, 100)), 8000)
+    result = run(cli.main, ["eval", *place, "--compare", report, "--json"])
+    compared = json.loads(result.stdout)["compared"]["summary"]["speech"]["peak"]
+    assert (compared["better"], compared["worse"]) == (1, 0)
+
+
+def test_a_framewise_metric_of_ones_own_is_scored_beside_others(package, monkeypatch):
+    metric = Metric("own_package:loudest", "", "the largest sample of a frame", framewise=True)
+    monkeypatch.setitem(METRICS, "loudest", metric)
+    ramp = np.linspace(0.1, 0.5, 8000, dtype=np.float32)[None]
+    for name in ("est", "ref"):
+        sepcli.write(package / "x" / f"{name}.speech.wav", ramp, 8000)
+    names = "loudest,sdr,snr"
+    args = ["eval", str(package / "x"), "--metrics", names, "--window", "0.5", "--json"]
+    result = CliRunner().invoke(cli.main, args)
+    item = json.loads(result.stdout)["items"][0]
+    assert item["loudest"] == pytest.approx(0.4, abs=1e-3)  # the median of 0.3 and 0.5
+    assert item["frames"]["loudest"] == {"count": 2, "finite": 2}

@@ -116,7 +116,7 @@ def test_keys_carry_the_unit_and_are_unique():
 
 
 def test_an_unknown_metric_is_an_error_that_names_the_known_ones():
-    with pytest.raises(SepcliError, match=r"unknown metric 'sisdr'; choose from si-sdr, si-sdri"):
+    with pytest.raises(SepcliError, match=r"unknown metric 'sisdr'; choose from sdr, isr, sir"):
         metrics.load("sisdr")
 
 

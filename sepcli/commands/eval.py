@@ -11,6 +11,7 @@ from sepcli.errors import SepcliError
 FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown"}
 MOST_FAILURES = 20  # named one by one
 FRAMEWISE = tuple(name for name, metric in metrics.METRICS.items() if metric.framewise)
+MUSEVAL = tuple(n for n, metric in metrics.METRICS.items() if metric.function == metrics.BSS_EVAL)
 
 
 class MetricNames(click.ParamType):
@@ -89,7 +90,7 @@ def check_metric(name, param, ctx):
 @click.option(
     "--museval",
     metavar="DIR",
-    help=f"Write the frames' {', '.join(FRAMEWISE)} to DIR/test/KEY.json in museval's format.",
+    help=f"Write the frames' {', '.join(MUSEVAL)} to DIR/test/KEY.json in museval's format.",
 )
 @click.option(
     "--aggregate",
@@ -101,7 +102,8 @@ def check_metric(name, param, ctx):
     "limits",
     type=Limit(),
     multiple=True,
-    help="Exit with 1 when the mean (or what is shown instead) of a metric is below X; repeatable.",
+    help="Exit with 1 when the mean (or what is shown instead) of a metric is below X, or above "
+    "where less is better; repeatable.",
 )
 @click.option(
     "--compare",
@@ -223,14 +225,12 @@ def check_frames(names, median_of_median, museval, aggregate):
         raise click.UsageError(
             f"--median-of-median is for metrics of frames: {', '.join(FRAMEWISE)}."
         )
-    if museval and not set(FRAMEWISE) <= set(names):
-        raise click.UsageError(f"--museval needs all of {', '.join(FRAMEWISE)} in --metrics.")
+    if museval and not set(MUSEVAL) <= set(names):
+        raise click.UsageError(f"--museval needs all of {', '.join(MUSEVAL)} in --metrics.")
 
 
 def check_usage(estimates, references, mixtures, names, limits, old, form):
     """Fail before any work on what cannot go together."""
-    from sepcli.scoring.evaluate import DEFAULT
-
     if estimates is None and sys.stdin is not None and sys.stdin.isatty():
         raise click.UsageError("Nothing to score: pipe samples in, or name EST and REF.")
     if mixtures and not references:
@@ -239,8 +239,9 @@ def check_usage(estimates, references, mixtures, names, limits, old, form):
         raise click.UsageError(
             "--csv has no room for --compare; use the table, --json or --markdown."
         )
+    scored = names or [name for name, metric in metrics.METRICS.items() if metric.default_for]
     for name, _ in limits:
-        if name not in (names or DEFAULT):
+        if name not in scored:
             raise click.UsageError(f"--fail-under {name}: add it to --metrics.")
 
 

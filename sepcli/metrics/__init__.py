@@ -4,9 +4,12 @@ Every metric is a pure function
 
     metric(estimate, reference, sample_rate, mixture=None) -> Score
 
-estimate, reference and mixture are arrays (C, T) of the same shape. A `Score` is a float that can
-say why it is NaN. Wrong shapes raise ValueError. Metrics that are framewise need all sources at
-once and give a series: theirs is the one function `sepcli.metrics.bsseval.bss_eval`.
+estimate, reference and mixture are arrays (C, T) of the same shape; the reference of a metric that
+needs none may be None. A `Score` is a float that can say why it is NaN. Wrong shapes raise
+ValueError. Metrics that are framewise need all sources at once and give a series; several may share
+one function of the form of `sepcli.metrics.bsseval.bss_eval_blocks`.
+
+Defaults are scored in the order of the table.
 """
 
 from importlib import import_module
@@ -17,7 +20,7 @@ from sepcli.errors import SepcliError
 
 
 class Metric(NamedTuple):
-    """What can be said of a metric without importing it. More is better for all of them."""
+    """What can be said of a metric without importing it."""
 
     function: str  # "module:function"
     unit: str
@@ -25,66 +28,20 @@ class Metric(NamedTuple):
     needs_mixture: bool = False
     needs: str | None = None  # a package that may be missing, and the extra that brings it
     framewise: bool = False  # of all sources at once, and many frames
+    needs_reference: bool = True
+    more_is_better: bool = True
+    default_for: str = ""  # scored if nothing else is asked for: of "any" target, "stems", "speech"
 
 
-BSS_EVAL = "sepcli.metrics.bsseval:bss_eval"
+BSS_EVAL = "sepcli.metrics.bsseval:bss_eval_blocks"
 
 METRICS = {
-    "si-sdr": Metric(
-        "sepcli.metrics.sisdr:si_sdr",
-        "dB",
-        "scale-invariant signal-to-distortion ratio of zero-mean signals, mean over channels",
-    ),
-    "si-sdri": Metric(
-        "sepcli.metrics.sisdr:si_sdr_improvement",
-        "dB",
-        "SI-SDR of the estimate minus SI-SDR of the mixture",
-        needs_mixture=True,
-    ),
-    "snr": Metric(
-        "sepcli.metrics.snr:snr",
-        "dB",
-        "energy of the reference over energy of (estimate - reference), all channels together",
-    ),
-    "snri": Metric(
-        "sepcli.metrics.snr:snr_improvement",
-        "dB",
-        "SNR of the estimate minus SNR of the mixture",
-        needs_mixture=True,
-    ),
-    "pesq": Metric(
-        "sepcli.metrics.pesq:pesq",
-        "",
-        "PESQ (MOS-LQO), wide band from 16 kHz on, else narrow band; mean over channels",
-        needs="pesq",
-    ),
-    "pesq-wb": Metric(
-        "sepcli.metrics.pesq:pesq_wide_band",
-        "",
-        "PESQ (MOS-LQO, ITU-T P.862.2 wide band) at 16 kHz, mean over channels",
-        needs="pesq",
-    ),
-    "pesq-nb": Metric(
-        "sepcli.metrics.pesq:pesq_narrow_band",
-        "",
-        "PESQ (MOS-LQO, ITU-T P.862.1 narrow band) at 8 kHz, mean over channels",
-        needs="pesq",
-    ),
-    "stoi": Metric(
-        "sepcli.metrics.stoi:stoi",
-        "",
-        "short-time objective intelligibility at 10 kHz, mean over channels",
-    ),
-    "estoi": Metric(
-        "sepcli.metrics.stoi:extended_stoi",
-        "",
-        "extended short-time objective intelligibility at 10 kHz, mean over channels",
-    ),
     "sdr": Metric(
         BSS_EVAL,
         "dB",
         "BSS Eval v4: energy of the reference over energy of (estimate - reference), of frames",
         framewise=True,
+        default_for="stems",
     ),
     "isr": Metric(
         BSS_EVAL,
@@ -103,6 +60,60 @@ METRICS = {
         "dB",
         "BSS Eval v4: all filtered references over the rest of the estimate, of frames",
         framewise=True,
+    ),
+    "si-sdri": Metric(
+        "sepcli.metrics.sisdr:si_sdr_improvement",
+        "dB",
+        "SI-SDR of the estimate minus SI-SDR of the mixture",
+        needs_mixture=True,
+        default_for="any",
+    ),
+    "si-sdr": Metric(
+        "sepcli.metrics.sisdr:si_sdr",
+        "dB",
+        "scale-invariant signal-to-distortion ratio of zero-mean signals, mean over channels",
+        default_for="any",
+    ),
+    "snri": Metric(
+        "sepcli.metrics.snr:snr_improvement",
+        "dB",
+        "SNR of the estimate minus SNR of the mixture",
+        needs_mixture=True,
+    ),
+    "snr": Metric(
+        "sepcli.metrics.snr:snr",
+        "dB",
+        "energy of the reference over energy of (estimate - reference), all channels together",
+    ),
+    "pesq": Metric(
+        "sepcli.metrics.pesq:pesq",
+        "",
+        "PESQ (MOS-LQO), wide band from 16 kHz on, else narrow band; mean over channels",
+        needs="pesq",
+        default_for="speech",
+    ),
+    "pesq-wb": Metric(
+        "sepcli.metrics.pesq:pesq_wide_band",
+        "",
+        "PESQ (MOS-LQO, ITU-T P.862.2 wide band) at 16 kHz, mean over channels",
+        needs="pesq",
+    ),
+    "pesq-nb": Metric(
+        "sepcli.metrics.pesq:pesq_narrow_band",
+        "",
+        "PESQ (MOS-LQO, ITU-T P.862.1 narrow band) at 8 kHz, mean over channels",
+        needs="pesq",
+    ),
+    "stoi": Metric(
+        "sepcli.metrics.stoi:stoi",
+        "",
+        "short-time objective intelligibility at 10 kHz, mean over channels",
+        default_for="speech",
+    ),
+    "estoi": Metric(
+        "sepcli.metrics.stoi:extended_stoi",
+        "",
+        "extended short-time objective intelligibility at 10 kHz, mean over channels",
     ),
 }
 

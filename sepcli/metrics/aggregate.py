@@ -36,8 +36,8 @@ def summarise(scores, statistics=None):
     }
 
 
-def compare(old, new):
-    """Paired comparison of two lists of numbers for the same items, more being better.
+def compare(old, new, *, more_is_better=True):
+    """Paired comparison of two lists of numbers for the same items.
 
     Pairs with a number that is not finite are left out. Differences are rounded to 1e-5, below
     which another machine's rounding decides. The interval "low" to "high" holds the mean difference
@@ -53,13 +53,14 @@ def compare(old, new):
     rng = np.random.default_rng(0)
     means = [difference[rng.integers(n, size=n)].mean() for _ in range(RESAMPLES)]
     low, high = np.percentile(means, [2.5, 97.5])
+    gains = difference if more_is_better else -difference
     return {
         "old_mean": float(old.mean()),
         "new_mean": float(new.mean()),
         "mean_difference": float(difference.mean()),
         "low": float(low),
         "high": float(high),
-        "better": int(np.sum(difference > 0)),
-        "worse": int(np.sum(difference < 0)),
+        "better": int(np.sum(gains > 0)),
+        "worse": int(np.sum(gains < 0)),
         "count": n,
     }

@@ -10,9 +10,6 @@ from sepcli.samples.workers import in_order
 from sepcli.scoring.framewise import Framing, score_frames
 from sepcli.scoring.targets import find_targets, read_pair, settle_rate
 
-DEFAULT = ("sdr", "si-sdri", "si-sdr", "pesq", "stoi")
-STEMS_ONLY = ("sdr",)
-SPEECH_ONLY = ("pesq", "stoi")
 NOT_SPEECH = ("noise", "music", *STEMS)
 
 
@@ -65,14 +62,18 @@ def _with_estimates(samples):
 
 def score_sample(sample, names=None, framing=None, pad=False):
     """The `Row` of each estimate in a sample that has a reference; the others are not scored."""
-    targets = find_targets(sample)
+    alone = [name for name in names or () if not metrics.METRICS[name].needs_reference]
+    targets = find_targets(sample, alone=bool(alone))
     if not sample.ests():
         return [Row(sample.key, "", error=_without_estimate(sample))]
     if not targets:
         return [Row(sample.key, "", error=_without_reference(sample))]
     settle_rate(sample, targets)
     music, mixed = is_music(sample.refs()), sample.has("mix")
-    wanted = {t.name: names or default_metrics(t.name, mixed, music=music) for t in targets}
+    wanted = {
+        t.name: (names or default_metrics(t.name, mixed, music=music)) if t.reference else alone
+        for t in targets
+    }
     series = {name: list(filter(_is_framewise, wanted[name])) for name in wanted}
     scores, frames = score_frames(sample, targets, series, framing or Framing(), pad=pad)
     return [
@@ -128,13 +129,15 @@ def left_out(targets):
 
 def _sensible_metrics(target, mixed, music=False):
     """The metrics that make sense for a target, whether or not their packages are installed."""
-    stem, silent = music or target in STEMS, music or target in NOT_SPEECH
+    kinds = {
+        "any": True,
+        "stems": music or target in STEMS,
+        "speech": not (music or target in NOT_SPEECH),
+    }
     return tuple(
         name
-        for name in DEFAULT
-        if (mixed or not metrics.METRICS[name].needs_mixture)
-        and not (name in SPEECH_ONLY and silent)
-        and not (name in STEMS_ONLY and not stem)
+        for name, metric in metrics.METRICS.items()
+        if kinds.get(metric.default_for) and (mixed or not metric.needs_mixture)
     )
 
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sepcli import metrics
+from sepcli.metrics.bsseval import Frames
 from sepcli.metrics.score import Score, undefined
 from sepcli.samples.stems import ACCOMPANIMENT, VOCALS
 from sepcli.scoring.targets import UnfitError, read_blocks
@@ -25,7 +27,7 @@ class Framing(NamedTuple):
 
 
 def score_frames(sample, targets, names, framing, *, pad=False):
-    """Score `Target`s of a sample by BSS Eval v4.
+    """Score `Target`s of a sample by metrics that are framewise, such as those of BSS Eval v4.
 
     names: target -> names of metrics. Returns two dicts by target: {name: `Score`}, the medians of
     frames, or else the SepcliError that says why there are none; and {name: array (frames,)}. As in
@@ -42,7 +44,7 @@ def score_frames(sample, targets, names, framing, *, pad=False):
                 continue
             index, own, others = together.index(target), names[target.name], len(together) - 1
             frames[target.name] = {name: result[name][index] for name in own}
-            silent, notes = result.silent[:, index], _notes(together, errors)
+            silent, notes = result.silent[:, index], _notes(own, together, errors)
             scores[target.name] = {
                 name: _median(series, silent, notes[name], alone=name == "sir" and not others)
                 for name, series in frames[target.name].items()
@@ -62,14 +64,16 @@ def _scenarios(targets):
 
 def _evaluate(sample, targets, names, framing, pad):
     """(the targets that fit, their `Frames`, {name of another: why it does not})."""
-    from sepcli.metrics.bsseval import bss_eval_blocks
-
     errors = {}
     while targets:
         try:
             window, hop = framing.samples(sample.sample_rate)
             blocks = partial(read_blocks, sample, targets, pad=pad)
-            result = bss_eval_blocks(blocks, window=window, hop=hop, names=names)
+            result = Frames({}, None)
+            for function, own in _by_function(names).items():
+                found = function(blocks, window=window, hop=hop, names=own)
+                result.update(found)
+                result.silent = found.silent
             return targets, result, errors
         except UnfitError as error:
             errors[error.target] = error
@@ -77,11 +81,19 @@ def _evaluate(sample, targets, names, framing, pad):
     return [], None, errors
 
 
-def _notes(together, errors):
+def _by_function(names):
+    """{function: the names of metrics that it computes at once}."""
+    found = {}
+    for name in names:
+        found.setdefault(metrics.load(name), []).append(name)
+    return found
+
+
+def _notes(names, together, errors):
     """{metric: what to say of its scores} where not all sources were scored together."""
     without = f"scored without {', '.join(sorted(errors))}" if errors else ""
-    alone = dict.fromkeys(OF_ALL, ALONE) if len(together) == 1 else {}
-    return dict.fromkeys(("sdr", *OF_ALL, "sir"), without) | alone
+    alone = OF_ALL if len(together) == 1 else ()
+    return {name: ALONE if name in alone else without for name in names}
 
 
 def _median(series, silent, note, *, alone):

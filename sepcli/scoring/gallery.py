@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sepcli import metrics
 from sepcli.audio import Writer, resample
 from sepcli.errors import SepcliError
 from sepcli.scoring.targets import find_targets, padded
@@ -63,11 +64,12 @@ class Gallery:
             self._waiting.popleft()
         if row.error or not self._waiting:
             return
-        score = next(iter(row.scores.values()), np.nan)
+        name, score = next(iter(row.scores.items()), (None, np.nan))
         if self._newest:
             self._newest[2].append(row.target)
         elif np.isfinite(score):
-            self._newest = float(score), self._waiting[0], [row.target]
+            sign = 1 if metrics.find(name).more_is_better else -1
+            self._newest = sign * float(score), self._waiting[0], [row.target]
 
     def items(self):
         """Yield (key, [Excerpt, ...]) of the samples kept, from the worst to the best."""
@@ -99,12 +101,13 @@ def excerpts(sample, targets):
 
     All are from the same place, where the first target's reference is loudest.
     """
-    found = {target.name: target for target in find_targets(sample)}
-    start = _loudest(sample, found[targets[0]].reference)
+    found = {target.name: target for target in find_targets(sample, alone=True)}
+    start = _loudest(sample, found[targets[0]].signals)
     signals = {"mixture": ("mix",)} if sample.has("mix") else {}
     for name in targets:
         signals[f"{name}, estimate"] = (found[name].estimate,)
-        signals[f"{name}, reference"] = found[name].reference
+        if found[name].reference:
+            signals[f"{name}, reference"] = found[name].reference
     sounds = {name: _cut(sample, parts, start) for name, parts in signals.items()}
     powers = {name: _power(sound, sample.sample_rate) for name, sound in sounds.items()}
     top = max(power.max() for power in powers.values())

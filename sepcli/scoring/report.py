@@ -106,6 +106,7 @@ def compare(report, old, name):
             key: aggregate.compare(
                 [_number(before[entry].get(key)) for entry in common],
                 [_number(after[entry].get(key)) for entry in common],
+                more_is_better=metrics.find(report["metrics"][key]["name"]).more_is_better,
             )
             for key in keys
         }
@@ -127,22 +128,27 @@ def shortfalls(report, limits, statistic="mean"):
     """Lines that say which `limits`, (metric name, number) pairs, a report stays under.
 
     A limit holds for every target that has the metric. It fails, too, where an estimate is silent
-    or scores -inf, which the statistic of the finite scores does not show.
+    or scores -inf, which the statistic of the finite scores does not show. Of a metric of which
+    less is better, the limit is the largest score.
     """
     return [line for limit in limits for line in _shortfalls(report, *limit, statistic)]
 
 
 def _shortfalls(report, name, limit, statistic):
-    key, unit = metrics.key(name), metrics.METRICS[name].unit
+    key, metric = metrics.key(name), metrics.METRICS[name]
+    least, under, worst = ("least", "under", "-inf")
+    if not metric.more_is_better:
+        least, under, worst = ("most", "over", "inf")
     found = {t: scores[key] for t, scores in report["summary"].items() if key in scores}
     if not found:
-        yield f"nothing has a score of {name}, so it is not at least {limit:g}"
+        yield f"nothing has a score of {name}, so it is not at {least} {limit:g}"
     for target, summary in found.items():
         said = statistic.replace("_", " ")
-        what = f"{said} {name} of {target} is {summary[statistic]:.3f} {unit}".rstrip()
-        hopeless = _count(report, target, key, ("silent estimate", "-inf"))
-        if not summary[statistic] >= limit:  # also where it is NaN
-            yield f"{what}, under the limit of {limit:g}"
+        what = f"{said} {name} of {target} is {summary[statistic]:.3f} {metric.unit}".rstrip()
+        hopeless = _count(report, target, key, ("silent estimate", worst))
+        sign = 1 if metric.more_is_better else -1
+        if not sign * summary[statistic] >= sign * limit:  # also where it is NaN
+            yield f"{what}, {under} the limit of {limit:g}"
         elif hopeless:
             yield f"{what}, but that leaves out silent or unrelated estimates ({hopeless})"
 

@@ -25,7 +25,7 @@ class UnfitError(SepcliError):
 class Target:
     """An estimate and its reference, by the names of the signals in a sample.
 
-    reference: one signal, or several that add up to it.
+    reference: one signal, or several that add up to it; none for what is scored without.
     """
 
     name: str
@@ -37,18 +37,21 @@ class Target:
         return (*self.reference, self.estimate)
 
 
-def find_targets(sample):
+def find_targets(sample, *, alone=False):
     """The `Target`s of a sample whose estimates have references, in the order of the estimates.
 
     What is called accomp, instrumental or no_vocals is the accompaniment, and so is a residual when
     no other estimates but the vocals are there. A missing reference of the accompaniment is made of
     all stems but the vocals.
+    alone: whether estimates that have no reference are targets, too.
     """
     references, estimates, found = _references(sample), list(sample.ests()), {}
     for own in estimates:
         name = _role(own, estimates, references)
         if name in references and (name == own or name not in (*found, *estimates)):
             found[name] = Target(name, f"est.{own}", references[name])
+        elif alone:
+            found[own] = Target(own, f"est.{own}", ())
     return list(found.values())
 
 
@@ -73,18 +76,19 @@ def _references(sample):
 
 
 def read_pair(sample, target, *, mixed=False, pad=False):
-    """(estimate, reference, mixture or None) of a target, float32 (C, T) of one shape.
+    """(estimate, reference or None, mixture or None) of a target, float32 (C, T) of one shape.
 
     mixed: whether the mixture is needed. pad: append zeros to what is shorter. Raises SepcliError.
     """
     names = [*target.signals, *(["mix"] if mixed else [])]
     signals = {name: sample.audio(name) for name in names}
-    first = target.reference[0]
+    first = target.signals[0]
     for name, signal in signals.items():
         _compare(sample, name, signal.shape, first, signals[first].shape, pad)
     length = max(signal.shape[1] for signal in signals.values())
     signals = {name: padded(signal, length) for name, signal in signals.items()}
     reference = sum((signals[name] for name in target.reference[1:]), signals[first])
+    reference = reference if target.reference else None
     return signals[target.estimate], reference, signals.get("mix")
 
 
