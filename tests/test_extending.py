@@ -1,7 +1,9 @@
 """A kind of data, a loss, a metric and a command of one's own: one file and one line each."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +74,16 @@ def package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
     sys.modules.pop("own_package", None)
+
+
+def test_what_contributing_names_is_there():
+    root = Path(sepcli.__file__).parents[1]
+    text = (root / "CONTRIBUTING.md").read_text()
+    named = set(re.findall(r"`((?:sepcli|tests)/[\w/.]+)`", text))
+    assert "sepcli/nn/model.py" in named
+    assert [path for path in named if not (root / path).exists() and "/my" not in path] == []
+    for table, path in re.findall(r"`([A-Z]+)`\s\(`(sepcli/[\w/.]+)`\)", text):
+        assert f"\n{table} = " in (root / path).read_text()
 
 
 def test_a_kind_of_data_and_a_loss_of_ones_own_train_a_model(monkeypatch):
