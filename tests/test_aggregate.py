@@ -61,6 +61,25 @@ def test_the_interval_is_that_of_scipys_bootstrap():
     assert compare(old, new) == result
 
 
+@pytest.mark.parametrize("statistic", ["median", "median_of_median"])
+def test_medians_are_compared_by_their_difference(statistic):
+    rng = np.random.default_rng(5)
+    old = rng.normal(5, 3, 41)
+    new = old + rng.exponential(2, 41)
+    result = compare([*old, np.nan], [*new, 3], statistic)
+    assert result[f"old_{statistic}"] == statistics.median(old)
+    assert result[f"new_{statistic}"] == statistics.median(new)
+    change = statistics.median(new) - statistics.median(old)
+    assert result[f"{statistic}_difference"] == pytest.approx(change, abs=1e-5)
+    assert abs(change - np.median(new - old)) > 0.1  # not the median of the differences
+    expected = stats.bootstrap(
+        [old, new], lambda x, y, axis=-1: np.median(y, axis=axis) - np.median(x, axis=axis),
+        n_resamples=20000, method="percentile", paired=True, rng=np.random.default_rng(1),
+    ).confidence_interval  # fmt: skip
+    assert result["low"] == pytest.approx(expected.low, abs=0.1)
+    assert result["high"] == pytest.approx(expected.high, abs=0.1)
+
+
 def test_nothing_to_compare_is_a_count_of_zero():
     assert compare([np.nan, 1], [1, np.inf]) == {"count": 0}
     assert compare([], []) == {"count": 0}

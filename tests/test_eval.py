@@ -444,6 +444,25 @@ def test_comparison_goes_item_by_item(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--aggregate", "median", "--metrics", "si-sdr"], "median"),
+        (["--median-of-median", "--metrics", "sdr"], "median of median"),
+    ],
+)
+def test_medians_are_compared_where_medians_are_shown(tmp_path, options, said):
+    old = tmp_path / "old.json"
+    run("--json", "-o", old, *options, samples=[sample(i, db) for i, db in enumerate((1, 10, 11))])
+    new = [sample(i, db) for i, db in enumerate((30, 12, 11))]
+    result = run("--compare", old, *options, samples=new)
+    assert result.exit_code == 0
+    shown, compared = result.stdout.split("\n\n")[:2]
+    assert re.search(rf"speech  {said} +12\.00", shown)
+    assert re.search(r"10\.00 +12\.00 +\+2\.00 ", compared)
+    assert f"change is the difference of the {said}s with its 95 %" in result.stdout
+
+
 def test_comparison_is_in_json_and_markdown_too(tmp_path):
     old = tmp_path / "old.json"
     samples = [sample(i, 10 + i) for i in range(3)]

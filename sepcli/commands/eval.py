@@ -110,7 +110,7 @@ def check_metric(name, param, ctx):
     "old",
     type=click.Path(exists=True, dir_okay=False),
     metavar="OLD.json",
-    help="Compare item by item with an earlier report.",
+    help="Compare item by item with an earlier report, by what is shown; by the mean if both are.",
 )
 @click.option("--json", "form", flag_value="json", help="Every score and the aggregates as JSON.")
 @click.option("--csv", "form", flag_value="csv", help="Every score as CSV, a line per item.")
@@ -204,7 +204,7 @@ def command(
         museval_json.save(museval, rows, framing)
     scores = report.build(rows, [statistic] if statistic else None, framing)
     if before:
-        scores["compared"] = report.compare(scores, before, old)
+        scores["compared"] = report.compare(scores, before, old, statistic or "mean")
     show(scores, form, output)
     if html:
         write_html(html, scores, rows, gallery)

@@ -7,6 +7,7 @@ import numpy as np
 STATISTICS = {"mean": np.mean, "median": np.median, "median_of_median": np.median}
 DEFAULT = ("mean", "median")
 RESAMPLES = 2000
+ENDS = (2.5, 97.5)  # percentiles
 
 
 def summarise(scores, statistics=None):
@@ -36,12 +37,13 @@ def summarise(scores, statistics=None):
     }
 
 
-def compare(old, new, *, more_is_better=True):
+def compare(old, new, statistic="mean", *, more_is_better=True):
     """Paired comparison of two lists of numbers for the same items.
 
-    Pairs with a number that is not finite are left out. Differences are rounded to 1e-5, below
-    which another machine's rounding decides. The interval "low" to "high" holds the mean difference
-    with 95 % confidence: percentile bootstrap over the pairs (Efron and Tibshirani, "An
+    statistic: a name out of `STATISTICS`, in which "old_…" and "new_…" are compared. Pairs with a
+    number that is not finite are left out. Differences are rounded to 1e-5, below which another
+    machine's rounding decides. The interval "low" to "high" holds "…_difference", that of the
+    statistics, with 95 % confidence: percentile bootstrap over the pairs (Efron and Tibshirani, "An
     introduction to the bootstrap", 1993, ch. 13), with a fixed seed.
     """
     pairs = np.array([old, new], dtype=np.float64)
@@ -50,14 +52,20 @@ def compare(old, new, *, more_is_better=True):
     n = difference.size
     if n == 0:
         return {"count": 0}
+
+    def change(drawn=slice(None)):
+        if statistic == "mean":  # the difference of the means is the mean of the differences
+            return difference[drawn].mean()
+        of = STATISTICS[statistic]
+        return np.round(of(new[drawn]) - of(old[drawn]), 5)
+
     rng = np.random.default_rng(0)
-    means = [difference[rng.integers(n, size=n)].mean() for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
+    low, high = np.percentile([change(rng.integers(n, size=n)) for _ in range(RESAMPLES)], ENDS)
     gains = difference if more_is_better else -difference
     return {
-        "old_mean": float(old.mean()),
-        "new_mean": float(new.mean()),
-        "mean_difference": float(difference.mean()),
+        f"old_{statistic}": float(STATISTICS[statistic](old)),
+        f"new_{statistic}": float(STATISTICS[statistic](new)),
+        f"{statistic}_difference": float(change()),
         "low": float(low),
         "high": float(high),
         "better": int(np.sum(gains > 0)),

@@ -88,11 +88,12 @@ def load(path):
     return {**old, "items": list(items.values())}
 
 
-def compare(report, old, name):
+def compare(report, old, name, statistic="mean"):
     """Compare a report with an older one item by item, by key and target.
 
-    Returns {"file": name, "items": how many are in both, "only_old", "only_new": how many are not,
-    "summary": {target: {key: `aggregate.compare`}}}. Raises SepcliError when no item is in both.
+    Returns {"file": name, "statistic": what is compared, "items": how many are in both, "only_old",
+    "only_new": how many are not, "summary": {target: {key: `aggregate.compare`}}}. Raises
+    SepcliError when no item is in both.
     """
     before = {(item["key"], item["target"]): item for item in old["items"]}
     after = {(item["key"], item["target"]): item for item in report["items"]}
@@ -106,6 +107,7 @@ def compare(report, old, name):
             key: aggregate.compare(
                 [_number(before[entry].get(key)) for entry in common],
                 [_number(after[entry].get(key)) for entry in common],
+                statistic,
                 more_is_better=metrics.find(report["metrics"][key]["name"]).more_is_better,
             )
             for key in keys
@@ -113,6 +115,7 @@ def compare(report, old, name):
         summary[target] = {key: result for key, result in compared.items() if result["count"]}
     return {
         "file": name,
+        "statistic": statistic,
         "items": len(both),
         "only_old": len(before.keys() - after.keys()),
         "only_new": len(after.keys() - before.keys()),

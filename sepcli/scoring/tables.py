@@ -56,18 +56,18 @@ def comparison(report):
         "worse",
         "count",
     ]
-    rows = []
+    rows, statistic = [], report["compared"]["statistic"]
     for target, scores in report["compared"]["summary"].items():
         for key, entry in scores.items():
             metric = report["metrics"][key]
             low, high = (_number(entry[end], metric, "+") for end in ("low", "high"))
-            means = [
-                _number(entry["old_mean"], metric),
-                _number(entry["new_mean"], metric),
-                _number(entry["mean_difference"], metric, "+"),
+            change = [
+                _number(entry[f"old_{statistic}"], metric),
+                _number(entry[f"new_{statistic}"], metric),
+                _number(entry[f"{statistic}_difference"], metric, "+"),
             ]
             counts = [str(entry[name]) for name in ("better", "worse", "count")]
-            rows.append([target, _title(metric), *means, f"{low} to {high}", *counts])
+            rows.append([target, _title(metric), *change, f"{low} to {high}", *counts])
     return header, rows
 
 
@@ -88,10 +88,13 @@ def remarks(report):
             what = f"{report['metrics'][key]['name']} of {target}"
             lines += [f"{what}: {text} ({count})" for text, count in said]
     if compared := report.get("compared"):
+        of = "mean of the differences"
+        if compared["statistic"] != "mean":
+            of = f"difference of the {compared['statistic'].replace('_', ' ')}s"
         lines.append(
             f"Compared with {compared['file']}: {compared['items']} items in both, "
             f"{compared['only_old']} only there, {compared['only_new']} only here; "
-            "change is the mean of the differences with its 95 % bootstrap interval."
+            f"change is the {of} with its 95 % bootstrap interval."
         )
     return lines
 
