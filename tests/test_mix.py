@@ -172,7 +172,8 @@ def test_the_defaults_of_speakers_and_music_are_those_of_the_library(spec):
     command = main.get_command(None, "mix")
     with command.make_context("mix", []) as context:
         given = {k: v for k, v in context.params.items() if k in spec.__dataclass_fields__}
-    given |= {"stems": ("x",), "sample_rate": 44100} if spec is StemSpec else {}
+    own = {"stems": ("x",), "sample_rate": 44100, "min_rms_db": None}  # music's, which --help says
+    given |= own if spec is StemSpec else {}
     wanted = StemSpec(stems="x") if spec is StemSpec else SpeakerSpec()
     assert spec(**given) == wanted
     of_training = {"noisy_enroll_ramp", "target_absent_from"}  # they count its steps
@@ -364,3 +365,15 @@ def test_options_of_speech_are_refused_for_music():
     assert result.stderr.splitlines()[-1] == (
         "Error: --snr, --enroll: for speech, which music (--stems) is not"
     )
+
+
+def test_silent_stretches_of_songs_are_left_out_when_asked_for(tmp_path):
+    for name, gain in (("vocals", 0), ("drums", 0.1)):
+        song = tmp_path / "songs/one" / f"{name}.wav"
+        song.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(song, gain * np.ones((8000, 2)), 8000)
+    songs = ("--stems", tmp_path / "songs", "--duration", 0.5, "--sample-rate", 8000, "-n", 1)
+    assert run(*songs, "-o", tmp_path / "all").exit_code == 0
+    result = run(*songs, "-o", tmp_path / "loud", "--min-rms", -40)
+    assert result.exit_code == 1
+    assert "vocals: quieter than -40 dB re full scale 100 times in a row" in result.stderr

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from sepcli.errors import SepcliError
 from sepcli.mixing.music import AUGMENTATIONS, StemMixer, StemSpec, find_songs
+from sepcli.mixing.spectra import SpectraMixer, SpectraSpec
 from sepcli.recordings.packing import Packing, PackSpec, find_sources
 
 RATE = 8000
@@ -313,3 +314,43 @@ def test_songs_that_do_not_fit_are_refused(musdb, tmp_path):
     soundfile.write(tmp_path / "song/guitar.wav", np.zeros((RATE, 3)), RATE)
     with pytest.raises(SepcliError, match=r"guitar\.wav: 3 channels; mix them down by --downmix"):
         draw(tmp_path)
+
+
+# --- silence
+
+
+@pytest.fixture(params=[StemMixer, SpectraMixer])
+def half_silent(request, tmp_path):
+    """Draws items of a song whose voice is silent for three quarters of its time."""
+    rng = np.random.default_rng(0)
+    for name, heard in (("vocals", 0.25), ("drums", 1.0)):
+        signal = 0.1 * rng.standard_normal((4 * RATE, 2))
+        signal[round(heard * len(signal)) :] = 0
+        (tmp_path / "songs/one").mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / f"songs/one/{name}.wav", signal, RATE, subtype="FLOAT")
+    settings = {**CUT, "stems": tmp_path / "songs"}
+    if request.param is SpectraMixer:
+        kept = {"folder": str(tmp_path / "kept"), "window": 256, "hop": 64}
+        return lambda **spec: SpectraMixer(SpectraSpec(**{**settings, **kept, **spec}))
+    return lambda **spec: StemMixer(StemSpec(**{**settings, **spec}))
+
+
+def test_stretches_are_drawn_again_where_a_target_is_quiet(half_silent):
+    def loud(**spec):
+        mixer = half_silent(**spec)
+        drawn = (mixer.draw(0, index).refs["vocals"] for index in range(20))
+        return [np.abs(signal).max() > 0.05 for signal in drawn]
+
+    assert not all(loud())
+    assert loud(min_rms_db=None) == loud()
+    assert all(loud(min_rms_db=-26))  # a stretch at the edge of the silence may pass
+    assert all(loud(min_rms_db=-26, augment="remix"))
+    assert loud(min_rms_db=-26, targets="drums") == loud()  # the voice is no target
+
+
+def test_levels_are_those_of_the_sound(half_silent):
+    assert half_silent(min_rms_db=-21, targets="drums").draw(0, 0)  # it has -20 dB
+    with pytest.raises(SepcliError, match=r"^drums: quieter than -19 dB"):
+        half_silent(min_rms_db=-19, targets="drums").draw(0, 0)
+    with pytest.raises(SepcliError, match=r"vocals.*lower min_rms_db, or name other songs"):
+        half_silent(min_rms_db=-19).draw(0, 0)

@@ -128,7 +128,8 @@ def listed(field, metavar, text):
 @setting(
     MixtureSpec,
     "min_rms_db",
-    "Recordings are drawn again where they are quieter, in dB re full scale.",
+    "Recordings are drawn again where they are quieter, in dB re full scale; of --stems only when "
+    "asked for.",
 )
 @setting(
     MixtureSpec,

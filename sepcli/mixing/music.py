@@ -4,6 +4,7 @@ import math
 import os
 import re
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from scipy import fft
@@ -15,7 +16,7 @@ from sepcli.mixing.mixtures import Mixture, add
 from sepcli.mixing.source import Source
 from sepcli.mixing.specs import AUGMENTATIONS, StemSpec
 from sepcli.recordings import stored
-from sepcli.recordings.pools import find_audio, split_weight
+from sepcli.recordings.pools import TRIES, find_audio, split_weight
 from sepcli.samples.sample import split_audio_name
 from sepcli.samples.stems import (
     ACCOMPANIMENT,
@@ -75,10 +76,15 @@ class StemMixer(Source):
             float(rng.uniform(*p)) for p in (spec.duration_s, spec.mixture_gain_db)
         )
         samples = round(duration_s * spec.sample_rate)
+        if "remix" in self._ranges:  # every stem has a place of its own
+            places = [([name], partial(generator, 2, n)) for n, name in enumerate(self.names)]
+        else:
+            places = [(self.names, partial(generator, 2, 0))]
+        stems = {}
+        for names, place in places:
+            stems |= self._heard(names, samples, place)
         parts, gains, sources = [], [], {}
-        for number, name in enumerate(self.names):
-            place = generator(2, number if "remix" in self._ranges else 0)
-            signal, record = self._stem(name, samples, place)
+        for number, (name, (signal, record)) in enumerate(stems.items()):
             drawn = self._drawn(generator, number, duration_s)
             gain = drawn.get("gain", 1.0) * (-1 if drawn.get("polarity") else 1)
             parts.append(self._changed(signal, drawn))
@@ -119,6 +125,28 @@ class StemMixer(Source):
         if name == "freq-mask":
             return _band(rng, amount, self.spec.sample_rate / 2)
         return amount
+
+    def _heard(self, names, samples, place):
+        """{stem: (stretch, where it is from)} of one place, drawn again while a target is quiet.
+
+        place: makes the generator of the first try, and of its number that of each later one.
+        """
+        least, targets = self.spec.min_rms_db, self.spec.targets or self.names
+        for tried in range(TRIES):
+            again = (tried,) if tried else ()
+            stems = {name: self._stem(name, samples, place(*again)) for name in names}
+            quiet = [n for n in names if n in targets and least is not None]
+            quiet = [n for n in quiet if not self._level_db(stems[n][0]) >= least]
+            if not quiet:
+                return stems
+        raise SepcliError(
+            f"{', '.join(quiet)}: quieter than {least:g} dB re full scale {TRIES} times in a row; "
+            "lower min_rms_db, or name other songs"
+        )
+
+    def _level_db(self, stem):
+        """The RMS of a stem re full scale, all channels together."""
+        return level.rms_db(stem, dtype=np.float32)
 
     def _stem(self, name, samples, rng):
         """A stretch (C, T) of a stem of a song that `rng` draws, and where it is from."""

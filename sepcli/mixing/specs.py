@@ -313,6 +313,8 @@ class StemSpec(Spec):
     augment: names in `AUGMENTATIONS`, each with a range of its own if it has one: "gain=0.5:2".
     duration_s: length of an item; songs that are shorter are followed by silence.
     sample_rate: Hz. mixture_gain_db: gain of everything. downmix: to mono, by the mean.
+    min_rms_db: stretches are drawn again where a target is quieter than this, re full scale. None
+        takes all, silence too, of which songs have much.
     peak: when a sample would exceed it, all signals are scaled down together. 0 means no limit.
     Raises SepcliError for a value that makes no sense.
     """
@@ -324,6 +326,7 @@ class StemSpec(Spec):
     sample_rate: int = rate(44100)
     mixture_gain_db: tuple[float, float] = decibels(0, 0)
     downmix: bool = False
+    min_rms_db: float | None = limited(None, -200, 200)
     peak: float = limited(0.99, 0)
 
     def __post_init__(self):

@@ -19,6 +19,7 @@ import torch
 from scipy import fft
 
 from sepcli import files
+from sepcli.dsp import level
 from sepcli.mixing.music import StemMixer
 from sepcli.mixing.specs import StemSpec, limited
 from sepcli.recordings import stored
@@ -74,6 +75,11 @@ class SpectraMixer(StemMixer):
             frames = np.pad(frames, ((0, wanted - len(frames)), (0, 0), (0, 0)))
         record = {"song": song.name, "files": list(map(str, song.stems[name]))}
         return frames.transpose(1, 2, 0), record | {"start": start, "stop": start + wanted}
+
+    def _level_db(self, stem):
+        """By Parseval's theorem: a bin has, in the mean, what the window leaves of the power."""
+        power = np.mean(stem.real**2) + np.mean(stem.imag**2)
+        return float(level.to_db(power / (3 / 8 * self.spec.window)))
 
     def _add(self, parts, gains):
         for part, gain in zip(parts, gains, strict=True):

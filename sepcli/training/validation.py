@@ -75,11 +75,13 @@ def totals(estimates, refs, mix):
     return sums | {"audible": int((~values["snr_db"].isnan()).sum())}
 
 
-def measured(measure, estimates, refs, mix):
+def measured(measure, estimates, refs, mix=None):
     """SI-SDR or SNR (B, S) in dB, mean over the channels whose reference is not silent, or NaN.
 
-    Of spectra, the errors that cancel each other where frames overlap count too.
+    mix: by default the sum of the references. Of spectra, the errors that cancel each other where
+    frames overlap count too.
     """
+    mix = refs.sum(1) if mix is None else mix
     if refs.is_complex():  # (B, S, C, F, N) -> (B, S, C, F*N*2)
         estimates, refs, mix = map(spectral_losses.as_samples, (estimates, refs, mix))
     values = measure(estimates, refs).masked_fill(losses.is_silent(refs, mix), float("nan"))
