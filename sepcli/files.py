@@ -73,6 +73,29 @@ def _in_the_way(path):
     return None
 
 
+# What is there in place of a file
+
+
+def stand_in(head: bytes) -> str:
+    """What a file that begins with `head` is in place of the one that was meant, and the remedy.
+
+    "" where it is neither the pointer of a file that Git LFS holds nor a page of the web.
+    """
+    if head.startswith(b"version https://git-lfs"):
+        return "only a Git LFS pointer; fetch the file itself: git lfs pull"
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head", b"<!--")):
+        return "a web page; download the file itself, not the page that shows it"
+    return ""
+
+
+def check_meant(path):
+    """Raise SepcliError for a file that stands in for another; see `stand_in`."""
+    with explained(path), open(path, "rb") as file:
+        if what := stand_in(file.read(256)):
+            raise SepcliError(f"{path}: {what}")
+
+
 # Names
 
 

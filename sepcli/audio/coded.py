@@ -16,6 +16,7 @@ from sepcli.audio import mp3
 from sepcli.audio.checks import cut_off, damaged, too_short
 from sepcli.audio.streams import sniff
 from sepcli.errors import SepcliError
+from sepcli.files import stand_in
 
 LONGEST = 2**62  # frames; libsndfile says more than this when a FLAC does not tell its length
 _LARGEST_PAGE = 65307  # bytes of an Ogg page, RFC 3533 section 6
@@ -141,8 +142,8 @@ def _not_opened(head, size, name, error):
                 f"{name}: {what}, which is not read here; convert it: ffmpeg -i {file} out.wav, "
                 f"or pipe it in: ffmpeg -i {file} -f wav - | sepcli ... -"
             )
-    if head.startswith(b"version https://git-lfs"):
-        return SepcliError(f"{name}: only a Git LFS pointer; fetch the file itself: git lfs pull")
+    if other := stand_in(head):
+        return SepcliError(f"{name}: {other}")
     what = "unknown data" if set(head) & _CONTROL else "text"
     return SepcliError(
         f"{name}: {what}, not sound in a format that is read here; "

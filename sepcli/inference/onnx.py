@@ -13,6 +13,7 @@ import json
 
 import numpy as np
 
+from sepcli import files
 from sepcli.dsp.stft import ChunkedStft
 from sepcli.errors import SepcliError
 
@@ -120,6 +121,7 @@ def _open(path):
     """The session of the graph `path`, and what its metadata say."""
     import onnxruntime
 
+    files.check_meant(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors

@@ -10,6 +10,7 @@ an ONNX graph with one input (B, bands, N) and one output of B rows of samples.
 import numpy as np
 import torch
 
+from sepcli import files
 from sepcli.errors import SepcliError
 
 FLOOR = 1e-5  # as HiFi-GAN has it
@@ -24,6 +25,7 @@ class OnnxVocoder:
         import onnxruntime
 
         self.path = path
+        files.check_meant(path)
         try:
             self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime has a type of its own for every reason

@@ -109,6 +109,8 @@ def read_card(name):
     Checkpoints of Open-Unmix, which do need it, say nothing but their settings.
     """
     path = locate(name)
+    if path.is_file():
+        files.check_meant(path)
     if openunmix_files.is_checkpoint(path):
         return Card(path, "open_unmix", openunmix_files.read(path)[0], {})
     try:

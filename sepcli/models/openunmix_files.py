@@ -10,6 +10,7 @@ import pickle
 import re
 from pathlib import Path
 
+from sepcli import files
 from sepcli.errors import SepcliError
 from sepcli.samples.stems import ACCOMPANIMENT, VOCALS, stem_order
 
@@ -36,30 +37,30 @@ def read(path):
 
     A single source is given a second one, the rest of the mixture. Raises SepcliError.
     """
-    files = {}
+    found = {}
     for file in checkpoints(path):
-        if files.setdefault(_target(file), file) != file:
+        if found.setdefault(_target(file), file) != file:
             raise SepcliError(
-                f"{file}: a second file for {_target(file)}, beside {files[_target(file)].name}; "
+                f"{file}: a second file for {_target(file)}, beside {found[_target(file)].name}; "
                 "name the one to use"
             )
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
     about, settings, weights = _about(folder), None, {}
-    for target, file in files.items():
+    for target, file in found.items():
         state = _state(file)
         own = _settings(file, state, about)
         if settings not in (None, own):
             raise SepcliError(
-                f"{file}: another size than that of {next(iter(files.values())).name}; "
+                f"{file}: another size than that of {next(iter(found.values())).name}; "
                 "name one of them"
             )
         settings = own
         for name, tensor in state.items():
             if name not in NOT_WEIGHTS:
                 weights[f"networks.{target}.{name}"] = tensor
-    rest = {VOCALS: ACCOMPANIMENT}.get(next(iter(files)), "rest")
-    sources = [*files, rest] if len(files) == 1 else [*files]
-    return {"sources": sources, "residual": len(files) == 1, **settings}, weights
+    rest = {VOCALS: ACCOMPANIMENT}.get(next(iter(found)), "rest")
+    sources = [*found, rest] if len(found) == 1 else [*found]
+    return {"sources": sources, "residual": len(found) == 1, **settings}, weights
 
 
 def _target(file):
@@ -79,6 +80,7 @@ def _state(file):
     """The state dict in a file; nothing but tensors and plain data is unpickled."""
     import torch
 
+    files.check_meant(file)
     try:
         saved = torch.load(file, map_location="cpu", weights_only=True)
         state = saved.get("state_dict", saved)
@@ -94,6 +96,8 @@ def _state(file):
         OSError,
     ) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch would advise to trust it
+            reason = "more than tensors, or no archive of them"
         raise SepcliError(
             f"{file}: not a checkpoint of Open-Unmix ({reason}); expected its state dict"
         ) from None

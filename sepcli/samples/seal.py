@@ -11,7 +11,7 @@ import re
 import zlib
 
 from sepcli.errors import SepcliError
-from sepcli.files import explained
+from sepcli.files import explained, stand_in
 
 VERSION = 2  # of the format
 MAKE_AGAIN = "copy it again, or make it again with sepcli pack"
@@ -51,6 +51,8 @@ def read_seal(path):
     with explained(path), open(path, "rb") as file:
         head = file.read(512)
         if not (match := _FIRST_LINE.match(head)):
+            if other := stand_in(head):
+                raise SepcliError(f"{path}: {other}")
             what = "HDF5, but no pack" if _HDF5 in head else "no pack"
             raise SepcliError(f"{path}: {what}, or its start is damaged; make one with sepcli pack")
         version, block, crc = int(match[1]), int(match[2]), int(match[3], 16)

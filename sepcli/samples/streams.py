@@ -91,6 +91,8 @@ def _read_stream(stream, origin, strict, input_type, folder):
         yield from read_tar(stream, origin=origin, strict=strict)
     elif kind == "jsonl":
         yield from read_list(stream, origin=origin, folder=folder)
+    elif other := files.stand_in(stream.peek(256)):
+        raise SepcliError(f"{origin}: {other}")
     elif kind is None:
         raise SepcliError(
             f"{origin}: neither a sample tar, nor audio, nor JSON lines; convert it, or say what "
