@@ -5,7 +5,14 @@ import importlib.util
 import os
 import signal
 
+import hypothesis
 import pytest
+
+# The same examples whenever CI runs, which so tells of changes to the code alone; others each time
+# anywhere else, where somebody is there to look at a new find.
+hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile("random", deadline=None)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "random")
 
 # One thread per process: several would wait for each other whenever the machine is busy, which
 # makes the small models of the tests ten times slower. Before torch is imported.

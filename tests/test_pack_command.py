@@ -49,6 +49,17 @@ def test_a_pack_is_made_listed_counted_and_verified(tmp_path, voices):
     assert run("--verify", pack).stdout == f"{pack}: whole, 4 items\n"
 
 
+def test_jobs_pack_what_no_pipe_holds(tmp_path):
+    """Samples and what is made of them are larger than the buffers between the processes."""
+    samples = [make_sample(n, frames=200_000) for n in range(6)]
+    (tmp_path / "samples.tar").write_bytes(to_tar(samples))
+    packs = [tmp_path / "one.h5", tmp_path / "three.h5"]
+    for pack, jobs in zip(packs, (1, 3), strict=True):
+        options = ("--dtype", "float32", "-j", jobs)
+        assert run(tmp_path / "samples.tar", "-o", pack, *options).exit_code == 0
+    assert packs[0].read_bytes() == packs[1].read_bytes()
+
+
 def test_options_reach_the_pack(tmp_path, voices):
     pack = tmp_path / "data.h5"
     options = ["--dtype", "flac", "--sample-rate", "8000", "--speaker-regex", r"(\d).wav"]
