@@ -357,7 +357,7 @@ def test_workers_end_with_a_training_that_fails(settings, end, line):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ("model.name=convtasnet", "unknown model 'convtasnet'; choose from conv_tasnet"),
+        ("model.name=convtasnet", "unknown model 'convtasnet'; choose from "),
         ("model.filtres=8", "unknown setting model.filtres; did you mean filters?"),
         ("model.name=", "unknown model None; choose from"),
         ("model=", "model.name is missing; choose from"),
@@ -369,7 +369,7 @@ def test_workers_end_with_a_training_that_fails(settings, end, line):
         ("train.loss={sdr: 1}", "unknown loss 'sdr'; choose from"),
         (
             "data.valid=",
-            "data.valid.kind is missing; choose from excerpts, mixtures, speakers, spec",
+            "data.valid.kind is missing; choose from excerpts, ",
         ),
         ("data.test.kind=toy", "unknown setting data.test; known: train, valid"),
         ("data.valid.items=0", "data.valid.items must be at least 1, not 0"),

@@ -151,13 +151,15 @@ def display(run, progress, quiet):
 def show_json(record):
     from sepcli.training.runlog import plain
 
-    if record["event"] in ("train", "valid"):
+    if record["event"] in ("train", "valid", "warning"):
         click.echo(json.dumps(plain(record)), err=True)
 
 
 def show_line(record):
     if record["event"] == "valid":
         click.echo(validation_line(record), err=True)
+    elif record["event"] == "warning":
+        click.echo(record["message"], err=True)
 
 
 def validation_line(record):
@@ -189,6 +191,8 @@ def bar(run):
             elif record["event"] == "valid":
                 progress.update(items, visible=False)
                 progress.console.print(validation_line(record), highlight=False)
+            elif record["event"] == "warning":
+                progress.console.print(record["message"], highlight=False, markup=False)
             elif record["event"] == "step":
                 text = f"{step}/{run.settings.steps} loss {record['loss']:.4g}"
                 progress.update(steps, completed=step, text=text)

@@ -74,6 +74,7 @@ class MaskUnet(OfflineSpectralModel):
     """
 
     channels = 2
+    compilable = "mask"  # compilers know no complex numbers
 
     def __init__(
         self,

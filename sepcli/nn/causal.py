@@ -94,6 +94,7 @@ class SpectralModel(CausalModel):
     spectral: bool = True
     front_end: str = "stft"
     channels: int = 1
+    compilable: str = "core"  # compilers know no complex numbers
 
     def initial_state(self, batch: int = 1, *condition: Condition) -> State:
         """The state before the first sample."""
@@ -109,6 +110,7 @@ class SpectralModel(CausalModel):
         spectrum, following = self.stft.analyse(x, past)  # (B, F, N)
         parts = torch.stack([spectrum.real, spectrum.imag], 1)  # (B, 2, F, N)
         parts, core = self.core(parts, core, *condition)
+        parts = parts.to(x.dtype)  # of whatever autocast has made of them
         spectrum = torch.complex(parts[:, 0], parts[:, 1])  # (B, F, N)
         estimate, tail = self.stft.synthesise(spectrum, tail)
         estimates = [estimate]
@@ -134,6 +136,7 @@ class SpectralModel(CausalModel):
         """The spectra (B, S, 1, F, N) of the sources in the mixture's (B, 1, F, N), complex."""
         parts = torch.cat([spectrum.real, spectrum.imag], 1)  # (B, 2, F, N)
         parts, _ = self.core(parts, self.core_state(len(spectrum), *condition), *condition)
+        parts = parts.to(spectrum.real.dtype)  # of whatever autocast has made of them
         estimate = torch.complex(parts[:, 0], parts[:, 1])[:, None]  # (B, 1, F, N)
         estimates = [estimate] if len(self.sources) == 1 else [estimate, spectrum - estimate]
         return torch.stack(estimates, 1)

@@ -45,7 +45,8 @@ class Model(nn.Module):
     `causal`, `conditioned` and `measures` say what the class has; so does `spectral`: `analyse`,
     `spectra` and `synthesise`, in which case `forward` takes spectra, too. `latency` is in samples,
     None of what needs the whole signal. `consistent`, whether what the estimates lack of the
-    mixture is shared out, is up to the training: see `estimates`.
+    mixture is shared out, is up to the training: see `estimates`. `compilable` is the method that
+    a training may hand to a compiler.
 
     Raises SepcliError when a subclass lacks a method.
     """
@@ -61,6 +62,7 @@ class Model(nn.Module):
     conditioned: bool = False
     measures: bool = False
     consistent: bool = False
+    compilable: str = "forward"
 
     facts = ("sample_rate", "sources", "channels", "hop")
 

@@ -19,7 +19,7 @@ from torch import nn
 from sepcli import config
 from sepcli.errors import SepcliError
 from sepcli.mixing import datasets
-from sepcli.training import losses, validation
+from sepcli.training import losses, precision, validation
 
 NORM_BATCHES = 16  # of training data, for the statistics of batch norm in the averaged model
 EMA_RAMP = 10  # the average starts fast, decay (1 + n) / (10 + n), so that early steps fade
@@ -48,6 +48,8 @@ class Settings:
     seed: of the initial weights, the order of the data, and dropout.
     log_every, validate_every: steps. save_minutes: longest time between checkpoints.
     workers: processes that make training items ahead of time.
+    autocast: numbers in which the model computes products, "bf16", "fp16" (for GPUs without
+        bfloat16), or "none" for float32. compile: whether torch.compile makes the model faster.
     """
 
     steps: int = 10_000
@@ -70,6 +72,8 @@ class Settings:
     validate_every: int = 1000
     save_minutes: float = 10.0
     workers: int = 0
+    autocast: str = "none"
+    compile: bool = False
 
     def __post_init__(self):
         for name in AT_LEAST_1:
@@ -78,6 +82,8 @@ class Settings:
             self._check(name, getattr(self, name) >= 0, "0 or more")
         self._check("lr", self.lr > 0, "above 0")
         self._check("ema", 0 <= self.ema < 1, "at least 0 and below 1")
+        numbers = " or ".join(precision.DTYPES)
+        self._check("autocast", self.autocast in precision.DTYPES, numbers)
         losses.weighted(self.loss)
         kept = isinstance(self.keep_epochs, list) and all(type(n) is int for n in self.keep_epochs)
         self._check("keep_epochs", kept, "a list of epochs such as [25, 50]")
@@ -162,6 +168,7 @@ class State:
         self.plateau = Plateau(**settings.plateau).start()
         self.skipped = self.bad_in_a_row = 0
         self.sums = {}
+        self.scaler = precision.scaler(settings, next(model.parameters()).device)
 
     @property
     def kept(self):
@@ -174,6 +181,7 @@ class State:
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
             **{name: getattr(self, name) for name in self.COUNTERS},
         }
 
@@ -183,6 +191,7 @@ class State:
         if self.average is not None:
             self.average.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
         for name in self.COUNTERS:
             setattr(self, name, saved[name])
 
@@ -193,15 +202,21 @@ def fit(state, train_data, valid_data, settings, *, device="cpu"):
     Records are told apart by "event": "step" after every step; before it, every `log_every` steps,
     "train" with means over these; "validating" during a validation, and "valid" after it with the
     scores, "best" (whether none was better) and "audio" (examples, {name: (C, T)}). Validation
-    happens before the first step, every `validate_every` steps, and after the last.
+    happens before the first step, every `validate_every` steps, and after the last. "warning" has
+    a "message": what could not be done as the settings want it.
 
     Raises SepcliError when `max_bad_steps` steps in a row had no finite loss and gradient.
     """
     order = {"seed": settings.seed, "per_step": settings.accumulate}
     start = state.step * settings.accumulate
     place = {"start": start, "workers": settings.workers, "device": device}
-    with closing(datasets.batches(train_data, settings.batch, **place, **order)) as batches:
-        first = partial(datasets.batches, train_data, settings.batch, **order)
+    first = partial(datasets.batches, train_data, settings.batch, device=device, **order)
+    with (
+        closing(datasets.batches(train_data, settings.batch, **place, **order)) as batches,
+        precision.compiled(state.model, settings, batches, device) as (failure, batches),
+    ):
+        if failure:
+            yield {"event": "warning", "message": failure}
         yield from _steps(state, batches, first, valid_data, settings, device)
 
 
@@ -226,15 +241,18 @@ def _steps(state, batches, first, valid_data, settings, device):
         for _ in range(settings.accumulate):
             mix, refs, *enroll = (x.to(device) for x in next(batches))  # (B, C, T), (B, S, C, T)
             mix, refs = validation.as_taken(state.model, settings, mix, refs)
-            estimates = validation.separate(state.model, mix, enroll)  # (B, S, C, T)
+            with precision.autocast(settings, device):
+                estimates = validation.separate(state.model, mix, enroll)  # (B, S, C, T)
+            estimates = estimates.to(refs.dtype)
             loss, terms = loss_fn(estimates, refs, mix)
-            (loss / settings.accumulate).backward()
+            state.scaler.scale(loss / settings.accumulate).backward()
             for name, value in {"loss": loss, **terms}.items():
                 values[name] += value.item() / settings.accumulate
             add_up(quality, validation.totals(estimates.detach(), refs, mix))
+        state.scaler.unscale_(state.optimizer)
         norm = clip_gradients(state.model, settings.clip)
         if math.isfinite(values["loss"]) and math.isfinite(norm):
-            state.optimizer.step()
+            state.scaler.step(state.optimizer)
             state.bad_in_a_row = 0
             if state.average is not None:
                 move_average(state.average, state.model, settings.ema, state.step)
@@ -243,6 +261,7 @@ def _steps(state, batches, first, valid_data, settings, device):
             set_buffers(state.model, running)  # a bad batch must not stay in batch norm's averages
             state.skipped += 1
             state.bad_in_a_row += 1
+        state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
         state.step += 1
         state.seconds += time.monotonic() - started

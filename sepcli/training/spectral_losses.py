@@ -36,10 +36,10 @@ def si_sdr_loss(estimate, reference, mixture=None, *, silence_db=losses.SILENCE_
 
     Silent references, `silence_db` below the mixture (B, C, F, N), are as in `losses.si_sdr_loss`.
     """
-    values = -si_sdr(estimate, reference)
     mixture = reference.sum(1) if mixture is None else mixture
-    signals = map(as_samples, (estimate, reference, mixture))
-    return losses.where_silent(*signals, silence_db, values)
+    estimate, reference, mixture = map(as_samples, (estimate, reference, mixture))
+    values = -losses.si_sdr(estimate, reference, zero_mean=False)
+    return losses.where_silent(estimate, reference, mixture, silence_db, values)
 
 
 def compressed_loss(estimate, reference, *, power=0.3, complex_weight=0.3):

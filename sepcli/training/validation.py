@@ -69,7 +69,7 @@ def separate(model, mix, enroll=()):
 
 def totals(estimates, refs, mix):
     """Sums over the references of a batch that are not silent: of each of MEASURES, "audible"."""
-    signals = estimates, refs, mix
+    signals = real(estimates, refs, mix)
     values = {name: measured(measure, *signals) for name, measure in MEASURES.items()}
     sums = {name: x.nansum().item() for name, x in values.items()}
     return sums | {"audible": int((~values["snr_db"].isnan()).sum())}
@@ -82,10 +82,14 @@ def measured(measure, estimates, refs, mix=None):
     frames overlap count too.
     """
     mix = refs.sum(1) if mix is None else mix
-    if refs.is_complex():  # (B, S, C, F, N) -> (B, S, C, F*N*2)
-        estimates, refs, mix = map(spectral_losses.as_samples, (estimates, refs, mix))
+    estimates, refs, mix = real(estimates, refs, mix)
     values = measure(estimates, refs).masked_fill(losses.is_silent(refs, mix), float("nan"))
     return values.nanmean(-1).cpu()
+
+
+def real(*signals):
+    """Signals as they are, and of spectra (..., F, N) real numbers with the same products."""
+    return [spectral_losses.as_samples(x) if x.is_complex() else x for x in signals]
 
 
 def pick_examples(sources, mix, refs, estimates):
