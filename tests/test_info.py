@@ -1,10 +1,11 @@
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
 
 from sepcli.cli import main
-from sepcli.models import build, modelfile
+from sepcli.models import MODELS, build, modelfile
 from sepcli.models.describe import describe
 
 
@@ -56,7 +57,24 @@ def test_the_table_has_units_and_grouped_numbers(model_file):
     assert any(line.split() == ["si_sdri_db", "5.25"] for line in lines)
 
 
-def test_without_a_name_the_shipped_models_are_shown():
+def test_without_a_name_models_and_architectures_are_a_table():
+    result = invoke()
+    assert (result.exit_code, result.stderr) == (0, "")
+    shipped, architectures, hint = result.stdout.split("\n\n")
+    rows = {line.split()[0]: re.split("  +", line)[1:] for line in shipped.splitlines()}
+    assert rows.pop("model") == ["architecture", "parameters", "Hz", "latency ms", "sources"]
+    assert list(rows) == modelfile.shipped()
+    assert rows["vocals"] == [
+        "mask_unet", "1,338,440", "44100", "not causal", "vocals, accompaniment",
+    ]  # fmt: skip
+    rows = {line.split()[0]: line for line in architectures.splitlines()[1:]}
+    assert list(rows) == list(MODELS)
+    assert "conv_tasnet         250,469  16000           2  speech, noise" in rows["conv_tasnet"]
+    assert rows["open_unmix"].endswith("magnitude spectrograms, one for each source of a song.")
+    assert hint.startswith("sepcli info MODEL")
+
+
+def test_json_without_a_name_is_the_cards_of_the_shipped_models():
     output = invoke("--json").stdout.splitlines()
     files = {json.loads(line)["file"].rsplit("/", 1)[1] for line in output}
     assert files == {f"{name}.safetensors" for name in modelfile.shipped()}
@@ -72,7 +90,7 @@ def test_a_missing_model_is_one_line():
 @pytest.mark.parametrize(
     ("model", "line"),
     [
-        ("name: convtasnet", "unknown model 'convtasnet'; choose from conv_tasnet"),
+        ("name: convtasnet", "unknown model 'convtasnet'; choose from "),
         ("name: conv_tasnet\nfilter: 3", "filter"),
         ("norm: bn", "no model section with a name"),
     ],

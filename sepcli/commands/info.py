@@ -14,16 +14,44 @@ def command(names, as_json):
     """Show the card of models: size, cost, latency, training data, scores, licence.
 
     \b
-        $ sepcli info                       # the models that come with sepcli
+        $ sepcli info                       # the models that come with sepcli, and architectures
         $ sepcli info denoise runs/toy recipes/tasnet-toy/config.yaml
         $ sepcli info denoise --json | jq .parameters
+
+    Without a name it is a table; with --json, the cards of the models that come with sepcli.
     """
-    from sepcli.models.describe import describe
+    from sepcli.models.describe import describe, overview
     from sepcli.models.modelfile import shipped
 
+    if not names and not as_json:
+        click.echo("\n".join(overviews(*overview())))
+        return
     for name in names or shipped():
         about = describe(name)
         click.echo(json.dumps(about) if as_json else table(about))
+
+
+def overviews(models, architectures):
+    """Yield the tables of `describe.overview` as text."""
+    from sepcli.scoring.tables import aligned
+
+    heads = ["parameters", "Hz", "latency ms", "sources"]
+    rows = [[name, about["model"], *cells(about)] for name, about in models.items()]
+    yield aligned(["model", "architecture", *heads], rows, left=(0, 1, 5))
+    rows = [[name, *cells(about), about["about"]] for name, about in architectures.items()]
+    yield aligned(["architecture", *heads, ""], rows, left=(0, 4, 5))
+    yield "sepcli info MODEL, or FILE, or DIR of a run, shows all that is known of it."
+
+
+def cells(about):
+    """What both tables say."""
+    latency = about["latency_ms"]
+    return [
+        f"{about['parameters']:,}",
+        str(about["sample_rate"]),
+        "not causal" if latency is None else f"{latency:g}",
+        ", ".join(about["sources"]),
+    ]
 
 
 def table(about):

@@ -122,7 +122,7 @@ def show_table(rooms):
     if not rows:
         return
     if not sys.stdout.isatty():
-        click.echo(tables.aligned(header, rows, left=1), nl=False)
+        click.echo(tables.aligned(header, rows, left=range(1)), nl=False)
         for line in responses.remarks(rooms):
             click.echo(line)
         return

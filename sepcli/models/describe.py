@@ -1,10 +1,11 @@
 """What a model file, a run folder or a training configuration is, as plain data."""
 
+import sys
 from pathlib import Path
 
 from sepcli.errors import SepcliError
-from sepcli.models import build
-from sepcli.models.modelfile import load_model, read_card
+from sepcli.models import build, known, model_class
+from sepcli.models.modelfile import load_model, read_card, shipped
 
 
 def describe(name):
@@ -24,6 +25,31 @@ def describe(name):
         "bytes": sum(file.stat().st_size for file in card.files),
         "sha256": card.sha256,
         "card": card.card,
+    }
+
+
+def overview():
+    """({name: facts} of the shipped models, the same of the architectures), in little time.
+
+    Facts are a dict of `model`, `parameters`, `sample_rate`, `latency_ms` (None of what is not
+    causal) and `sources`; those of an architecture with its defaults also of `about`, what it is.
+    """
+    models = {name: _facts(load_model(name)[0], read_card(name).model) for name in shipped()}
+    architectures = {}
+    for name in known():
+        module = sys.modules[model_class(name).__module__]
+        about = (module.__doc__ or "").strip().partition("\n")[0]
+        architectures[name] = _facts(build(name), name) | {"about": about}
+    return models, architectures
+
+
+def _facts(model, name):
+    return {
+        "model": name,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "sample_rate": model.sample_rate,
+        "latency_ms": 1000 * model.latency / model.sample_rate if model.causal else None,
+        "sources": list(model.sources),
     }
 
 

@@ -121,13 +121,13 @@ def _document(report, layout):
     return "\n".join(parts)
 
 
-def aligned(header, rows, *, left=2):
-    """A table of strings as lines of text; all but the first `left` columns are flush right."""
+def aligned(header, rows, *, left=range(2)):
+    """A table of strings as lines of text; columns are flush right but for those in `left`."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = []
     for row in (header, *rows):
         cells = [
-            cell.ljust(width) if column < left else cell.rjust(width)
+            cell.ljust(width) if column in left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append("  ".join(cells).rstrip() + "\n")
