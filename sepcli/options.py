@@ -50,8 +50,25 @@ class Range(click.ParamType):
         return low, high
 
 
+class Grouped(click.Command):
+    """A command whose help shows its options under the titles of `groups`, {title: (names)}."""
+
+    def __init__(self, *args, groups, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.groups = groups
+
+    def format_options(self, ctx, formatter):
+        """Write a section for each group, and one for all other options."""
+        left = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
+        for title, names in self.groups.items():
+            with formatter.section(title):
+                formatter.write_dl([left.pop(name) for name in names])
+        with formatter.section("Other options"):
+            formatter.write_dl([record for record in left.values() if record])
+
+
 output = click.option(
-    "-o", "--output", metavar="PATH|DIR|-", help="Where to write; - is standard output."
+    "-o", "--output", metavar="PATH|DIR|-", help="Output file or folder; - is standard output."
 )
 seed = click.option(
     "--seed",
@@ -66,46 +83,46 @@ jobs = click.option(
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Processes to work with; the output is the same whatever the number.",
+    help="Number of processes; the output does not depend on it.",
 )
 device = click.option(
     "--device",
     default="auto",
     show_default=True,
     metavar="auto|cpu|cuda|mps",
-    help="Where the model runs.",
+    help="Device that the model runs on.",
 )
 threads = click.option(
-    "--threads", type=click.IntRange(min=1), help="CPU threads of the model. [default: all cores]"
+    "--threads", type=click.IntRange(min=1), help="CPU threads of the model.  [default: all cores]"
 )
 config = click.option(
-    "-c", "--config", type=click.Path(exists=True, dir_okay=False), help="YAML file of settings."
+    "-c", "--config", type=click.Path(exists=True, dir_okay=False), help="Configuration in YAML."
 )
 settings = click.option(
     "--set", "overrides", multiple=True, metavar="A.B=C", help="Override one setting; repeatable."
 )
 model = click.option(
-    "-m", "--model", metavar="NAME|FILE|DIR", help="A shipped model, a model file or a run folder."
+    "-m", "--model", metavar="NAME|FILE|DIR", help="Shipped model, model file or run folder."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
-quiet = click.option("-q", "--quiet", is_flag=True, help="Only errors on standard error.")
-verbose = click.option("-v", "--verbose", count=True, help="Say more on standard error.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+verbose = click.option("-v", "--verbose", count=True, help="Print more on standard error.")
 progress = click.option(
     "--progress",
     type=click.Choice(["auto", "json", "none"]),
     default="auto",
     show_default=True,
-    help="auto draws a bar when standard error is a terminal; json writes one line per item.",
+    help="auto draws a bar when standard error is a terminal; json prints one line per item.",
 )
 overwrite = click.option(
     "--overwrite/--skip-existing",
     default=None,
-    help="Replace outputs that exist, or leave them as they are. [default: an error]",
+    help="Replace existing outputs, or keep them.  [default: an existing output is an error]",
 )
 strict = click.option(
     "--strict/--no-strict",
     default=True,
-    help="Whether a sample stream without its closing count is an error.  [default: strict]",
+    help="Treat a sample stream without its closing count as an error.  [default: strict]",
 )
 input_type = click.option(
     "-t",
@@ -113,7 +130,7 @@ input_type = click.option(
     type=click.Choice(["auto", "tar", "wav", "audio", "jsonl"]),
     default="auto",
     show_default=True,
-    help="What standard input is, where guessing fails.",
+    help="Type of standard input, where it is not recognised.",
 )
 
 

@@ -195,3 +195,15 @@ def test_shell_completion_completes_commands():
         timeout=60,
     )
     assert result.stdout == "plain,separate\n"
+
+
+def test_the_list_of_commands_cuts_no_line_off():
+    listed = invoke("--help").output.split("Commands:\n")[1]
+    assert "..." not in listed
+    assert len(listed.splitlines()) == len(cli.COMMANDS)
+
+
+def test_grouped_help_shows_every_option_once():
+    shown = invoke("mix", "--help").output
+    for option in cli.main.get_command(click.Context(cli.main), "mix").params:
+        assert len(re.findall(rf"^  (?:-\w, )?{option.opts[-1]}\b(?!-)", shown, re.M)) == 1

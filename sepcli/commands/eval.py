@@ -54,12 +54,13 @@ def check_metric(name, param, ctx):
 @click.command()
 @click.argument("estimates", required=False, metavar="[SAMPLES|EST")
 @click.argument("references", required=False, metavar="REF]")
-@click.option("--mix", "mixtures", metavar="MIX", help="The mixtures of EST and REF.")
+@click.option("--mix", "mixtures", metavar="MIX", help="Mixtures that belong to EST and REF.")
 @click.option(
     "--metrics",
     "names",
     type=MetricNames(),
-    help=f"Out of {', '.join(metrics.METRICS)}.  [default: sdr (of stems of music), si-sdri (where "
+    help=f"Metrics out of {', '.join(metrics.METRICS)}.  [default: sdr (of stems of music), "
+    f"si-sdri (where "
     "there is a mixture), si-sdr and, unless the target's name is not speech, pesq, stoi]",
 )
 @click.option(
@@ -74,7 +75,7 @@ def check_metric(name, param, ctx):
     "--hop",
     "hop_s",
     type=options.Number(0, 3600, min_open=True),
-    help="From one frame to the next in seconds.  [default: the window, without overlap]",
+    help="Hop between frames in seconds.  [default: the window, without overlap]",
 )
 @click.option(
     "--pad",
@@ -95,7 +96,7 @@ def check_metric(name, param, ctx):
 @click.option(
     "--aggregate",
     type=click.Choice(["mean", "median"]),
-    help="Show only one of these.  [default: both]",
+    help="Statistic to show.  [default: both]",
 )
 @click.option(
     "--fail-under",
@@ -112,19 +113,23 @@ def check_metric(name, param, ctx):
     metavar="OLD.json",
     help="Compare item by item with an earlier report, by what is shown; by the mean if both are.",
 )
-@click.option("--json", "form", flag_value="json", help="Every score and the aggregates as JSON.")
-@click.option("--csv", "form", flag_value="csv", help="Every score as CSV, a line per item.")
-@click.option("--markdown", "form", flag_value="markdown", help="The table in Markdown.")
+@click.option(
+    "--json", "form", flag_value="json", help="Print every score and the statistics as JSON."
+)
+@click.option(
+    "--csv", "form", flag_value="csv", help="Print every score as CSV, one line per item."
+)
+@click.option("--markdown", "form", flag_value="markdown", help="Print the table in Markdown.")
 @click.option(
     "--html",
     metavar="REPORT",
-    help="Write tables, box plots, spectrograms and listening samples into this one file, too.",
+    help="Also write a report with tables, box plots, spectrograms and listening samples.",
 )
 @click.option(
     "-o",
     "--output",
     metavar="FILE",
-    help="Write there instead of standard output; .json, .csv and .md choose the format, too.",
+    help="Output file; .json, .csv and .md also choose the format.",
 )
 @options.jobs
 @options.strict

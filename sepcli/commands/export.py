@@ -13,7 +13,7 @@ from sepcli import files, options
 @options.overwrite
 @options.as_json
 def command(model, output, overwrite, as_json):
-    """Write the graph of a causal model that streams, for ONNX Runtime.
+    """Write a causal model's streaming graph as ONNX.
 
     \b
         $ sepcli export denoise -o denoise.onnx

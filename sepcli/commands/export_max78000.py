@@ -9,17 +9,17 @@ from sepcli import files, options
 
 @click.command("export-max78000")
 @click.argument("model", metavar="NAME|FILE|DIR|CONFIG.yaml")
-@click.option("-o", "--output", metavar="DIR", help="A new folder, or an older export.")
+@click.option("-o", "--output", metavar="DIR", help="Output folder.")
 @click.option(
     "--frames",
     type=click.IntRange(min=1),
-    help="Frames of output per run of the chip.  [default: as many as 20 ms have]",
+    help="Output frames per run of the chip.  [default: those of 20 ms]",
 )
 @click.option(
     "--check",
     "only_check",
     is_flag=True,
-    help="Write nothing: say what the chip cannot do, layer by layer, and what replaces it.",
+    help="Report, layer by layer, what the chip cannot do and what replaces it; write nothing.",
 )
 @options.overwrite
 @options.as_json

@@ -11,7 +11,9 @@ from sepcli import options
 @click.argument("names", nargs=-1, metavar="[NAME|FILE|DIR|CONFIG.yaml]...")
 @options.as_json
 def command(names, as_json):
-    """Show the card of models: size, cost, latency, training data, scores, licence.
+    """Show the cards of models.
+
+    Size, cost, latency, training data, scores and licence.
 
     \b
         $ sepcli info                       # the models that come with sepcli, and architectures

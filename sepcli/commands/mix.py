@@ -17,6 +17,19 @@ EXPLAINED = {  # augmentations that do not explain themselves
 }
 
 
+GROUPS = {
+    "Sources": ("speech", "noise", "rir", "stems", "count", "duration_s", "sample_rate", "preset"),
+    "Levels": ("snr_db", "level_db", "mixture_gain_db", "level_of", "min_rms_db", "peak"),
+    "Rooms": ("rir_prob", "noise_rir_prob", "target", "rir_decay_s"),
+    "Several speakers": (
+        "interferers", "sir_db", "target_absent", "speed", "enroll", "enroll_s",
+        "enroll_rir_prob", "noisy_enroll", "enroll_snr_db", "speaker_regex",
+    ),
+    "Music": ("targets", "augment", "downmix"),
+    "Output": ("output", "overwrite", "progress", "quiet"),
+}  # fmt: skip
+
+
 def setting(spec, field, text, flag=None):
     """The option of a field of `spec`, with its default and its limits."""
     about, flag = spec.__dataclass_fields__[field], flag or _flag(field)
@@ -70,7 +83,7 @@ def listed(field, metavar, text):
     return click.option(f"--{field}", multiple=True, metavar=metavar, help=text)
 
 
-@click.command()
+@click.command(cls=options.Grouped, groups=GROUPS)
 @listed(
     "speech",
     "PATH[=WEIGHT]",
@@ -81,7 +94,8 @@ def listed(field, metavar, text):
 @listed(
     "stems",
     "PATH[=WEIGHT]",
-    "Music instead: folders or packs of SONG/STEM.wav, or a folder of vocals/SONG.wav, accomp/….",
+    "Mix music from stems: folders or packs of SONG/STEM.wav, or a folder with vocals/SONG.wav "
+    "and accomp/SONG.wav.",
 )
 @click.option(
     "-n",
@@ -89,84 +103,89 @@ def listed(field, metavar, text):
     type=click.IntRange(min=0),
     default=10,
     show_default=True,
-    help="How many samples; 0 makes them until nobody reads on.",
+    help="Number of samples; 0 makes samples until the output is closed.",
 )
-@setting(MixtureSpec, "duration_s", "Seconds, LO:HI or one number.")
+@setting(MixtureSpec, "duration_s", "Duration in seconds: LO:HI or one number.")
 @click.option(
     "--sample-rate",
     type=_kind(MixtureSpec.__dataclass_fields__["sample_rate"]),
     default=MixtureSpec.sample_rate,
-    help="Hz; recordings are resampled.  "
+    help="Sample rate in Hz; recordings are resampled.  "
     f"[default: {MixtureSpec.sample_rate}; {StemSpec.sample_rate} with --stems]",
 )
-@setting(MixtureSpec, "snr_db", "Speech above noise, as both are in the mixture, in dB.")
-@setting(MixtureSpec, "level_db", "RMS of the speech in the mixture, in dB re full scale.")
-@setting(MixtureSpec, "mixture_gain_db", "Gain of everything on top of that, in dB.")
+@setting(MixtureSpec, "snr_db", "SNR of the mixture, in dB.")
+@setting(MixtureSpec, "level_db", "RMS level of the speech in the mixture, in dBFS.")
+@setting(MixtureSpec, "mixture_gain_db", "Additional gain of the whole mixture, in dB.")
 @setting(
     MixtureSpec,
     "level_of",
-    "What --level and --snr are of in a room: the speech as it is heard, or the --target.",
+    "Signal that --level and --snr refer to in a room: the reverberant speech, or the --target.",
 )
 @setting(
     MixtureSpec,
     "rir_prob",
-    "How often the speech is heard in a room.  [default: 0.5 with --rir, else 0]",
+    "Probability that the speech is in a room.  [default: 0.5 with --rir, else 0]",
 )
-@setting(MixtureSpec, "noise_rir_prob", "How often the noise is.")
+@setting(MixtureSpec, "noise_rir_prob", "Probability that the noise is in a room.")
 @setting(
     MixtureSpec,
     "target",
-    "The reference in a room: the direct sound alone, the speech in the room shortened by "
-    "--rir-decay, or as it is heard.",
+    "Reference of speech in a room: the direct sound alone, the speech in the room shortened by "
+    "--rir-decay, or the reverberant speech.",
 )
 @setting(
     MixtureSpec,
     "rir_decay_s",
-    "For --target decayed: the seconds in which the room falls by 60 dB more than it did, "
-    "from 20 ms behind the main tap on, as sepcli rir-decay does it.",
+    "For --target decayed: time in seconds in which the added decay reaches 60 dB, starting "
+    "20 ms after the main tap, as in sepcli rir-decay.",
 )
 @setting(
     MixtureSpec,
     "min_rms_db",
-    "Recordings are drawn again where they are quieter, in dB re full scale; of --stems only when "
-    "asked for.",
+    "Lowest RMS level of a crop, in dBFS; quieter crops are drawn again. With --stems only when "
+    "given.",
 )
 @setting(
     MixtureSpec,
     "peak",
-    "Turn a sample down as a whole rather than exceed this; 0 is no limit.",
+    "Highest peak of a sample, which is attenuated as a whole to stay below it; 0 means no limit.",
 )
-@setting(SpeakerSpec, "interferers", "Other speakers at once.")
-@setting(SpeakerSpec, "sir_db", "The target above each of them, in dB.")
-@setting(SpeakerSpec, "target_absent", "How often only the others speak.")
-@setting(SpeakerSpec, "speed", "Tempo and pitch of each speaker.")
-@setting(SpeakerSpec, "enroll", "Add enroll.wav, the target in another recording.")
-@setting(SpeakerSpec, "enroll_s", "Its seconds.", "--enroll-duration")
+@setting(SpeakerSpec, "interferers", "Number of other speakers.")
+@setting(SpeakerSpec, "sir_db", "Level of the target relative to each interferer, in dB.")
+@setting(SpeakerSpec, "target_absent", "Probability that the target is silent.")
+@setting(SpeakerSpec, "speed", "Speed factor of each speaker (changes tempo and pitch).")
+@setting(SpeakerSpec, "enroll", "Add enroll.wav, another utterance of the target.")
+@setting(SpeakerSpec, "enroll_s", "Duration of the enrolment in seconds.", "--enroll-duration")
 @setting(
     SpeakerSpec,
     "enroll_rir_prob",
-    "How often it is heard in a room of its own.  [default: --rir-prob]",
+    "Probability that the enrolment is in a room of its own.  [default: --rir-prob]",
 )
-@setting(SpeakerSpec, "noisy_enroll", "How often it has noise.")
-@setting(SpeakerSpec, "enroll_snr_db", "SNR of the enrolment, in dB, where it has noise.")
+@setting(SpeakerSpec, "noisy_enroll", "Probability that the enrolment is noisy.")
+@setting(SpeakerSpec, "enroll_snr_db", "SNR of a noisy enrolment, in dB.")
 @click.option(
     "--speaker-regex",
     default=SpeakerSpec.speaker_regex,
     metavar="REGEX",
-    help="Its first group, in a recording's path below its source, is the speaker.  "
+    help="Regular expression whose first group, in a recording's path below its source, names the "
+    "speaker.  "
     "[default: the first folder of that path]",
 )
 @listed(
     "targets",
     "STEM,…",
-    "Stems to be found; accompaniment may be all others.  [default: all]",
+    "Target stems; accompaniment stands for all others.  [default: all]",
 )
-@listed("augment", "NAME[=LO:HI],…", f"Of music: {', '.join(map(_augmentation, AUGMENTATIONS))}.")
-@setting(StemSpec, "downmix", "Music in mono.")
+@listed(
+    "augment",
+    "NAME[=LO:HI],…",
+    f"Augmentations of music: {', '.join(map(_augmentation, AUGMENTATIONS))}.",
+)
+@setting(StemSpec, "downmix", "Mix music to mono.")
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
-    help=f"Other defaults. {'; '.join(map(_preset, PRESETS))}.",
+    help=f"Set of other defaults. {'; '.join(map(_preset, PRESETS))}.",
 )
 @options.seed
 @options.jobs
@@ -176,7 +195,9 @@ def listed(field, metavar, text):
 @options.quiet
 @click.pass_context
 def command(context, count, seed, jobs, output, overwrite, progress, quiet, preset, **settings):
-    """Mix speech and noise, speakers, or music; without recordings, made-up speech and noise.
+    """Mix speech and noise, several speakers, or music.
+
+    Without recordings, speech and noise are synthetic.
 
     \b
         $ sepcli mix --snr -5:15 | sepcli separate - | sepcli eval -

@@ -41,50 +41,55 @@ class Regex(click.ParamType):
     "-o",
     "--output",
     metavar="FILE.h5|FILE.tar|DIR",
-    help="The pack, sample tar or shards to write.",
+    help="Pack, sample tar or folder of shards to write.",
 )
 @click.option(
     "--format",
     "form",
     type=click.Choice(["h5", "tar"]),
-    help="HDF5, or tars of samples: one FILE.tar or a folder.  [default: by the output's name]",
+    help="Format: HDF5, or tars of samples.  [default: by the output's name]",
 )
 @click.option(
     "--shard-size",
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="Samples in each tar of a folder.",
+    help="Samples per tar of a folder.",
 )
 @click.option(
     "--dtype",
     type=click.Choice(["int16", "float32", "flac"]),
-    help="How sound is kept; flac is smaller and much slower.  [default: int16, float32 for RIRs]",
+    help="Encoding of samples; flac is smaller and much slower.  [default: int16, float32 "
+    "for RIRs]",
 )
 @click.option(
     "--sample-rate",
     type=click.IntRange(4000, 768_000),
-    help="Hz; recordings are resampled.  [default: that of each source's first recording]",
+    help="Sample rate in Hz; recordings are resampled.  [default: that of each first recording]",
 )
 @click.option(
-    "--keep-channels", is_flag=True, help="Keep all channels of speech and noise, not their mean."
+    "--keep-channels",
+    is_flag=True,
+    help="Keep all channels of speech and noise instead of their mean.",
 )
 @click.option(
     "--speaker-regex",
     type=Regex(),
-    help="Its first group, in a path below its source, is the speaker.  [default: first folder]",
+    help="Regular expression whose first group names the speaker.  [default: first folder]",
 )
 @click.option(
     "--val-fraction",
     type=options.Number(0, 0.9),
     default=0.05,
     show_default=True,
-    help="How much of each source's sorted speakers (or names), from the end, is for validation.",
+    help="Fraction of each source's sorted speakers (or names), from the end, for validation.",
 )
-@click.option("--resume", is_flag=True, help="Go on where a run that was stopped or killed was.")
-@click.option("--list", "mode", flag_value="list", help="Print what is in packs, a line per item.")
-@click.option("--stats", "mode", flag_value="stats", help="Print how much is in packs.")
-@click.option("--verify", "mode", flag_value="verify", help="Check all of packs by checksums.")
+@click.option("--resume", is_flag=True, help="Resume a run that was stopped or killed.")
+@click.option(
+    "--list", "mode", flag_value="list", help="Print the contents of packs, one line per item."
+)
+@click.option("--stats", "mode", flag_value="stats", help="Print the totals of packs.")
+@click.option("--verify", "mode", flag_value="verify", help="Check packs by their checksums.")
 @options.jobs
 @options.overwrite
 @options.strict
@@ -93,7 +98,7 @@ class Regex(click.ParamType):
 @options.progress
 @options.quiet
 def command(inputs, mode, output, **settings):
-    """Put recordings or samples into one HDF5 file, from which training reads fast.
+    """Pack recordings or samples into one file for training.
 
     \b
         $ sepcli pack --speech vctk/ --speech ears/ --noise noise/ --rir rooms/ -o data.h5

@@ -22,47 +22,53 @@ CHIP_BYTES = 442_368  # 64 processors * 768 words * 9 bytes
     type=click.Choice(["ptq", "qat"]),
     default="ptq",
     show_default=True,
-    help="After calibration alone, or fine-tuned with rounding.",
+    help="Calibration alone (ptq), or fine-tuning with rounding (qat).",
 )
 @click.option(
     "--target",
     type=click.Choice(["cpu", "max78000"]),
     default="cpu",
     show_default=True,
-    help="What computes: any processor, or Analog Devices' chip, for a tcn_max78000.",
+    help="Hardware: any processor, or Analog Devices' MAX78000, for a tcn_max78000.",
 )
-@click.option("--calib", metavar="PATH", help="Samples or sound to calibrate with.")
+@click.option("--calib", metavar="PATH", help="Samples or audio files to calibrate with.")
 @click.option(
     "--calib-minutes",
     type=options.Number(min=0, min_open=True),
     default=10.0,
     show_default=True,
-    help="Length of what calibrates, at most.",
+    help="Longest duration to calibrate with, in minutes.",
 )
 @options.config
 @options.settings
-@click.option("--steps", type=click.IntRange(min=1), help="Of fine-tuning.  [default: 10000]")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps of fine-tuning.  [default: 10000]")
 @click.option(
     "--lr",
     type=options.Number(min=0, min_open=True),
     help="Learning rate of fine-tuning.  [default: 0.0001]",
 )
-@click.option("--run", "folder", metavar="DIR", help="Of fine-tuning.  [default: OUTPUT.qat]")
-@click.option("--resume", is_flag=True, help="Go on with the fine-tuning in that folder.")
 @click.option(
-    "--items", type=click.IntRange(min=1), default=20, show_default=True, help="To score."
+    "--run", "folder", metavar="DIR", help="Run folder of fine-tuning.  [default: OUTPUT.qat]"
+)
+@click.option("--resume", is_flag=True, help="Resume the fine-tuning in the run folder.")
+@click.option(
+    "--items", type=click.IntRange(min=1), default=20, show_default=True, help="Items to score."
 )
 @click.option(
     "--max-drop",
     type=options.Number(-100, 100),
     default=0.5,
     show_default=True,
-    help="SI-SDR that may be lost, dB.",
+    help="Largest loss of SI-SDR, in dB.",
 )
 @click.option(
-    "--budget", type=click.IntRange(min=1), help="Bytes of weights.  [default: the chip's, if any]"
+    "--budget",
+    type=click.IntRange(min=1),
+    help="Largest size of the weights, in bytes.  [default: the chip's, if any]",
 )
-@click.option("--onnx/--no-onnx", "more", default=True, help="Whether cpu also writes FILE.onnx.")
+@click.option(
+    "--onnx/--no-onnx", "more", default=True, help="Also write an ONNX graph (target cpu)."
+)
 @options.overwrite
 @options.seed
 @options.threads
@@ -70,7 +76,9 @@ CHIP_BYTES = 442_368  # 64 processors * 768 words * 9 bytes
 @options.progress
 @options.quiet
 def command(model, output, mode, target, steps, lr, seed, threads, **flags):
-    """Turn a causal model into one of 8-bit integers; report what it loses and what it takes.
+    """Quantise a causal model to 8-bit integers.
+
+    Reports what the integers lose and what each layer takes.
 
     \b
         $ sepcli quantize denoise -o denoise-int8.safetensors
@@ -85,7 +93,7 @@ def command(model, output, mode, target, steps, lr, seed, threads, **flags):
 
     Fine-tuning (qat) is a run as sepcli train makes it; -c FILE has its sections data and train,
     and data.valid is what the scores are for. Without it the model's own data are used if they need
-    no files, else made-up speech and noise.
+    no files, else synthetic speech and noise.
     """
     import torch
 

@@ -19,30 +19,32 @@ from sepcli.errors import SepcliError
     type=options.Number(min=0, min_open=True),
     default=0.3,
     show_default=True,
-    help="Seconds in which the added decay falls by 60 dB.",
+    help="Time in seconds in which the added decay reaches 60 dB.",
 )
 @click.option(
     "--early-ms",
     type=options.Number(min=0),
     default=20,
     show_default=True,
-    help="What stays untouched after the main tap.",
+    help="Time in ms after the main tap that stays as it is.",
 )
 @click.option(
     "--signed-argmax",
     "signed",
     is_flag=True,
-    help="The main tap is the largest sample, not the largest absolute value.",
+    help="Take the largest sample for the main tap, not the largest absolute value.",
 )
 @click.option(
     "--joint/--per-channel",
     default=False,
-    help="One main tap for all channels, that of the loudest.  [default: per channel]",
+    help="One main tap for all channels, or one each.  [default: per channel]",
 )
-@click.option("--plot", metavar="FILE.png", help="Draw the responses before and after.")
+@click.option("--plot", metavar="FILE.png", help="Plot the responses before and after.")
 @options.overwrite
 def command(inputs, output, plot, overwrite, **settings):
-    """Shorten room impulse responses: early sound stays, late sound decays faster.
+    """Shorten room impulse responses.
+
+    Early sound stays as it is, late sound decays faster.
 
     \b
         $ sepcli rir-decay rooms/ -o decayed/

@@ -30,13 +30,13 @@ class DecayRange(click.ParamType):
     type=click.Choice(["schroeder", "regression"]),
     default="schroeder",
     show_default=True,
-    help="Integrate backwards without the noise, or average the power under a Hann window.",
+    help="Backward integration without the noise, or the power under a Hann window.",
 )
 @click.option(
     "--range",
     "range_db",
     type=DecayRange(),
-    help="dB between which the line is fitted.  [default: -5:-35 (T30), or else -5:-25 (T20)]",
+    help="Range of the fitted line, in dB.  [default: -5:-35 (T30), or else -5:-25 (T20)]",
 )
 @click.option(
     "--window",
@@ -44,21 +44,25 @@ class DecayRange(click.ParamType):
     type=options.Number(0.1, 1000),
     default=20,
     show_default=True,
-    help="Milliseconds of the Hann window of --method regression.",
+    help="Length in ms of the Hann window of --method regression.",
 )
 @click.option(
     "--band",
     type=click.Choice(["octave", "third", "none"]),
     default="none",
     show_default=True,
-    help="A row for each octave or third of an octave, or for all frequencies at once.",
+    help="Measure in octaves, in thirds of octaves, or in one band.",
 )
-@click.option("--json", "as_json", is_flag=True, help="A line of JSON per row, as it is measured.")
-@click.option("-q", "--quiet", is_flag=True, help="Only the number, nan if there is none.")
-@click.option("--plot", metavar="FILE.png", help="Draw the decays, and the lines through them.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON per row.")
+@click.option(
+    "-q", "--quiet", is_flag=True, help="Print the number only, nan where it is not measurable."
+)
+@click.option("--plot", metavar="FILE.png", help="Plot the decays and the fitted lines.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when an RT60 is not measurable.")
 def command(inputs, as_json, quiet, plot, strict, **settings):
-    """Measure reverberation times (ISO 3382-1) of room impulse responses.
+    """Measure the reverberation of room impulse responses.
+
+    After ISO 3382-1.
 
     \b
         $ sepcli rt60 rooms/ --band octave

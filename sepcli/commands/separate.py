@@ -33,23 +33,26 @@ def check_format(ctx, param, value):
     "targets",
     multiple=True,
     metavar="NAME",
-    help="A source to write; repeatable. [default: what a sample asks for; all of audio]",
+    help="Source to write; repeatable.  [default: the targets of a sample; all sources of audio]",
 )
 @click.option(
-    "--residual", is_flag=True, help="Write the rest, too: the mixture without what is written."
+    "--residual",
+    is_flag=True,
+    help="Also write the residual: the mixture minus the written sources.",
 )
 @click.option(
     "--wiener",
     type=click.IntRange(0, 100),
     metavar="N",
-    help="Share out the mixture by N iterations of a multichannel Wiener filter; of models that "
-    "estimate spectra, such as open_unmix.  [default: 0]",
+    help="Iterations of a multichannel Wiener filter, for models that estimate spectra, such as "
+    "open_unmix.  [default: 0]",
 )
 @click.option(
     "--griffin-lim",
     is_flag=True,
-    help="Improve the phase of the estimates, the mixture's, to fit their magnitudes; of the same "
-    "models.",
+    help="Estimate the phase by Griffin-Lim instead of keeping the mixture's; for models "
+    "that estimate "
+    "spectra.",
 )
 @click.option(
     "--gl-iters",
@@ -59,27 +62,30 @@ def check_format(ctx, param, value):
 @click.option(
     "--gl-init",
     type=click.Choice(["mix", "random"]),
-    help="Where --griffin-lim begins: with the phase of the mixture, or with a random one, as in "
-    "the textbook, which scores a negative SDR.  [default: mix]",
+    help="Initial phase of --griffin-lim: the mixture's, or random, which leads to a "
+    "negative SDR.  "
+    "[default: mix]",
 )
 @click.option(
     "--vocoder",
     metavar="mel|FILE.onnx",
-    help="Make the sound from the mel bands of the estimates alone: by magnitudes fitted to 128 "
-    "bands (mel; add --griffin-lim), or by a graph from bands to samples.",
+    help="Synthesise from the mel bands of the estimates: with magnitudes fitted to 128 "
+    "bands (mel; add "
+    "--griffin-lim), or with an ONNX graph from bands to samples.",
 )
 @click.option(
     "--segment",
     "segment_s",
     type=options.Number(0.1, 3600),
-    help="Seconds that a model which is not causal gets at a time; more take more memory.  "
+    help="Segment length in seconds of models that are not causal; longer segments take more "
+    "memory.  "
     "[default: 20]",
 )
 @click.option(
     "--overlap",
     type=options.Number(0, 0.9),
-    help="The part of a segment that the next one covers, too: context for both, which fade into "
-    "each other in its middle.  [default: 0.15]",
+    help="Fraction of a segment that the next one overlaps, with a cross-fade in its middle.  "
+    "[default: 0.15]",
 )
 @click.option(
     "--start",
@@ -87,20 +93,20 @@ def check_format(ctx, param, value):
     type=options.Number(0),
     default=0.0,
     metavar="SECONDS",
-    help="Where in audio files to begin.",
+    help="Start within audio files, in seconds.",
 )
 @click.option(
     "--duration",
     "duration_s",
     type=options.Number(0, min_open=True),
     metavar="SECONDS",
-    help="How much of audio files to separate.  [default: up to the end]",
+    help="Duration to separate, in seconds.  [default: up to the end]",
 )
 @options.output
 @click.option(
     "--filename",
     "template",
-    help="Names of the stems below the output folder; {model} is known, too.  "
+    help="Template of the file names below the output folder; {model} is available, too.  "
     "[default: {track}/{stem}.{ext}]",
 )
 @click.option(
@@ -108,9 +114,13 @@ def check_format(ctx, param, value):
     "container",
     metavar="wav|flac|mp3|...",
     callback=check_format,
-    help="What {ext} is, and what standard output gets.  [default: wav]",
+    help="Format of files and of standard output.  [default: wav]",
 )
-@click.option("--subtype", metavar="NAME", help="E.g. PCM_16, PCM_24, FLOAT. [default: FLOAT]")
+@click.option(
+    "--subtype",
+    metavar="NAME",
+    help="Sample format, such as PCM_16, PCM_24 or FLOAT.  [default: FLOAT]",
+)
 @options.overwrite
 @options.device
 @options.threads
@@ -139,7 +149,9 @@ def command(
     progress,
     **choices,
 ):
-    """Separate mixtures into their sources, at the rate and channels of the input.
+    """Separate mixtures into their sources.
+
+    The output has the sample rate and the channels of the input.
 
     \b
         $ sepcli mix --snr -5:15 | sepcli separate - | sepcli eval -

@@ -13,7 +13,7 @@ from sepcli.errors import SepcliError
 
 @click.command("stream")
 @options.model
-@click.option("--target", metavar="NAME", help="The source to let through. [default: the first]")
+@click.option("--target", metavar="NAME", help="Source to output.  [default: the first]")
 @click.option(
     "-t",
     "--input-type",
@@ -22,12 +22,16 @@ from sepcli.errors import SepcliError
     show_default=True,
     help="WAV, or raw PCM without a header; the output is of the same type.",
 )
-@click.option("--rate", type=click.IntRange(min=1), help="Hz of raw PCM. [default: the model's]")
-@click.option("--channels", type=click.IntRange(1, 64), help="Channels of raw PCM. [default: 1]")
+@click.option(
+    "--rate",
+    type=click.IntRange(min=1),
+    help="Sample rate of raw PCM, in Hz.  [default: the model's]",
+)
+@click.option("--channels", type=click.IntRange(1, 64), help="Channels of raw PCM.  [default: 1]")
 @click.option(
     "--encoding",
     type=click.Choice(["f32le", "s16le"]),
-    help="Samples of raw PCM: floats or 16-bit integers. [default: f32le]",
+    help="Sample format of raw PCM.  [default: f32le]",
 )
 @click.option(
     "--chunk",
@@ -36,42 +40,46 @@ from sepcli.errors import SepcliError
     default=10.0,
     show_default=True,
     metavar="MS",
-    help="Audio to work on at a time: rounded down to whole hops of the model, at least one.",
+    help="Chunk length in ms, rounded down to whole hops of the model, at least one.",
 )
 @click.option(
     "--compensate-delay/--no-compensate-delay",
     default=True,
     show_default=True,
-    help="Align the output with the input; or let it lag, and answer every chunk with as much.",
+    help="Align the output with the input, or output every chunk at once, late by the latency.",
 )
 @click.option(
     "--atten-lim",
     "atten_lim_db",
     type=options.Number(min=0),
     metavar="DB",
-    help="Attenuate no more: a * input + (1 - a) * output, with a = 10^(-DB/20).",
+    help="Limit of the attenuation in dB: outputs a * input + (1 - a) * output with a = "
+    "10^(-DB/20).",
 )
 @click.option(
     "--engine",
     type=click.Choice(["auto", "torch", "onnx"]),
     default="auto",
     show_default=True,
-    help="onnx runs the graph beside the weights (see sepcli export), auto does if there is one.",
+    help="onnx runs the graph beside the weights (see sepcli export); auto does so if there "
+    "is one.",
 )
 @click.option(
-    "--verify", metavar="FILE", help="Compare with FILE separated as a whole; no other output."
+    "--verify",
+    metavar="FILE",
+    help="Compare streaming with offline separation of FILE, and report the difference.",
 )
 @click.option(
     "--latency",
     metavar="[FILE]",
     is_flag=False,
     flag_value="",
-    help="Measure the time per chunk, of FILE or of made-up noise; no other output.",
+    help="Measure the time per chunk on FILE or on synthetic noise, and report it.",
 )
 @click.option(
     "--seconds",
     type=options.Number(min=0, min_open=True),
-    help="How much to verify or measure. [default: all of FILE; 10 of made-up noise]",
+    help="Duration to verify or measure, in seconds.  [default: all of FILE; 10 of noise]",
 )
 @options.seed
 @options.as_json
@@ -89,7 +97,9 @@ def command(
     encoding,
     **choices,
 ):
-    """Let one source of live audio through, from standard input to standard output.
+    """Separate live audio and output one source.
+
+    Reads standard input and writes standard output.
 
     \b
         $ cat noisy.wav | sepcli stream > speech.wav
@@ -99,7 +109,7 @@ def command(
 
     The input must have the model's sample rate; its channels are treated one by one. Each chunk is
     written as soon as it is complete, and in all as many samples as came in. The signal USR1 makes
-    the model forget the past, after a gap for instance. The first interrupt ends the input.
+    the model forget the past, for instance after a gap. The first interrupt ends the input.
     """
     if input_type != "raw" and (rate or channels or encoding):
         raise click.UsageError("--rate, --channels and --encoding describe raw PCM; add -t raw")

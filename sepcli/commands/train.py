@@ -36,11 +36,16 @@ class Limit(click.ParamType):
 @click.command("train")
 @click.argument("config", type=click.Path(exists=True, dir_okay=False))
 @options.settings
-@click.option("-o", "--output", metavar="DIR", help="Run folder. [default: runs/NAME-OF-CONFIG]")
-@click.option("--resume", is_flag=True, help="Go on from the last checkpoint of the run folder.")
+@click.option("-o", "--output", metavar="DIR", help="Run folder.  [default: runs/NAME-OF-CONFIG]")
+@click.option("--resume", is_flag=True, help="Resume from the last checkpoint of the run folder.")
 @options.overwrite
-@click.option("--dry-run", is_flag=True, help="Two steps and a validation; write nothing.")
-@click.option("--overfit", type=click.IntRange(min=1), metavar="N", help="Learn N items by heart.")
+@click.option("--dry-run", is_flag=True, help="Do two steps and a validation, and write nothing.")
+@click.option(
+    "--overfit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Train on the same N items, to see whether the model can fit them.",
+)
 @click.option(
     "--fail-under",
     "limits",
@@ -55,7 +60,9 @@ class Limit(click.ParamType):
 @options.quiet
 @click.pass_context
 def command(ctx, config, overrides, output, overfit, limits, seed, device, threads, **flags):
-    """Train a model as CONFIG (YAML) says; print the path of the best model.
+    """Train a model from a configuration.
+
+    CONFIG is a YAML file. The path of the best model is printed.
 
     \b
         $ sepcli train recipes/tasnet-toy/config.yaml --set train.steps=200 -o runs/toy

@@ -56,7 +56,7 @@ def offline(runner, name, audio, target):
 
 
 def measure(runner, path=None, *, seconds=None, seed=0, **choices):
-    """Time every chunk of a file, or of made-up noise, through `Stream(**choices)`.
+    """Time every chunk of a file, or of synthetic noise, through `Stream(**choices)`.
 
     Returns a dict: `latency_ms` is the algorithm's, one chunk and the delay; `p50_ms` to `max_ms`
     are what the work on a chunk adds; `real_time_factor` is that work per length of audio.

@@ -38,7 +38,7 @@ class Memory:
 
 
 def find(spec):
-    """{"speech", "noise", "rir": the `Pool` of an `ExcerptSpec`, None for what is made up}.
+    """{"speech", "noise", "rir": the `Pool` of an `ExcerptSpec`, None for what is synthetic}.
 
     Raises SepcliError where there is no audio.
     """

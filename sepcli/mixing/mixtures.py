@@ -14,7 +14,7 @@ from sepcli.recordings import stored
 from sepcli.recordings.pools import Pool
 from sepcli.samples.sample import Sample
 
-VOICES = 1000  # made-up speakers to draw from
+VOICES = 1000  # synthetic speakers to draw from
 
 # glibc hands large blocks back to the system at once, unless a larger one has been freed before
 # (mallopt(3), M_MMAP_THRESHOLD; at most 32 MiB). Without this line, which touches no memory, every

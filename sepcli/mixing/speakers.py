@@ -171,7 +171,7 @@ def _ramp(step, start, stop):
 
 
 class _MadeUp:
-    """Made-up speakers. An utterance is the number of its voice: the generator makes it another."""
+    """Synthetic speakers. An utterance is the number of its voice: the generator varies it."""
 
     def __init__(self, spec):
         self.sample_rate = spec.sample_rate

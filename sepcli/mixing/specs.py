@@ -136,7 +136,7 @@ class Spec:
 class MixtureSpec(Spec):
     """What mixtures are like. A pair is a range to draw from; one number stands for both ends.
 
-    speech, noise, rir: sources of recordings, see `Pool`; empty ones are made up.
+    speech, noise, rir: sources of recordings, see `Pool`; empty ones are synthetic.
     duration_s: length of an item. sample_rate: Hz.
     snr_db: speech re noise, both as they are in the mixture, over the whole item.
     level_db: RMS of the speech in the mixture re full scale, before `mixture_gain_db`.
@@ -218,13 +218,13 @@ class ExcerptSpec(Spec):
     """What is kept in memory, and what is made of it. A pair is a range to draw from.
 
     In memory, drawn once:
-    speech, noise, rir: sources of recordings, see `Pool`; empty ones are made up.
+    speech, noise, rir: sources of recordings, see `Pool`; empty ones are synthetic.
     speech_minutes, noise_minutes: of sound, in excerpts of `excerpt_s`. min_rms_db: stretches are
         drawn again where they are quieter than this, re full scale.
-    made_noise: share of noise that is made up where `noise` names recordings. repeat_prob: how
+    made_noise: share of noise that is synthetic where `noise` names recordings. repeat_prob: how
         often an excerpt of noise is of one recording alone; a short one sounds again and again,
         with pauses of `pause_s`.
-    rooms: responses, of `rir_s` at most; made_rooms: the share of made-up ones where `rir` names
+    rooms: responses, of `rir_s` at most; made_rooms: the share of synthetic ones where `rir` names
         recordings, of which shorten_prob are shortened to an RT60 of `shorten_s`.
 
     Anew for every item:

@@ -1,4 +1,4 @@
-"""Made-up speech, noise and rooms, so that everything runs where there are no recordings.
+"""Synthetic speech, noise and rooms, so that everything runs where there are no recordings.
 
 The speech has no words, but what a denoiser listens for: harmonics of a gliding F0 under moving
 formants, fricatives and stops between them, four to five syllables a second, phrases, pauses and a
@@ -81,7 +81,7 @@ BANDWIDTHS = (80, 100, 140, 220)  # of F1-F4 in Hz; the fixed formants above hav
 
 @dataclass(frozen=True)
 class Voice:
-    """What makes one made-up speaker differ from the next."""
+    """What makes one synthetic speaker differ from the next."""
 
     f0: float  # Hz, the middle of the intonation
     tract: float  # all formants are multiplied by it: 1.0 a man's vocal tract, 1.18 a woman's
@@ -106,7 +106,7 @@ def voice(number):
 
 
 def speech(samples, sample_rate, rng, voice_number):
-    """Made-up speech (T,) float32 of one voice, RMS -25 dB re full scale; never silent."""
+    """Synthetic speech (T,) float32 of one voice, RMS -25 dB re full scale; never silent."""
     if samples < sample_rate:  # it might fall into a pause: cut it out where someone speaks
         longer = speech(2 * sample_rate, sample_rate, rng, voice_number)
         loudest = int(np.argmax(np.abs(longer)))
@@ -283,7 +283,7 @@ def _unvoiced(segments, samples, sample_rate, rng):
 
 
 def noise(samples, sample_rate, rng, kind):
-    """Made-up noise (T,) float32, RMS -25 dB re full scale, of a kind in NOISES."""
+    """Synthetic noise (T,) float32, RMS -25 dB re full scale, of a kind in NOISES."""
     out = NOISES[kind](samples, sample_rate, rng)
     return level.normalise_to_rms(out, -25).astype(np.float32)
 
@@ -305,7 +305,7 @@ def coloured(samples, sample_rate, rng, db_per_octave):
 
 
 def _babble(samples, sample_rate, rng):
-    """Many voices at once: three made-up utterances, each also played backwards and shifted."""
+    """Many voices at once: three synthetic utterances, each also played backwards and shifted."""
     out = np.zeros(samples, np.float32)
     for _ in range(3):
         one = speech(samples, sample_rate, rng, int(rng.integers(1 << 30)))
@@ -384,7 +384,7 @@ NOISES = {  # name -> function(samples, sample_rate, rng) -> (T,)
 
 
 def rir(sample_rate, rng):
-    """A made-up room: (RIR (R,) float32, its rt60 in s), from a closet to a small hall."""
+    """A synthetic room: (RIR (R,) float32, its rt60 in s), from a closet to a small hall."""
     rt60_s = float(rng.uniform(0.15, 0.8))
     ratio_db = float(rng.uniform(-3, 9))
     return room.synthetic_rir(rt60_s, sample_rate, rng, direct_to_reverberant_db=ratio_db), rt60_s

@@ -85,7 +85,7 @@ class Choices:
     mode: `ptq`, from calibration alone, or `qat`, fine-tuned afterwards as the run `folder`, which
     `resume` goes on with and `overwrite` replaces.
     config: sections `data` and `train` as in a training configuration. Without data, those that the
-    model was trained on if they need no files, else mixtures of made-up speech and noise.
+    model was trained on if they need no files, else mixtures of synthetic speech and noise.
     calib: samples or sound files to calibrate with instead of training data. calib_minutes: of
     sound, at most. items: of data.valid that are scored.
     max_drop_db: how much SI-SDR may be lost. budget: bytes of weights, None for any number.
