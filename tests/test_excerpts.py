@@ -22,6 +22,7 @@ EVERYTHING = {
     "speed": (0.8, 1.2), "noise_speed": (0.7, 1.4), "equaliser_db": 4.0, "noise_equaliser_db": 4.0,
     "low_pass_hz": (1000.0, 3000.0), "low_pass_prob": 0.3, "speech_low_pass_prob": 0.3,
     "second_noise": 0.5, "babble": 0.4, "late_speech": 0.4, "noise_change": 0.4, "rir_prob": 0.5,
+    "varying_db": 3.0, "varying_prob": 0.5, "noise_varying_db": 6.0, "noise_varying_prob": 0.5,
     "noise_rir_prob": 0.5, "target": "decayed", "wide_level_prob": 0.5, "clip_prob": 0.3,
 }  # fmt: skip
 
@@ -145,6 +146,19 @@ def test_power_is_known_from_the_transform(samples):
     x = torch.randn(3, samples, generator=torch.Generator().manual_seed(0)) + 0.3
     found = batched.mean_power(torch.fft.rfft(x), samples)
     torch.testing.assert_close(found, batched.power(x))
+
+
+def test_gains_that_vary_are_those_at_the_moments_and_frequencies_of_the_knots():
+    """Of a tone at a quarter of the rate, which lies between the fourth and the fifth knot."""
+    time = torch.arange(20001) / 20000
+    tone = torch.sin(torch.pi / 2 * torch.arange(20001))[None]
+    gains_db = torch.zeros(1, batched.MOMENTS, batched.PLACES)
+    assert torch.allclose(batched.varied(tone, gains_db), tone, atol=1e-6)
+    gains_db[:, :, 3:5] = torch.arange(batched.MOMENTS)[:, None] - 2.0  # from -2 to 3 dB
+    found = batched.varied(tone, gains_db) / tone
+    inside = (tone.abs() > 0.5) & (time > 0.03) & (time < 0.97)
+    expected = 10 ** ((5 * time - 2) / 20)
+    assert found[inside].numpy() == pytest.approx(expected[inside[0]].numpy(), rel=5e-3)
 
 
 def test_frequency_responses():

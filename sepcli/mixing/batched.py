@@ -14,6 +14,8 @@ LOWEST_HZ = 60.0  # knot of a random equaliser
 KNOTS = 8
 SLOPE = 2.0  # points of a frequency response that a low-pass filter falls within
 STOPPED = 1e-4  # what it leaves
+FRAME = 512  # samples of the transform in which gains vary over time
+MOMENTS, PLACES = 6, 8  # knots of such gains over time and over frequency
 TINY = 1e-10  # power of what counts as silence, -100 dB
 
 
@@ -24,7 +26,7 @@ class Draws:
     counter begins with the part: how many items are drawn at once changes nothing.
     """
 
-    COLUMNS = 64  # numbers per item; every method takes the next ones
+    COLUMNS = 128  # numbers per item; every method takes the next ones
 
     def __init__(self, seed, items, part):
         self._numbers = np.stack([self._row(seed, item, part) for item in items])  # (B, COLUMNS)
@@ -137,6 +139,20 @@ def resized(curves, bins):
         curves[:, None], size=bins, mode="linear", align_corners=True
     )
     return lines[:, 0]
+
+
+def varied(x, gains_db):
+    """Signals (B, T) through gains (B, MOMENTS, PLACES) in dB, smooth over time and frequency."""
+    window = torch.hann_window(FRAME, device=x.device).sqrt()
+    given = {"n_fft": FRAME, "hop_length": FRAME // 2, "window": window}
+    spectra = torch.stft(x, **given, pad_mode="constant", return_complex=True)  # (B, F, N)
+    curves = torch.nn.functional.interpolate(
+        gains_db.transpose(1, 2)[:, None],
+        size=spectra.shape[1:],
+        mode="bilinear",
+        align_corners=True,
+    )[:, 0]
+    return torch.istft(spectra * 10 ** (curves / 20), **given, length=x.shape[-1])
 
 
 def power(x):

@@ -15,8 +15,10 @@ from sepcli.mixing.mixtures import Mixture
 from sepcli.mixing.source import Source
 from sepcli.mixing.specs import ExcerptSpec
 
-VOICE, NOISE, SECOND, BABBLE, ROOM, MIX = range(6)  # parts of an item with numbers of their own
-PARTS = 6
+VOICE, NOISE, SECOND, BABBLE, ROOM, MIX, VOICE_GAINS, NOISE_GAINS = range(
+    8
+)  # parts of an item with numbers of their own
+PARTS = 8
 
 
 class Excerpts(Source):
@@ -93,6 +95,8 @@ class _Batch:
         late = draws.uniform() * draws.happens(spec.late_speech)
         if late.any():
             speech *= self.time >= self._tensor(late)
+        gains = self.draws[VOICE_GAINS], spec.varying_db, spec.varying_prob
+        speech = self._varied(speech, *gains)
         return self._in_room(speech, spec.rir_prob, spec.target)
 
     def _noise(self, channel):
@@ -106,6 +110,8 @@ class _Batch:
             noise[rows] = self._loud(noise[rows]) + gain * self._loud(other)
         curve = self._equaliser(draws, spec.noise_equaliser_db, spec.noise_equaliser_prob)
         noise = self._changed(self._filtered(noise, channel * curve), draws)
+        gains = self.draws[NOISE_GAINS], spec.noise_varying_db, spec.noise_varying_prob
+        noise = self._varied(noise, *gains)
         return self._in_room(noise, spec.noise_rir_prob)[0]
 
     def _one_noise(self, draws, babble=None):
@@ -166,6 +172,17 @@ class _Batch:
         if (curve != 1).any():
             spectrum *= batched.resized(self._tensor(curve)[:, 0], spectrum.shape[1])
         return torch.fft.irfft(spectrum, self.samples)
+
+    def _varied(self, signal, draws, largest_db, probability):
+        """Signals, some of them through gains that vary over time and frequency."""
+        chosen, deviation_db = draws.happens(probability), draws.uniform(0, largest_db)
+        if not chosen.any():
+            return signal
+        knots = draws.normal(batched.MOMENTS * batched.PLACES) * deviation_db[:, None]
+        gains_db = knots.reshape(-1, batched.MOMENTS, batched.PLACES)[chosen]
+        rows = self._rows(chosen)
+        gains_db = torch.from_numpy(gains_db.astype(np.float32)).to(self.device)
+        return signal.index_copy(0, rows, batched.varied(signal[rows], gains_db))
 
     def _in_room(self, signal, probability, target="reverb"):
         """Signals as they are heard, some of them in rooms, and their references."""

@@ -232,6 +232,8 @@ class ExcerptSpec(Spec):
     speed, noise_speed: how much faster it is played, with probability speed_prob, noise_speed_prob.
     equaliser_db, noise_equaliser_db: standard deviation of the gains of a random equaliser, with
         probability equaliser_prob, noise_equaliser_prob.
+    varying_db, noise_varying_db: largest standard deviation of gains that vary smoothly over time
+        and frequency, with probability varying_prob, noise_varying_prob.
     low_pass_hz: cutoff of a low-pass filter, with probability low_pass_prob on everything, and
         speech_low_pass_prob on the speech alone.
     second_noise: how often there are two noises, the second `second_noise_db` re the first.
@@ -272,6 +274,10 @@ class ExcerptSpec(Spec):
     equaliser_prob: float = probability(0.5)
     noise_equaliser_db: float = limited(0.0, 0, 60)
     noise_equaliser_prob: float = probability(0.5)
+    varying_db: float = limited(0.0, 0, 60)
+    varying_prob: float = probability()
+    noise_varying_db: float = limited(0.0, 0, 60)
+    noise_varying_prob: float = probability()
     low_pass_hz: tuple[float, float] = limited((3000.0, 7500.0), 1)
     low_pass_prob: float = probability()
     speech_low_pass_prob: float = probability()
