@@ -155,7 +155,8 @@ def test_a_folder_gets_the_same_samples_and_keeps_those_it_has(tmp_path):
     before = mix.stat().st_mtime_ns
     result = run(*QUICK, "-n", 3, "-o", tmp_path / "out", "--skip-existing", "--progress", "json")
     assert result.exit_code == 0
-    assert result.stderr == '{"key": "000002"}\n'
+    record = {"key": "000002", "outputs": [f"{tmp_path}/out/000002"]}
+    assert result.stderr == f"{json.dumps(record)}\n"
     assert mix.stat().st_mtime_ns == before
 
 

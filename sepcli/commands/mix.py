@@ -6,6 +6,7 @@ import re
 import click
 
 from sepcli import options
+from sepcli.errors import SepcliError
 from sepcli.mixing.specs import AUGMENTATIONS, PRESETS, MixtureSpec, SpeakerSpec, StemSpec
 
 EXPLAINED = {  # augmentations that do not explain themselves
@@ -220,19 +221,51 @@ def command(context, count, seed, jobs, output, overwrite, progress, quiet, pres
     from functools import partial
     from itertools import count as count_up
 
-    from sepcli.mixing.mixtures import draw_sample, sample_key
-    from sepcli.samples.streams import open_sample_writer
+    from sepcli.mixing.mixtures import draw_among_good, sample_key
+    from sepcli.samples.streams import open_sample_writer, place_of
     from sepcli.samples.workers import in_order
 
     given = {name: value for name, value in settings.items() if _is_given(context, name)}
-    draw = partial(draw_sample, _mixer(PRESETS.get(preset, {}) | given), seed)
+    draw = partial(draw_among_good, _mixer(PRESETS.get(preset, {}) | given), seed)
     numbers = range(count) if count else count_up()
+    faults, written = Faults(), options.Written()
     with open_sample_writer(output, overwrite=overwrite) as writer:
         wanted = (number for number in numbers if not writer.skips(sample_key(number)))
-        with closing(in_order(draw, wanted, jobs=jobs)) as samples:
-            records = ({"key": sample.key} for sample in samples if writer.write(sample))
-            for _ in options.watch(records, "Mixing", progress, quiet, total=count or None):
-                pass
+        with closing(in_order(draw, wanted, jobs=jobs)) as drawn:
+            keys = (sample.key for sample in faults.watch(drawn) if writer.write(sample))
+            records = ({"key": key, "outputs": [place_of(key, output)]} for key in keys)
+            for record in options.watch(records, "Mixing", progress, quiet, total=count or None):
+                written.add(*record["outputs"])
+    faults.tell_rest()
+    written.tell(quiet or progress == "json", "sample")
+    faults.check()
+
+
+class Faults(options.Failures):
+    """Recordings that could not be read, each named once; others are drawn in their place."""
+
+    def __init__(self):
+        super().__init__()
+        self._known = set()
+
+    def watch(self, drawn):
+        """Pass on the samples in what `draw_among_good` returns; raise its errors."""
+        for sample, faults in drawn:
+            for recording, reason in faults.items():
+                if recording not in self._known:
+                    self._known.add(recording)
+                    self.add(reason)
+            if isinstance(sample, SepcliError):
+                raise sample
+            yield sample
+
+    def check(self):
+        """Raise SepcliError if there were any."""
+        if self.count:
+            what = "recordings" if self.count > 1 else "recording"
+            raise SepcliError(
+                f"{self.count} {what} could not be used, and others were drawn instead; see above"
+            )
 
 
 def _is_given(context, name):

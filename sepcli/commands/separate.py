@@ -211,5 +211,5 @@ def command(
             for note in record["notes"]:
                 click.echo(note, err=True)
     failures.tell_rest()
-    written.tell(quiet, job.noun)
+    written.tell(quiet or progress == "json", job.noun)
     failures.check(job.count, "separated")

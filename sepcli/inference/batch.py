@@ -1,6 +1,5 @@
 """Many inputs, one after the other: audio files to stems, samples to samples with estimates."""
 
-import os
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,7 +20,7 @@ from sepcli.inference.outputs import (
     write_stems,
 )
 from sepcli.samples.inputs import Input, find_inputs
-from sepcli.samples.streams import open_sample_writer
+from sepcli.samples.streams import open_sample_writer, place_of
 
 _STDOUT = "standard output"
 
@@ -162,12 +161,7 @@ class Separation:
             separate_sample(sample, self.models, self.targets, residual=self.residual)
         finally:
             self._writer.write(sample)
-        if self.output in (None, "-"):
-            return [_STDOUT], []
-        return [os.path.join(self.output, sample.key) if self._in_folder() else self.output], []
-
-    def _in_folder(self):
-        return os.path.isdir(self.output)
+        return [place_of(sample.key, self.output)], []
 
     @property
     def noun(self):

@@ -1,5 +1,7 @@
 """Speech + noise + rooms -> mixtures with their references; item i is a function of (seed, i)."""
 
+import contextlib
+import os
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 
@@ -11,7 +13,7 @@ from sepcli.mixing import synthetic
 from sepcli.mixing.source import Source
 from sepcli.mixing.specs import MixtureSpec
 from sepcli.recordings import stored
-from sepcli.recordings.pools import Pool
+from sepcli.recordings.pools import Faults, Pool
 from sepcli.samples.sample import Sample
 
 VOICES = 1000  # synthetic speakers to draw from
@@ -39,14 +41,21 @@ class Mixture:
 
 
 class Mixer(Source):
-    """Mixtures by number: `draw(seed, index)` depends on nothing but its arguments."""
+    """Mixtures by number: `draw(seed, index)` depends on nothing but its arguments.
+
+    faults: recordings that could not be read; see `Faults` for what becomes of them.
+    """
 
     def __init__(self, spec=None):
         """Look up the spec's sources; raises SepcliError where there is no audio."""
         self.spec = spec = spec or MixtureSpec()
-        self._speech = Pool(spec.speech, what="speech") if spec.speech else None
-        self._noise = Pool(spec.noise, what="noise") if spec.noise else None
-        self._rir = Pool(spec.rir, what="rir") if spec.rir else None
+        self.faults = Faults()
+        self._speech = self._pool(spec.speech, "speech")
+        self._noise = self._pool(spec.noise, "noise")
+        self._rir = self._pool(spec.rir, "rir")
+
+    def _pool(self, sources, what):
+        return Pool(sources, what=what, faults=self.faults) if sources else None
 
     def draw(self, seed, index, step=None):
         """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`."""
@@ -125,8 +134,9 @@ class Mixer(Source):
             return signal[None], None
         rate = self.spec.sample_rate
         if self._rir:
-            path = self._rir.draw(rng)
-            response = _room(path, rate, signal.size, decay_s)
+            path, response = self._rir.draw_for(
+                lambda path: _room(path, _state(path), rate, signal.size, decay_s), rng
+            )
             record = {"path": str(path)}
         else:
             rir, rt60_s = synthetic.rir(rate, rng)
@@ -137,8 +147,17 @@ class Mixer(Source):
         return response(signal), record
 
 
+def _state(recording):
+    """What changes when another file takes the place of a recording that is one."""
+    if not isinstance(recording, str):
+        return None
+    with contextlib.suppress(OSError):
+        status = os.stat(recording)
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
 @lru_cache(maxsize=64)  # 400 kB each for 5 s at 16 kHz and 1 s of response
-def _room(path, sample_rate, samples, decay_s):
+def _room(path, _of, sample_rate, samples, decay_s):
     """The first channel of a recorded RIR, as a `Response` in which the direct sound is 1 at 0."""
     rir = stored.read(path, sample_rate=sample_rate)[0][0]
     if not rir.any():
@@ -187,6 +206,19 @@ def scaled(signal, factor):
 def sample_key(index):
     """What item `index` is called in a stream of samples."""
     return f"{index:06d}"
+
+
+def draw_among_good(mixer, seed, index):
+    """What `draw_sample` makes of recordings that can be read; or its SepcliError.
+
+    Returns (sample or error, {recording: why it cannot be read}).
+    """
+    mixer.faults.spared = True
+    try:
+        made = draw_sample(mixer, seed, index)
+    except SepcliError as error:
+        made = error
+    return made, mixer.faults.take()
 
 
 def draw_sample(mixer, seed, index):

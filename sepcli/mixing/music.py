@@ -16,7 +16,7 @@ from sepcli.mixing.mixtures import Mixture, add
 from sepcli.mixing.source import Source
 from sepcli.mixing.specs import AUGMENTATIONS, StemSpec
 from sepcli.recordings import stored
-from sepcli.recordings.pools import TRIES, find_audio, split_weight
+from sepcli.recordings.pools import TRIES, Faults, find_audio, split_weight
 from sepcli.samples.sample import split_audio_name
 from sepcli.samples.stems import (
     ACCOMPANIMENT,
@@ -38,11 +38,14 @@ _KEYS = {"time-mask": "time_mask_s", "freq-mask": "freq_mask_hz"}  # in the reco
 
 
 class StemMixer(Source):
-    """Music by number: `draw(seed, index)` depends on nothing but its arguments."""
+    """Music by number: `draw(seed, index)` depends on nothing but its arguments.
+
+    faults: recordings that could not be read; see `Faults` for what becomes of them.
+    """
 
     def __init__(self, spec: StemSpec):
         """Look up the songs; raises SepcliError where there are none, or they do not fit."""
-        self.spec, self._ranges = spec, spec.ranges()
+        self.spec, self._ranges, self.faults = spec, spec.ranges(), Faults()
         self._songs, weights = [], []  # songs of each source
         for source in spec.stems:
             folder, weight = split_weight(source)
@@ -129,17 +132,24 @@ class StemMixer(Source):
     def _heard(self, names, samples, place):
         """{stem: (stretch, where it is from)} of one place, drawn again while a target is quiet.
 
+        Also where a recording cannot be read, if such `faults` are spared.
         place: makes the generator of the first try, and of its number that of each later one.
         """
         least, targets = self.spec.min_rms_db, self.spec.targets or self.names
         for tried in range(TRIES):
             again = (tried,) if tried else ()
-            stems = {name: self._stem(name, samples, place(*again)) for name in names}
+            try:
+                stems = {name: self._stem(name, samples, place(*again)) for name in names}
+            except SepcliError as error:
+                self.faults.add_error(error)
+                failed = error
+                continue
+            failed = None
             quiet = [n for n in names if n in targets and least is not None]
             quiet = [n for n in quiet if not self._level_db(stems[n][0]) >= least]
             if not quiet:
                 return stems
-        raise SepcliError(
+        raise failed or SepcliError(
             f"{', '.join(quiet)}: quieter than {least:g} dB re full scale {TRIES} times in a row; "
             "lower min_rms_db, or name other songs"
         )

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -45,10 +46,14 @@ class SpeakerMixer(Mixer):
         target as it was heard, the others and the noise add up to the mix in that order, bit for
         bit.
         """
-        spec = self.spec
+        return self.faults.until_good(partial(self._draw, seed, index, step))
+
+    def _draw(self, seed, index, step, attempt):
+        """The item, or, in later attempts, others in its place."""
+        spec, again = self.spec, [attempt] if attempt else []
 
         def generator(*part):  # one for each part, so that none depends on the others
-            return np.random.default_rng([seed, index, *part])
+            return np.random.default_rng([seed, index, *part, *again])
 
         rng, cast_rng = generator(1), generator(5)
         duration_s, snr_db, level_db, gain_db = (

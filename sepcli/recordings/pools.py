@@ -1,6 +1,8 @@
 """Pools of recordings: draw a file, and read a random stretch of it without the rest."""
 
+import functools
 import glob
+import itertools
 import json
 import math
 import os
@@ -18,6 +20,55 @@ TRIES = 100  # stretches that may be too quiet, one after the other, before that
 SHORTEST_S = 0.5  # what the level of a stretch is judged by, where its file is that long
 
 
+class ExhaustedError(SepcliError):
+    """No recording that may be drawn can be used."""
+
+
+class Faults:
+    """Recordings that cannot be used, and why. Each is an error, or else another one is drawn.
+
+    spared: whether another one is drawn: by the same generator, so that what comes out is still a
+    function of the seed and of which recordings can be read.
+    """
+
+    def __init__(self):
+        self.spared = False
+        self._found = {}
+
+    def add(self, recording, error):
+        """Raise the error, unless recordings like this one are spared: then keep it for `take`."""
+        if not self.spared:
+            raise error
+        self._found.setdefault(str(recording), str(error))
+
+    def add_error(self, error):
+        """`add` where only the error tells what cannot be used."""
+        if not isinstance(error, ExhaustedError):  # of which each recording was added before
+            self.add(str(error).partition(": ")[0], error)
+
+    def until_good(self, make):
+        """What make(attempt) returns, for attempts 0, 1, … of which the first has no fault.
+
+        For what a single recording cannot be replaced in. Raises the SepcliError of the last.
+        """
+        for attempt in range(TRIES):
+            try:
+                return make(attempt)
+            except SepcliError as error:
+                self.add_error(error)
+                last = error
+        raise last
+
+    def forget(self, recording):
+        """Drop a recording, since its error is raised after all."""
+        self._found.pop(str(recording), None)
+
+    def take(self):
+        """{recording: why it cannot be used}, of those since the last call."""
+        found, self._found = self._found, {}
+        return found
+
+
 class Pool:
     """Audio files to draw from.
 
@@ -25,13 +76,14 @@ class Pool:
         line, or .jsonl with {"path": …} a line, both seen from the list's folder; packs and tars,
         see `stored.in_archive`. PATH=WEIGHT makes a source be drawn WEIGHT times as often as
         one without, however many files it has.
-    what: what the files are, for messages.
+    what: what the files are, for messages. faults: what becomes of files that cannot be read.
     Raises SepcliError for a source that does not exist or has no audio in it, and when a file that
-    was drawn cannot be read. Headers are read when a file is first drawn, and never again.
+    was drawn cannot be read and `faults` do not spare it. Headers are read when a file is first
+    drawn, and never again.
     """
 
-    def __init__(self, sources, *, what="audio"):
-        self.what = what
+    def __init__(self, sources, *, what="audio", faults=None):
+        self.what, self.faults = what, faults or Faults()
         self.files, self.sources, weights = [], [], []  # of each source: recordings, where, weight
         for source in sources:
             path, weight = split_weight(source)
@@ -41,6 +93,7 @@ class Pool:
             weights.append(weight)
         self._edges = np.cumsum(weights) / sum(weights)  # source k is drawn below edge k
         self._headers = {}  # path -> (frames, sample rate)
+        self._bad = {}  # recordings of which nothing can be used, and the errors that say why
 
     def crop(self, samples, sample_rate, rng, *, min_rms_db, among=None, before=0):
         """Draw (T,) float32 of `samples` at `sample_rate`, mono by mean over the channels.
@@ -54,10 +107,17 @@ class Pool:
         parts, pieces, missing, rejected = [], [], samples, 0
         lead = np.zeros(before, np.float32)
         while missing:
-            path = among[int(rng.random() * len(among))] if among else self.draw(rng)
+            path = self._draw_good(rng, among)
             wanted = max(missing, round(SHORTEST_S * sample_rate))
             lead_size = 0 if parts else before
-            part, ahead, piece = self._stretch(path, wanted, sample_rate, rng, lead_size)
+            try:
+                part, ahead, piece = self._stretch(path, wanted, sample_rate, rng, lead_size)
+            except SepcliError as error:
+                self.faults.add(path, error)
+                rejected += path not in self._bad  # but for a stretch of it
+                if rejected == TRIES:
+                    raise
+                continue
             if not (part.size and level.rms_db(part, dtype=np.float32) > min_rms_db):
                 rejected += 1
                 if rejected == TRIES:
@@ -82,6 +142,33 @@ class Pool:
         files = self.files[self.draw_source(rng)]
         return files[int(rng.random() * len(files))]
 
+    def draw_for(self, use, rng):
+        """A drawn recording that can be used, and what `use` makes of it."""
+        while True:
+            path = self._draw_good(rng)
+            try:
+                return path, use(path)
+            except SepcliError as error:
+                self._bad[path] = error
+                self.faults.add(path, error)
+
+    def _draw_good(self, rng, among=None):
+        """A recording, out of a list or of all, that is not known to be bad."""
+        while True:
+            path = among[int(rng.random() * len(among))] if among else self.draw(rng)
+            if path not in self._bad:
+                return path
+            recordings = set(among) if among else self._all
+            if recordings == {path}:
+                self.faults.forget(path)
+                raise self._bad[path]
+            if self._bad.keys() >= recordings:
+                raise ExhaustedError(f"{self.what}: no recording can be used; see above")
+
+    @functools.cached_property
+    def _all(self):
+        return set(itertools.chain(*self.files))
+
     def draw_source(self, rng):
         """The number of a source, by weight."""
         return int(np.searchsorted(self._edges[:-1], rng.random(), side="right"))
@@ -91,7 +178,11 @@ class Pool:
 
         Returns (stretch (T,), (T',), {"path", "start", "stop"} of the stretch).
         """
-        frames, rate = self._header(path)
+        try:
+            frames, rate = self._header(path)
+        except SepcliError as error:
+            self._bad[path] = error
+            raise
         count = min(frames, math.ceil(samples * rate / sample_rate))
         start = int(rng.random() * (frames - count + 1))
         stop, first = start + count, start - min(start, before * rate // sample_rate)

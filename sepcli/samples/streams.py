@@ -136,6 +136,13 @@ def open_sample_writer(output=None, *, overwrite=None, stdout=None):
         yield FolderWriter(path, overwrite=overwrite)
 
 
+def place_of(key, output=None):
+    """Where `open_sample_writer(output)` puts the sample `key`."""
+    if output is None or str(output) == "-":
+        return _STDOUT
+    return os.path.join(output, key) if os.path.isdir(output) else os.fspath(output)
+
+
 def _standard_output(stdout):
     stdout = sys.stdout.buffer if stdout is None else stdout
     if _is_terminal(stdout):
