@@ -2,6 +2,8 @@
 
 import torch
 
+from sepcli.models import build
+
 TINY = [  # name, settings; every causal model in MODELS is here at least once
     (
         "conv_tasnet",
@@ -102,6 +104,19 @@ TINY = [  # name, settings; every causal model in MODELS is here at least once
     ),
 ]
 
+GRID = {
+    "sample_rate": 16000,
+    "n_fft": 128,
+    "window": 96,
+    "hop": 48,
+    "bands": 6,
+    "features": 8,
+    "hidden": 6,
+    "heads": 2,
+    "blocks": 2,
+    "reinject": (1,),
+}
+
 OFFLINE = [  # likewise, models that need the whole signal
     (
         "mask_unet",
@@ -142,8 +157,24 @@ OFFLINE = [  # likewise, models that need the whole signal
         },
     ),
     ("open_unmix", {"window": 64, "hop": 16, "hidden": 5, "layers": 0, "bandwidth_hz": 4000.0}),
+    ("usef_gridnet", GRID),
+    ("usef_gridnet", GRID | {"sources": ("speech", "rest"), "block": "full", "film": False}),
 ]
 EVERY = TINY + OFFLINE
+
+
+def made(name, settings):
+    """A model, with the condition of some noise where it needs one."""
+    return complete(build(name, **settings))
+
+
+def complete(model):
+    """The model, with the condition of some noise, always the same, where it needs one."""
+    if not model.conditioned:
+        return model
+    generator = torch.Generator().manual_seed(0)
+    reference = torch.randn(1, model.channels, 900, generator=generator)
+    return model.given(model.condition([reference.to(next(model.parameters()).dtype)]))
 
 
 def randomise(model):

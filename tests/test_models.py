@@ -5,7 +5,7 @@ import torch
 
 from sepcli.errors import SepcliError
 from sepcli.models import MODELS, build, model_class
-from tests.models import EVERY, TINY, randomise
+from tests.models import EVERY, TINY, made, randomise
 
 
 def stream(model, x, chunks):
@@ -29,7 +29,7 @@ def test_every_model_has_a_tiny_form():
 @pytest.mark.parametrize(("name", "settings"), EVERY)
 @pytest.mark.parametrize("length", [1, 100, 1601])
 def test_output_has_a_source_axis_and_the_length_of_the_input(name, settings, length):
-    model = build(name, **settings).eval()
+    model = made(name, settings).eval()
     y = model(torch.randn(2, model.channels, length))
     assert y.shape == (2, len(model.sources), model.channels, length)
     assert torch.isfinite(y).all()
@@ -37,7 +37,7 @@ def test_output_has_a_source_axis_and_the_length_of_the_input(name, settings, le
 
 @pytest.mark.parametrize(("name", "settings"), EVERY)
 def test_every_parameter_gets_a_gradient(name, settings):
-    model = build(name, **settings)
+    model = made(name, settings)
     model(torch.randn(2, model.channels, 2000)).square().sum().backward()
     unused = {n for n, p in model.named_parameters() if p.grad is None}
     assert unused <= {n for n in unused if "residual" in n}  # the last block's, documented
@@ -96,7 +96,7 @@ def test_no_output_depends_on_input_beyond_the_latency(name, settings):
 
 @pytest.mark.parametrize(("name", "settings"), EVERY)
 def test_a_wrong_number_of_channels_is_refused(name, settings):
-    model = build(name, **settings)
+    model = made(name, settings)
     with pytest.raises(ValueError, match="expected"):
         model(torch.randn(2, model.channels + 1, 2000))
 

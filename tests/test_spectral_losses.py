@@ -8,7 +8,7 @@ from sepcli.errors import SepcliError
 from sepcli.models import build
 from sepcli.nn.filterbank import Stft
 from sepcli.training import losses, runs, spectral_losses, validation
-from tests.models import EVERY, randomise
+from tests.models import EVERY, complete, randomise
 
 SPECTRAL = [(name, s) for name, s in EVERY if hasattr(build(name, **s), "spectra")]
 BETWEEN = {"name": "spectral_tasnet", "window": 64, "hop": 32, "width": 8, "hidden": 8, "blocks": 2}
@@ -63,7 +63,7 @@ def test_compressed_loss_of_a_scaled_spectrum_is_what_the_power_makes_of_it():
 @pytest.mark.parametrize("length", [1601, 100])
 def test_between_the_transforms_a_model_does_what_it_does_as_a_whole(name, settings, length):
     torch.manual_seed(0)
-    model = randomise(build(name, **settings))
+    model = complete(randomise(build(name, **settings)))
     x = torch.randn(2, model.channels, length)
     with torch.no_grad():
         spectra = model.spectra(model.analyse(x))

@@ -4,19 +4,7 @@ import pytest
 import torch
 
 from sepcli.models.usef_gridnet import UsefGridNet
-
-TINY = {
-    "sample_rate": 16000,
-    "n_fft": 128,
-    "window": 96,
-    "hop": 48,
-    "bands": 6,
-    "features": 8,
-    "hidden": 6,
-    "heads": 2,
-    "blocks": 2,
-    "reinject": (1,),
-}
+from tests.models import GRID
 
 
 def parameters(module):
@@ -25,7 +13,7 @@ def parameters(module):
 
 def tiny(**settings):
     torch.manual_seed(0)
-    return UsefGridNet(**TINY, **settings)
+    return UsefGridNet(**GRID | settings)
 
 
 def moved(model):
@@ -50,7 +38,7 @@ def test_a_new_model_passes_the_mixture_through(settings):
     model = UsefGridNet(blocks=1, reinject=(0,), **settings).eval()
     x = 0.1 * torch.randn(1, 1, 12000)
     with torch.no_grad():
-        y = model(x, model.condition(torch.randn(1, 1, 9000)))
+        y = model(x, model.condition([torch.randn(1, 1, 9000)]))
     error = (y[:, 0] - x).square().sum()
     assert 10 * torch.log10(x.square().sum() / error) > 50
 
@@ -62,7 +50,7 @@ def test_checkpointing_changes_no_bit_of_output_and_gradient(block):
     for checkpointing in (False, True):
         model = moved(tiny(block=block, checkpointing=checkpointing)).train()
         torch.manual_seed(1)
-        y = model(x, model.condition(reference))
+        y = model(x, model.condition([reference]))
         y.square().sum().backward()
         results.append((y.detach(), {n: p.grad for n, p in model.named_parameters()}))
     assert torch.equal(results[0][0], results[1][0])
@@ -74,7 +62,7 @@ def test_checkpointing_changes_no_bit_of_output_and_gradient(block):
 def test_the_second_source_is_the_rest_of_the_mixture(sources):
     model = moved(tiny(sources=sources)).eval()
     x = torch.randn(2, 1, 1000)
-    y = model(x, model.condition(torch.randn(2, 1, 800)))
+    y = model(x, model.condition([torch.randn(2, 1, 800)]))
     assert y.shape == (2, len(sources), 1, 1000)
     if len(sources) == 2:
         torch.testing.assert_close(y.sum(1), x, rtol=0, atol=1e-5)
@@ -84,7 +72,7 @@ def test_several_references_are_one_after_the_other():
     model = moved(tiny()).eval()
     a, b = torch.randn(1, 1, 480), torch.randn(1, 1, 960)
     both = model.condition([a, b])
-    torch.testing.assert_close(both, torch.cat([model.condition(a), model.condition(b)], 1))
+    torch.testing.assert_close(both, torch.cat([model.condition([a]), model.condition([b])], 1))
     swapped = model.condition([b, a])
     x = torch.randn(1, 1, 700)
     torch.testing.assert_close(model(x, both), model(x, swapped), rtol=0, atol=1e-5)
@@ -94,14 +82,14 @@ def test_several_references_are_one_after_the_other():
 def test_another_reference_gives_another_output(block):
     model = moved(tiny(block=block)).eval()
     x = torch.randn(1, 1, 1000)
-    a, b = (model(x, model.condition(torch.randn(1, 1, 800))) for _ in range(2))
+    a, b = (model(x, model.condition([torch.randn(1, 1, 800)])) for _ in range(2))
     assert not torch.allclose(a, b, atol=1e-4)
 
 
 def test_a_dropped_reference_says_nothing_in_training_only():
     model = moved(tiny(reference_dropout=1.0))
     x, reference = torch.randn(1, 1, 700), torch.randn(1, 1, 500)
-    condition = model.condition(reference)
+    condition = model.condition([reference])
     nothing = model.eval()(x, torch.zeros_like(condition))
     assert torch.equal(model.train()(x, condition), nothing)
     assert not torch.equal(model.eval()(x, condition), nothing)
@@ -118,4 +106,4 @@ def test_a_dropped_reference_says_nothing_in_training_only():
 )
 def test_wrong_settings_are_refused(settings, reason):
     with pytest.raises(ValueError, match=reason):
-        UsefGridNet(**TINY | settings)
+        UsefGridNet(**GRID | settings)

@@ -12,8 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sepcli.nn.bands import WIDE_BINS, BandMerge, BandSplit, mel_bands, wide_bands
 from sepcli.nn.gridnet import Attention, FullGridBlock, GridBlock
-from sepcli.nn.model import Model
-from sepcli.nn.spectral import CentredStft
+from sepcli.nn.spectral import CentredStft, OfflineSpectralModel
 
 
 class Film(nn.Module):
@@ -32,7 +31,7 @@ class Film(nn.Module):
         return self.scale(mean)[:, None] * x + self.shift(mean)[:, None]
 
 
-class UsefGridNet(Model):
+class UsefGridNet(OfflineSpectralModel):
     """The speaker of a reference out of a mixture; (B, 1, T) and a condition to (B, S, 1, T).
 
     Not causal. With the defaults 11,785,196 parameters; 7,805,420 with hidden=192,
@@ -81,7 +80,7 @@ class UsefGridNet(Model):
         if not bands and bins != WIDE_BINS:
             raise ValueError(f"n_fft {n_fft} has no table of bands; say how many by bands")
         self.sources, self.sample_rate = tuple(sources), sample_rate
-        self.hop, self.reinject = hop, tuple(reinject)
+        self.reinject = tuple(reinject)
         self.reference_dropout, self.checkpointing = reference_dropout, checkpointing
         self.stft = CentredStft(window, hop, n_fft=n_fft)
         edges = mel_bands(bins, bands, sample_rate) if bands else wide_bands()
@@ -97,27 +96,18 @@ class UsefGridNet(Model):
         self.ask_again = nn.ModuleDict({str(i): Attention(features, heads) for i in self.reinject})
         self.merge = BandMerge(edges, features, bins)
 
-    def condition(self, references):
-        """What the model keeps of references of the target: features (B, M, K, D).
+    def condition(self, references: list[torch.Tensor]) -> torch.Tensor:
+        """What the model keeps of references (B, 1, T') of the target: features (B, M, K, D)."""
+        spectra = [_parts(self.analyse(each)[:, 0]) for each in references]
+        return torch.cat([self.split(spectrum) for spectrum in spectra], 1)
 
-        references: a list of signals (B, 1, T) at `sample_rate`, or one of them.
-        """
-        if isinstance(references, torch.Tensor):
-            references = [references]
-        return torch.cat([self.split(self._analyse(each)) for each in references], 1)
+    def spectra(self, spectrum: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        """The spectra (B, S, 1, F, N) of the sources in the mixture's (B, 1, F, N), complex."""
+        mask = self.mask(_parts(spectrum[:, 0]), self._dropped(condition))
+        estimate = spectrum * torch.complex(mask[:, 0], mask[:, 1])[:, None]
+        return torch.stack([estimate, spectrum - estimate][: len(self.sources)], 1)
 
-    def forward(self, x, condition):
-        """Extract from whole signals (B, 1, T), any T >= 1; (B, S, 1, T)."""
-        if x.ndim != 3 or x.shape[1] != self.channels:
-            raise ValueError(f"expected (batch, {self.channels}, samples), got {tuple(x.shape)}")
-        parts = self._analyse(x)
-        mask = self.mask(parts, self._dropped(condition))
-        mixture = torch.complex(parts[:, 0], parts[:, 1])
-        estimate = mixture * torch.complex(mask[:, 0], mask[:, 1])
-        estimate = self.stft.synthesise(estimate[:, None], x.shape[-1])  # (B, 1, T)
-        return torch.stack([estimate, x - estimate][: len(self.sources)], 1)
-
-    def mask(self, parts, condition):
+    def mask(self, parts: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """The complex mask (B, 2, F, N) of the mixture's spectrum, in the same form."""
         y = self.ask(self.split(parts), condition)
         if self.film is not None:
@@ -134,12 +124,13 @@ class UsefGridNet(Model):
             y = self.ask_again[str(i)](y, condition)
         return self.blocks[i](y)
 
-    def _analyse(self, x):
-        """The spectrum of (B, 1, T), real and imaginary parts (B, 2, F, N)."""
-        return torch.view_as_real(self.stft.analyse(x[:, 0])).permute(0, 3, 1, 2)
-
     def _dropped(self, condition):
         if not self.training or not self.reference_dropout:
             return condition
         kept = torch.rand(len(condition), 1, 1, 1, device=condition.device)
         return condition * (kept >= self.reference_dropout)
+
+
+def _parts(spectrum):
+    """Real and imaginary parts (B, 2, F, N) of a complex spectrum (B, F, N)."""
+    return torch.view_as_real(spectrum).permute(0, 3, 1, 2)
