@@ -158,7 +158,7 @@ def test_a_model_file_gets_no_code_imported(package):
     [
         ("nowhere:Net", "model nowhere:Net: No module named 'nowhere'; check nowhere:Net"),
         ("own_models:Net", "has no attribute 'Net'"),
-        ("own", "unknown model 'own'; choose from conv_tasnet"),
+        ("own", "unknown model 'own'; choose from band_lstm, conv"),
     ],
 )
 def test_a_class_that_is_not_there_is_one_line(package, name, line):

@@ -1,9 +1,15 @@
 """The models by name. A new one is a file beside this and a line in MODELS."""
 
+from __future__ import annotations
+
 import os
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from sepcli.errors import SepcliError
+
+if TYPE_CHECKING:
+    from sepcli.nn.model import Model
 
 MODELS = {
     "band_lstm": "sepcli.models.band_lstm:BandLstmNet",
@@ -22,14 +28,14 @@ MODELS = {
 OWN = "SEPCLI_MODELS"
 
 
-def known():
+def known() -> dict[str, str]:
     """The table and what SEPCLI_MODELS adds to it: {name: "package.module:Class"}."""
     own = filter(None, os.environ.get(OWN, "").split(","))
     pairs = (entry.strip().rpartition("=") for entry in own)
     return MODELS | {name.strip() or path.strip(): path.strip() for name, _, path in pairs}
 
 
-def model_class(name, *, own=False):
+def model_class(name: str, *, own: bool = False) -> type[Model]:
     """The class of the model called `name`; raises SepcliError naming the known ones.
 
     own: whether `name` is the user's and may also be the `package.module:Class` of a model that is
@@ -48,7 +54,7 @@ def model_class(name, *, own=False):
     return conform(found)
 
 
-def build(name, *, own=False, **settings):
+def build(name: str, *, own: bool = False, **settings: Any) -> Model:
     """Build the model called `name`; `settings` are its constructor's keywords, `own` as above.
 
     Raises SepcliError, and whatever the constructor raises.

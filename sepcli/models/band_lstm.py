@@ -10,6 +10,9 @@ All features are divided by a running mean of the magnitudes: the gains do not d
 B batch, C channels, N frames, F frequencies, K bands.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -25,6 +28,8 @@ from sepcli.nn.band_lstm import (
 )
 from sepcli.nn.causal import SpectralModel
 from sepcli.nn.filterbank import Stft
+from sepcli.nn.model import State
+from sepcli.nn.modules import Modules
 from sepcli.nn.tcn import Tcn
 
 FLOOR = 1e-9  # added to powers; it bounds the gradients
@@ -35,13 +40,13 @@ PLANES = 4  # features per bin, without the proposed gain
 class FullBand(nn.Module):
     """Features (B, F, N) to logits of gains (B, F, N), by dilated convolutions of all the bins."""
 
-    def __init__(self, bins, width, hidden, blocks, repeats):
+    def __init__(self, bins: int, width: int, hidden: int, blocks: int, repeats: int) -> None:
         super().__init__()
         self.input = nn.Conv1d(bins, width, 1)
         self.tcn = Tcn(width, hidden, skip=0, blocks=blocks, repeats=repeats, norm="none")
         self.output = nn.Sequential(nn.PReLU(), nn.Conv1d(width, bins, 1))
 
-    def step(self, x, state):
+    def step(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         x, state = self.tcn.step(self.input(x), state)
         return self.output(x), state
 
@@ -64,22 +69,22 @@ class BandLstmNet(SpectralModel):
     def __init__(
         self,
         *,
-        sources=("speech", "noise"),
-        sample_rate=16000,
-        window=512,
-        hop=256,
-        bands=((12, 4), (8, 8), (12, 12)),
-        span=16,
-        channels=32,
-        hidden=32,
-        layers=3,
-        mixed=48,
-        full_width=256,
-        full_hidden=112,
-        full_blocks=6,
-        full_repeats=2,
-        memory=0.992,
-    ):
+        sources: Sequence[str] = ("speech", "noise"),
+        sample_rate: int = 16000,
+        window: int = 512,
+        hop: int = 256,
+        bands: Sequence[tuple[int, int]] = ((12, 4), (8, 8), (12, 12)),
+        span: int = 16,
+        channels: int = 32,
+        hidden: int = 32,
+        layers: int = 3,
+        mixed: int = 48,
+        full_width: int = 256,
+        full_hidden: int = 112,
+        full_blocks: int = 6,
+        full_repeats: int = 2,
+        memory: float = 0.992,
+    ) -> None:
         super().__init__()
         if len(sources) not in (1, 2):
             raise ValueError("band_lstm has one mask: name one source, or it and the rest")
@@ -92,14 +97,12 @@ class BandLstmNet(SpectralModel):
         self.mean = RunningMean(memory * sample_rate / hop)
         self.full = FullBand(bins, full_width, full_hidden, full_blocks, full_repeats)
         self.encoder = BandEncoder(PLANES + 1, widths, span, channels)
-        self.lstms = nn.ModuleList(BandLstm(channels, hidden) for _ in range(layers))
-        self.mixers = nn.ModuleList(
-            BandMixer(channels, self.bands, mixed) for _ in range(layers + 1)
-        )
+        self.lstms = Modules(BandLstm(channels, hidden) for _ in range(layers))
+        self.mixers = Modules(BandMixer(channels, self.bands, mixed) for _ in range(layers + 1))
         self.norm = nn.LayerNorm(channels)
         self.decoder = BandDecoder(widths, channels)
 
-    def core_state(self, batch=1):
+    def core_state(self, batch: int = 1) -> State:
         """The state of `core` before the first frame."""
         zeros = self.norm.weight.new_zeros
         return (
@@ -108,7 +111,7 @@ class BandLstmNet(SpectralModel):
             tuple(lstm.initial_state(self.bands, batch) for lstm in self.lstms),
         )
 
-    def core(self, x, state):
+    def core(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Weigh the mixture's spectrum (B, 2, F, N) by the gains; the next state."""
         means, full, lstms = state
         features, logits, means, full = self.listen(x, means, full)
@@ -120,7 +123,9 @@ class BandLstmNet(SpectralModel):
         correction = self.decoder(self.norm(hidden).relu())
         return x * (logits + correction).sigmoid()[:, None], (means, full, tuple(following))
 
-    def listen(self, x, means, full):
+    def listen(
+        self, x: torch.Tensor, means: Any, full: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, State, State]:
         """Features (B, P, F, N), logits of the proposed gains (B, F, N), and the next states."""
         power = x.square().sum(1) + FLOOR  # (B, F, N)
         magnitude = power ** (COMPRESSION / 2)
@@ -134,7 +139,7 @@ class BandLstmNet(SpectralModel):
         others = torch.stack([relative - 1, beyond - 0.9, (logits / 2).tanh()], 1)
         return torch.cat([parts, others], 1), logits, tuple(means), full
 
-    def exported(self):
+    def exported(self) -> Any:
         return OneFrame(self)
 
 
@@ -143,12 +148,12 @@ class OneFrame(nn.Module):
 
     hops = 1
 
-    def __init__(self, model):
+    def __init__(self, model: BandLstmNet) -> None:
         super().__init__()
         self.model, self.core_state = model, model.core_state
-        self.lstms = nn.ModuleList(map(OneFrameLstm, model.lstms))
+        self.lstms = Modules(map(OneFrameLstm, model.lstms))
 
-    def core(self, x, state):
+    def core(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Weigh the mixture's spectrum (B, 2, F, 1) by the gains; the next state."""
         model, (means, full, lstms) = self.model, state
         features, logits, means, full = model.listen(x, means, full)

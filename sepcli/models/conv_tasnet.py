@@ -4,10 +4,15 @@ Luo & Mesgarani, "Conv-TasNet: Surpassing Ideal Time-Frequency Magnitude Masking
 Separation", TASLP 2019. B batch, S sources, T samples, F filters, N frames.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
 from torch import nn
 
 from sepcli.nn.causal import CausalModel
 from sepcli.nn.filterbank import LearnedDecoder, LearnedEncoder, perfect_reconstruction_
+from sepcli.nn.model import State
 from sepcli.nn.tcn import Tcn, norm_layer
 
 
@@ -17,7 +22,9 @@ class Separator(nn.Module):
     A norm comes before the bottleneck, as in the paper, except with batch norm or none.
     """
 
-    def __init__(self, filters, sources, bottleneck, *, norm, bias, **tcn):
+    def __init__(
+        self, filters: int, sources: int, bottleneck: int, *, norm: str, bias: bool, **tcn: Any
+    ) -> None:
         super().__init__()
         self.norm = norm_layer(norm if norm in ("cln", "gln") else "none", filters)
         self.bottleneck = nn.Conv1d(filters, bottleneck, 1, bias=bias)
@@ -26,14 +33,14 @@ class Separator(nn.Module):
         activation = nn.PReLU() if tcn["activation"] == "prelu" else nn.ReLU()
         self.mask = nn.Sequential(activation, nn.Conv1d(width, sources * filters, 1, bias=bias))
 
-    def initial_state(self, batch=1):
+    def initial_state(self, batch: int = 1) -> State:
         return self.tcn.initial_state(batch)
 
-    def step(self, frames, state):
+    def step(self, frames: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         hidden, state = self.tcn.step(self.bottleneck(self.norm(frames)), state)
         return self.mask(hidden).sigmoid(), state
 
-    def forward(self, frames):
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
         return self.mask(self.tcn(self.bottleneck(self.norm(frames)))).sigmoid()
 
 
@@ -59,25 +66,25 @@ class ConvTasNet(CausalModel):
     def __init__(
         self,
         *,
-        sources=("speech", "noise"),
-        sample_rate=16000,
-        filters=64,
-        kernel=32,
-        bottleneck=64,
-        hidden=64,
-        skip=64,
-        tcn_kernel=3,
-        blocks=6,
-        repeats=3,
-        norm="bn",
-        norm_first=False,
-        activation="prelu",
-        causal=True,
-        bias=True,
-        last_residual=True,
-        encoder_relu=True,
-        init="random",
-    ):
+        sources: Sequence[str] = ("speech", "noise"),
+        sample_rate: int = 16000,
+        filters: int = 64,
+        kernel: int = 32,
+        bottleneck: int = 64,
+        hidden: int = 64,
+        skip: int = 64,
+        tcn_kernel: int = 3,
+        blocks: int = 6,
+        repeats: int = 3,
+        norm: str = "bn",
+        norm_first: bool = False,
+        activation: str = "prelu",
+        causal: bool = True,
+        bias: bool = True,
+        last_residual: bool = True,
+        encoder_relu: bool = True,
+        init: str = "random",
+    ) -> None:
         super().__init__()
         if causal and norm == "gln":
             raise ValueError("gln averages over the future: use bn or cln in a causal model")
@@ -108,11 +115,11 @@ class ConvTasNet(CausalModel):
             perfect_reconstruction_(self.encoder, self.decoder)
 
     @property
-    def receptive_field(self):
+    def receptive_field(self) -> int:
         """Samples of input that one output sample depends on."""
         return (self.separator.tcn.receptive_field - 1) * self.hop + self.encoder.kernel
 
-    def initial_state(self, batch=1):
+    def initial_state(self, batch: int = 1) -> State:
         """The state before the first sample; only a causal model has one."""
         if not self.causal:
             raise ValueError("this model is not causal: it needs the whole signal")
@@ -123,7 +130,7 @@ class ConvTasNet(CausalModel):
             tail.repeat_interleave(len(self.sources), 0),
         )
 
-    def step(self, x, state):
+    def step(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Map a chunk (B, 1, k*hop), any k >= 1, to (B, S, 1, k*hop), `delay` samples late."""
         past, separator, tail = state
         frames, past = self.encoder.step(x[:, 0], past)  # (B, F, N)
@@ -131,7 +138,7 @@ class ConvTasNet(CausalModel):
         y, tail = self._decode(frames, masks, tail)
         return y, (past, separator, tail)
 
-    def run(self, x):
+    def run(self, x: torch.Tensor) -> torch.Tensor:
         if self.causal:
             return super().run(x)
         frames, past = self.encoder.step(x[:, 0], self.encoder.initial_state(len(x), x))

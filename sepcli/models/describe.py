@@ -1,14 +1,20 @@
 """What a model file, a run folder or a training configuration is, as plain data."""
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sepcli.errors import SepcliError
 from sepcli.models import build, known, model_class
 from sepcli.models.modelfile import load_model, read_card, shipped
 
+if TYPE_CHECKING:
+    from sepcli.nn.model import Model
 
-def describe(name):
+
+def describe(name: str | Path) -> dict[str, Any]:
     """Describe the model `name` (see `modelfile.locate`) or the YAML configuration `name`.
 
     Returns a dict with units in its keys: `parameters`, `macs_per_second`, `sample_rate` (Hz),
@@ -28,7 +34,7 @@ def describe(name):
     }
 
 
-def overview():
+def overview() -> tuple[dict[str, Any], dict[str, Any]]:
     """({name: facts} of the shipped models, the same of the architectures), in little time.
 
     Facts are a dict of `model`, `parameters`, `sample_rate`, `latency_ms` (None of what is not
@@ -53,7 +59,7 @@ def _facts(model, name):
     }
 
 
-def configured(path):
+def configured(path: str | Path) -> tuple[str, Model, dict[str, Any]]:
     """The model of the YAML configuration `path`, untrained: its name, itself, its settings."""
     from sepcli.config import load
 
@@ -87,7 +93,7 @@ def _model(name, model, settings):
     return about
 
 
-def macs_per_second(model):
+def macs_per_second(model: Model) -> int:
     """Multiply-accumulates of one second of audio, counted by torch while it runs.
 
     Those of a condition, which is computed once per recording, are left out.

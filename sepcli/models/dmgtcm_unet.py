@@ -8,6 +8,8 @@ B batch, S sources, T samples, C channels, N frames, F frequencies.
 """
 
 import copy
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,11 +18,13 @@ from sepcli.nn.causal import SpectralModel
 from sepcli.nn.filterbank import Stft
 from sepcli.nn.folding import fold
 from sepcli.nn.gated_tcm import DoubleGatedTcm, GroupedPReLU, OneFrameTcms
+from sepcli.nn.model import State
+from sepcli.nn.modules import Modules
 
 KERNEL, STRIDE = 4, 2  # of the convolutions along frequency; along time they are 1
 
 
-def halved(bins, levels, padding):
+def halved(bins: int, levels: int, padding: int) -> list[int]:
     """The number of frequencies before and after each level of the encoder."""
     sizes = [bins]
     for _ in range(levels):
@@ -33,9 +37,9 @@ def halved(bins, levels, padding):
 class Encoder(nn.Module):
     """Halve the frequencies of (B, 2, N, F) at every level; returns all levels' (B, C, N, F')."""
 
-    def __init__(self, width, sizes, padding):
+    def __init__(self, width: int, sizes: Sequence[int], padding: int) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(
+        self.levels = Modules(
             nn.Sequential(
                 nn.Conv2d(channels, width, (1, KERNEL), (1, STRIDE), (0, padding)),
                 nn.BatchNorm2d(width),
@@ -44,7 +48,7 @@ class Encoder(nn.Module):
             for channels in [2] + [width] * (len(sizes) - 2)
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         outputs = []
         for level in self.levels:
             x = level(x)
@@ -59,9 +63,9 @@ class Decoders(nn.Module):
     (B, C, N, F') and the encoder's outputs to (B, 2, N, F).
     """
 
-    def __init__(self, width, sizes, padding):
+    def __init__(self, width: int, sizes: Sequence[int], padding: int) -> None:
         super().__init__()
-        self.skips, self.levels = nn.ModuleList(), nn.ModuleList()
+        self.skips, self.levels = Modules(), Modules()
         for level in reversed(range(len(sizes) - 1)):
             missing = sizes[level] - ((sizes[level + 1] - 1) * STRIDE + KERNEL - 2 * padding)
             out = 2 * width if level else 2
@@ -72,7 +76,7 @@ class Decoders(nn.Module):
             self.skips.append(nn.Conv2d(width, 2 * width, 1))
             self.levels.append(nn.Sequential(up, *after))
 
-    def forward(self, y, encoded):
+    def forward(self, y: torch.Tensor, encoded: Sequence[torch.Tensor]) -> torch.Tensor:
         y = torch.cat([y, y], 1)  # (B, 2 C, N, F')
         for skip, level, x in zip(self.skips, self.levels, reversed(encoded), strict=True):
             y = level(y + skip(x))
@@ -99,21 +103,21 @@ class DmgtcmUnet(SpectralModel):
     def __init__(
         self,
         *,
-        sources=("speech", "noise"),
-        sample_rate=16000,
-        window=320,
-        hop=160,
-        width=64,
-        levels=5,
-        padding=1,
-        tcm_width=256,
-        tcm_hidden=64,
-        tcm_kernel=5,
-        blocks=6,
-        repeats=2,
-        mask=False,
-        compression=1.0,
-    ):
+        sources: Sequence[str] = ("speech", "noise"),
+        sample_rate: int = 16000,
+        window: int = 320,
+        hop: int = 160,
+        width: int = 64,
+        levels: int = 5,
+        padding: int = 1,
+        tcm_width: int = 256,
+        tcm_hidden: int = 64,
+        tcm_kernel: int = 5,
+        blocks: int = 6,
+        repeats: int = 2,
+        mask: bool = False,
+        compression: float = 1.0,
+    ) -> None:
         super().__init__()
         if len(sources) not in (1, 2):
             raise ValueError("dmgtcm_unet has one output: name one source, or it and the rest")
@@ -126,7 +130,7 @@ class DmgtcmUnet(SpectralModel):
         flat, dilations = width * sizes[-1], [2**i for i in range(blocks)] * repeats
         self.encoder = Encoder(width, sizes, padding)
         self.flatten = nn.Conv1d(flat, tcm_width, 1)
-        self.tcms = nn.ModuleList(
+        self.tcms = Modules(
             DoubleGatedTcm(tcm_width, tcm_hidden, tcm_kernel, d, 2 ** (blocks - 1))
             for d in dilations
         )
@@ -138,20 +142,21 @@ class DmgtcmUnet(SpectralModel):
     @torch.no_grad()
     def _start_with_the_mask_one(self):
         """From a random mask, a network takes long to find its way back to the mixture."""
-        last = self.decoders.levels[-1][0]
+        level: Any = self.decoders.levels[-1]
+        last = level[0]
         last.weight.mul_(0.01)
         last.bias.copy_(torch.tensor([1.0, 0.0]))
 
     @property
-    def receptive_field(self):
+    def receptive_field(self) -> int:
         """Samples of input that one frame of the output depends on."""
         return sum(tcm.context for tcm in self.tcms) * self.hop + self.stft.kernel
 
-    def core_state(self, batch=1):
+    def core_state(self, batch: int = 1) -> State:
         """The state of `core` before the first frame."""
         return tuple(tcm.initial_state(batch) for tcm in self.tcms)
 
-    def core(self, x, state):
+    def core(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Map the mixture's spectrum (B, 2, F, N) to the first source's, and the next state."""
         encoded = self.encoder(self._compressed(x).transpose(2, 3))
         deepest = encoded[-1].transpose(2, 3)  # (B, C, F', N)
@@ -163,7 +168,7 @@ class DmgtcmUnet(SpectralModel):
         output = self.decoders(y, encoded).transpose(2, 3)  # (B, 2, F, N)
         return _complex_product(output, x) if self.mask else output, tuple(following)
 
-    def exported(self):
+    def exported(self) -> Any:
         return OneFrame(self) if self.tcms[0].context else self
 
     def _compressed(self, x):
@@ -178,26 +183,30 @@ class OneFrame(nn.Module):
     """The core of a trained DmgtcmUnet in a form that takes one frame at a time, and that fast."""
 
     hops = 1
+    flatten: nn.Linear
+    unflatten: nn.Linear
+    encoder: Any
+    decoders: Any
 
     @torch.no_grad()
-    def __init__(self, model):
+    def __init__(self, model: DmgtcmUnet) -> None:
         super().__init__()
         self.compressed, self.mask = model._compressed, model.mask
         self.encoder, self.decoders = (
             copy.deepcopy(part).eval() for part in (model.encoder, model.decoders)
         )
-        for part in (self.encoder, self.decoders):
-            part.levels = nn.ModuleList(map(_folded, part.levels))
+        self.encoder.levels = Modules(map(_folded, self.encoder.levels))
+        self.decoders.levels = Modules(map(_folded, self.decoders.levels))
         self.tcms = OneFrameTcms(model.tcms)
         self.flatten, self.unflatten = map(_linear, (model.flatten, model.unflatten))
         missing = self.tcms.shift.to(self.unflatten.weight)
-        self.unflatten.bias += self.unflatten.weight @ missing
+        self.unflatten.bias.add_(self.unflatten.weight @ missing)
 
-    def core_state(self, batch=1):
+    def core_state(self, batch: int = 1) -> State:
         """The state of `core` before the first frame."""
         return self.tcms.initial_state(batch)
 
-    def core(self, x, state):
+    def core(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Map the mixture's spectrum (B, 2, F, 1) to the first source's, and the next state."""
         encoded = self.encoder(self.compressed(x).transpose(2, 3))
         deepest = encoded[-1]  # (B, C, 1, F')

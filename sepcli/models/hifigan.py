@@ -5,12 +5,15 @@ synthesis", NeurIPS 2020, section 2.3. They score a signal (B, 1, T) at many pla
 more natural, and give what they computed on the way, for the feature-matching loss.
 """
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
+
+from sepcli.nn.modules import Modules
 
 PERIODS = (2, 3, 5, 7, 11)
 SLOPE = 0.1  # of the leaky ReLUs
@@ -39,18 +42,18 @@ def _through(layers, output, x):
 class PeriodDiscriminator(nn.Module):
     """Reads every `period`-th sample: the signal folded into `period` columns."""
 
-    def __init__(self, period):
+    def __init__(self, period: int) -> None:
         super().__init__()
         self.period = period
         norm = parametrizations.weight_norm
         widths = list(pairwise((1, 32, 128, 512, 1024)))
-        self.layers = nn.ModuleList(
+        self.layers = Modules(
             norm(nn.Conv2d(a, b, (5, 1), (3, 1), padding=(2, 0))) for a, b in widths
         )
         self.layers.append(norm(nn.Conv2d(1024, 1024, (5, 1), padding=(2, 0))))
         self.output = norm(nn.Conv2d(1024, 1, (3, 1), padding=(1, 0)))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         x = F.pad(x, (0, -x.shape[-1] % self.period), "reflect")
         return _through(self.layers, self.output, x.unflatten(-1, (-1, self.period)))
 
@@ -58,15 +61,15 @@ class PeriodDiscriminator(nn.Module):
 class ScaleDiscriminator(nn.Module):
     """Reads all samples; `norm` is `torch`'s spectral or weight norm."""
 
-    def __init__(self, norm):
+    def __init__(self, norm: Callable[[nn.Module], nn.Module]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
+        self.layers = Modules(
             norm(nn.Conv1d(a, b, kernel, stride, padding=kernel // 2, groups=groups))
             for a, b, kernel, stride, groups in SCALE_LAYERS
         )
         self.output = norm(nn.Conv1d(1024, 1, 3, padding=1))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         return _through(self.layers, self.output, x)
 
 
@@ -76,13 +79,13 @@ class Discriminators(nn.Module):
     Signals (B, 1, T) give [scores (B, n)] and [[features]], one of each for every discriminator.
     """
 
-    def __init__(self, periods=PERIODS):
+    def __init__(self, periods: Sequence[int] = PERIODS) -> None:
         super().__init__()
-        self.periods = nn.ModuleList(PeriodDiscriminator(period) for period in periods)
+        self.periods = Modules(PeriodDiscriminator(period) for period in periods)
         weight, spectral = parametrizations.weight_norm, parametrizations.spectral_norm
-        self.scales = nn.ModuleList(ScaleDiscriminator(n) for n in (spectral, weight, weight))
+        self.scales = Modules(ScaleDiscriminator(n) for n in (spectral, weight, weight))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[list[torch.Tensor]]]:
         found = [discriminator(x) for discriminator in self.periods]
         for i, discriminator in enumerate(self.scales):
             if i:
@@ -92,18 +95,20 @@ class Discriminators(nn.Module):
         return list(scores), list(features)
 
 
-def discriminator_loss(real, fake):
+def discriminator_loss(real: Sequence[torch.Tensor], fake: Sequence[torch.Tensor]) -> torch.Tensor:
     """Least squares: natural scores are to be 1 and estimated ones 0; mean over discriminators."""
     terms = [(r - 1).square().mean() + f.square().mean() for r, f in zip(real, fake, strict=True)]
     return torch.stack(terms).mean()
 
 
-def adversarial_loss(fake):
+def adversarial_loss(fake: Sequence[torch.Tensor]) -> torch.Tensor:
     """Least squares: scores of the estimate are to be 1; mean over discriminators."""
     return torch.stack([(f - 1).square().mean() for f in fake]).mean()
 
 
-def feature_loss(real, fake):
+def feature_loss(
+    real: Sequence[Sequence[torch.Tensor]], fake: Sequence[Sequence[torch.Tensor]]
+) -> torch.Tensor:
     """Mean absolute difference of the features; mean over layers, then over discriminators."""
     terms = [
         torch.stack([(a.detach() - b).abs().mean() for a, b in zip(r, f, strict=True)]).mean()

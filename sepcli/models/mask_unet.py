@@ -9,25 +9,28 @@ for Spectrogram-based Singing Voice Separation", ISMIR 2020.
 B batch, S sources, T samples, C channels, N frames, F frequencies.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
 
+from sepcli.nn.modules import Modules
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel
 
 FOLD = 4  # neighbouring frequencies that become channels at the input
 EDGE = 128  # highest masked frequencies, whose mean mask is that of all above
 
 
-def convolve(inputs, outputs):
+def convolve(inputs: int, outputs: int) -> nn.Sequential:
     """A convolution over 3 frames and 3 frequencies, normalised and rectified."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
     )
 
 
-def halve(inputs, outputs):
+def halve(inputs: int, outputs: int) -> nn.Sequential:
     """A convolution that halves the frequencies of (B, C, N, F)."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, (3, 4), stride=(1, 2), padding=1, bias=False),
@@ -36,7 +39,7 @@ def halve(inputs, outputs):
     )
 
 
-def double(inputs, outputs):
+def double(inputs: int, outputs: int) -> nn.Sequential:
     """A transposed convolution that doubles the frequencies of (B, C, N, F)."""
     return nn.Sequential(
         nn.ConvTranspose2d(inputs, outputs, (1, 2), stride=(1, 2), bias=False),
@@ -48,7 +51,7 @@ def double(inputs, outputs):
 class Dilated(nn.Module):
     """A residual block over time, (B, C, N) to the same: 3 frames, `dilation` apart."""
 
-    def __init__(self, width, dilation):
+    def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation, groups=8, bias=False),
@@ -58,7 +61,7 @@ class Dilated(nn.Module):
             nn.BatchNorm1d(width),
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return (x + self.layers(x)).relu()
 
 
@@ -79,16 +82,16 @@ class MaskUnet(OfflineSpectralModel):
     def __init__(
         self,
         *,
-        sources=("vocals", "accompaniment"),
-        sample_rate=44100,
-        window=4096,
-        hop=1024,
-        bins=1024,
-        widths=(16, 24, 32, 32),
-        middle=256,
-        dilations=(1, 2, 4, 8, 1, 2, 4, 8),
-        compression=0.3,
-    ):
+        sources: Sequence[str] = ("vocals", "accompaniment"),
+        sample_rate: int = 44100,
+        window: int = 4096,
+        hop: int = 1024,
+        bins: int = 1024,
+        widths: Sequence[int] = (16, 24, 32, 32),
+        middle: int = 256,
+        dilations: Sequence[int] = (1, 2, 4, 8, 1, 2, 4, 8),
+        compression: float = 0.3,
+    ) -> None:
         super().__init__()
         if len(sources) not in (1, 2):
             raise ValueError("mask_unet has one mask: name one source, or it and the rest")
@@ -101,7 +104,7 @@ class MaskUnet(OfflineSpectralModel):
         self.stft = CentredStft(window, hop)
         pairs = list(pairwise(widths))
         self.input = convolve(2 * FOLD, widths[0])
-        self.encoder = nn.ModuleList(nn.Sequential(convolve(a, a), halve(a, b)) for a, b in pairs)
+        self.encoder = Modules(nn.Sequential(convolve(a, a), halve(a, b)) for a, b in pairs)
         self.flatten = nn.Sequential(
             nn.Conv1d(widths[-1] * deepest, middle, 1, bias=False),
             nn.BatchNorm1d(middle),
@@ -109,17 +112,18 @@ class MaskUnet(OfflineSpectralModel):
         )
         self.middle = nn.Sequential(*(Dilated(middle, dilation) for dilation in dilations))
         self.unflatten = nn.Conv1d(middle, widths[-1] * deepest, 1)
-        self.up = nn.ModuleList(double(b, a) for a, b in reversed(pairs))
-        self.decoder = nn.ModuleList(convolve(2 * a, a) for a, _ in reversed(pairs))
+        self.up = Modules(double(b, a) for a, b in reversed(pairs))
+        self.decoder = Modules(convolve(2 * a, a) for a, _ in reversed(pairs))
         self.output = nn.Conv2d(widths[0], 2 * FOLD, 3, padding=1)
 
-    def mask(self, magnitude):
+    def mask(self, magnitude: torch.Tensor) -> torch.Tensor:
         """Masks in [0, 1] of the magnitudes (B, 2, F, N) of mid and side, F = `bins`."""
         x = (magnitude.square() + 1e-10) ** (self.compression / 2)  # the floor bounds the gradient
         x = x.unflatten(2, (-1, FOLD)).permute(0, 1, 3, 4, 2)  # (B, 2, 4, N, F/4)
         x = self.input(x.flatten(1, 2))  # (B, C, N, F/4)
         skips = []
-        for block, halved in self.encoder:
+        stages: Any = self.encoder
+        for block, halved in stages:
             skips.append(block(x))
             x = halved(skips[-1])
         flat = x.transpose(2, 3).flatten(1, 2)  # (B, C*F', N)
@@ -130,7 +134,7 @@ class MaskUnet(OfflineSpectralModel):
         x = self.output(x).sigmoid().unflatten(1, (2, FOLD))  # (B, 2, 4, N, F/4)
         return x.permute(0, 1, 4, 2, 3).flatten(2, 3)
 
-    def spectra(self, spectrum):
+    def spectra(self, spectrum: torch.Tensor) -> torch.Tensor:
         """The spectra (B, S, 2, F, N) of the sources in the mixture's (B, 2, F, N), complex."""
         left, right = spectrum.unbind(1)
         x = torch.stack([left + right, left - right], 1) * 0.5**0.5

@@ -5,14 +5,22 @@ The metadata has one key, `sepcli`, whose value is the JSON object {"format", "m
 trained on, its scores and licence.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sepcli import files
 from sepcli.errors import SepcliError
 from sepcli.models import openunmix_files
+
+if TYPE_CHECKING:
+    import torch
+
+    from sepcli.nn.model import Model
 
 FORMAT = 1
 SHIPPED = Path(__file__).parent.parent / "pretrained"
@@ -32,27 +40,27 @@ class Card:
     card: dict
 
     @property
-    def files(self):
+    def files(self) -> list[Path]:
         """The files of the weights: several in a folder of Open-Unmix."""
         return [self.path] if self.path.is_file() else openunmix_files.checkpoints(self.path)
 
     @property
-    def sha256(self):
+    def sha256(self) -> str:
         """The digest of the files, 64 hexadecimal digits."""
         return digest(*self.files)
 
     @property
-    def quantized(self):
+    def quantized(self) -> dict[str, Any] | None:
         """For what target and how the model was quantised, {"target": ...}; None if it was not."""
         return self.card.get("quantized")
 
     @property
-    def consistent(self):
+    def consistent(self) -> bool:
         """Whether the model was trained with what the estimates lack of the mixture shared out."""
         return bool(self.card.get("train", {}).get("mixture_consistency"))
 
 
-def digest(*paths):
+def digest(*paths: str | Path) -> str:
     """The SHA-256 of files, one after the other, 64 hexadecimal digits."""
     total = hashlib.sha256()
     for path in paths:
@@ -60,12 +68,12 @@ def digest(*paths):
     return total.hexdigest()
 
 
-def shipped():
+def shipped() -> list[str]:
     """The names of the models that come with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
 
 
-def locate(name):
+def locate(name: str | Path) -> Path:
     """The file of a shipped model's name, a model file, or a training run's folder.
 
     Checkpoints of Open-Unmix are themselves: a file, or a folder of them.
@@ -94,7 +102,13 @@ def locate(name):
     )
 
 
-def save(path, model, settings, weights, card):
+def save(
+    path: str | Path,
+    model: str,
+    settings: dict[str, Any],
+    weights: dict[str, torch.Tensor],
+    card: dict[str, Any],
+) -> None:
     """Write the model file `path`: `weights` is a state dict, `card` what to say of it (JSON)."""
     from safetensors.torch import save as encode
 
@@ -103,7 +117,7 @@ def save(path, model, settings, weights, card):
     files.save(path, encode(weights, metadata={"sepcli": json.dumps(about, sort_keys=True)}))
 
 
-def read_card(name):
+def read_card(name: str | Path) -> Card:
     """What the model file `name` (see `locate`) says of itself; needs no torch.
 
     Checkpoints of Open-Unmix, which do need it, say nothing but their settings.
@@ -134,7 +148,7 @@ def read_card(name):
     return about
 
 
-def load_model(name, device="cpu"):
+def load_model(name: str | Path, device: str = "cpu") -> tuple[Model, Card]:
     """Build the model of the file `name` (see `locate`), in eval mode; return it and its card."""
     from safetensors.torch import load_file
 

@@ -6,6 +6,9 @@ The parameters are named as in the authors' package, whose checkpoints fit (see
 B batch, S sources, C channels, T samples, N frames, F frequencies.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -15,7 +18,7 @@ DROPOUT = 0.4  # between LSTM layers
 LEAST = 1e-4  # deviation of a bin, as a part of the largest
 
 
-def bins_up_to(bandwidth_hz, sample_rate, window):
+def bins_up_to(bandwidth_hz: float, sample_rate: int, window: int) -> int:
     """How many of the STFT's frequencies are not above `bandwidth_hz`."""
     return min(window // 2, int(bandwidth_hz * window / sample_rate)) + 1
 
@@ -27,7 +30,9 @@ class Network(nn.Module):
     The other settings are those of `OpenUnmix`.
     """
 
-    def __init__(self, bins, kept, channels, hidden, layers, bidirectional):
+    def __init__(
+        self, bins: int, kept: int, channels: int, hidden: int, layers: int, bidirectional: bool
+    ) -> None:
         super().__init__()
         self.bins, self.kept = bins, kept
         self.fc1 = nn.Linear(kept * channels, hidden, bias=False)
@@ -49,7 +54,7 @@ class Network(nn.Module):
         self.output_scale = nn.Parameter(torch.ones(bins))
         self.output_mean = nn.Parameter(torch.ones(bins))
 
-    def forward(self, mixture):
+    def forward(self, mixture: torch.Tensor) -> torch.Tensor:
         x = mixture.permute(3, 0, 1, 2)  # (N, B, C, F)
         N, B, C, _ = x.shape
         x = (x[..., : self.kept] + self.input_mean) * self.input_scale
@@ -78,18 +83,18 @@ class OpenUnmix(OfflineSpectralModel):
     def __init__(
         self,
         *,
-        sources=("vocals", "accompaniment"),
-        residual=True,
-        sample_rate=44100,
-        channels=2,
-        window=4096,
-        hop=1024,
-        bandwidth_hz=16000.0,
-        hidden=512,
-        layers=3,
-        bidirectional=True,
-        mask=True,
-    ):
+        sources: Sequence[str] = ("vocals", "accompaniment"),
+        residual: bool = True,
+        sample_rate: int = 44100,
+        channels: int = 2,
+        window: int = 4096,
+        hop: int = 1024,
+        bandwidth_hz: float = 16000.0,
+        hidden: int = 512,
+        layers: int = 3,
+        bidirectional: bool = True,
+        mask: bool = True,
+    ) -> None:
         super().__init__()
         if len(sources) <= residual:
             raise ValueError("residual needs a source beside the rest of the mixture")
@@ -108,17 +113,18 @@ class OpenUnmix(OfflineSpectralModel):
         )
 
     @torch.no_grad()
-    def set_statistics(self, mean, deviation):
+    def set_statistics(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
         """Start with inputs of mean 0 and deviation 1: (F,) of magnitudes that the mixtures have.
 
         Bins that hardly vary are taken to vary by 1e-4 of what the one that varies most does.
         """
         deviation = deviation.clamp(min=LEAST * deviation.max())
+        network: Any
         for network in self.networks.values():
             network.input_mean.copy_(-mean[: network.kept])
             network.input_scale.copy_(1 / deviation[: network.kept])
 
-    def magnitudes(self, magnitude):
+    def magnitudes(self, magnitude: torch.Tensor) -> torch.Tensor:
         """What the networks make of magnitudes (B, C, F, N): (B, S, C, F, N), without the rest."""
         outputs = self._outputs(magnitude)
         return outputs * magnitude[:, None] if self.mask else outputs
@@ -126,7 +132,7 @@ class OpenUnmix(OfflineSpectralModel):
     def _outputs(self, magnitude):
         return torch.stack([network(magnitude) for network in self.networks.values()], 1)
 
-    def spectra(self, spectrum):
+    def spectra(self, spectrum: torch.Tensor) -> torch.Tensor:
         """The spectra (B, S, C, F, N) of the sources in the mixture's (B, C, F, N), complex."""
         outputs = self._outputs(spectrum.abs())
         if self.mask:  # the same as with the phase, without computing that

@@ -5,34 +5,40 @@ each source TARGET.json, TARGET.pth (the weights) and TARGET.chkpnt (to resume f
 weights are files TARGET-HASH.pth. The sizes of a network are those of its weights.
 """
 
+from __future__ import annotations
+
 import json
 import pickle
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sepcli import files
 from sepcli.errors import SepcliError
 from sepcli.samples.stems import ACCOMPANIMENT, VOCALS, stem_order
+
+if TYPE_CHECKING:
+    import torch
 
 SUFFIXES = (".pth", ".chkpnt")
 NOT_WEIGHTS = {"sample_rate", "stft.window", "transform.0.window"}  # in the files of 2019
 ABOUT = {"sample_rate": 44100, "nhop": None, "nfft": None}  # what separator.json says
 
 
-def is_checkpoint(path):
+def is_checkpoint(path: str | Path) -> bool:
     """Whether `path` is a checkpoint of Open-Unmix, or a folder of them."""
     path = Path(path)
     return path.suffix in SUFFIXES if path.is_file() else bool(checkpoints(path))
 
 
-def checkpoints(path):
+def checkpoints(path: str | Path) -> list[Path]:
     """The files of a checkpoint, or of a folder of them, in the order of the sources."""
     path = Path(path)
     found = [path] if path.is_file() else path.glob("*.pth")
     return sorted(found, key=lambda file: (stem_order(_target(file)), file.name))
 
 
-def read(path):
+def read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """The settings of `models.open_unmix.OpenUnmix` and its weights from a checkpoint or a folder.
 
     A single source is given a second one, the rest of the mixture. Raises SepcliError.
@@ -45,11 +51,11 @@ def read(path):
                 "name the one to use"
             )
     folder = Path(path) if Path(path).is_dir() else Path(path).parent
-    about, settings, weights = _about(folder), None, {}
+    about, settings, weights = _about(folder), {}, {}
     for target, file in found.items():
         state = _state(file)
         own = _settings(file, state, about)
-        if settings not in (None, own):
+        if settings not in ({}, own):
             raise SepcliError(
                 f"{file}: another size than that of {next(iter(found.values())).name}; "
                 "name one of them"

@@ -7,11 +7,15 @@ mask per source in [0, 1]; the phase is the mixture's. Or it reads the compresse
 too, and adds a complex mask in [-1, 1]^2, which changes the phase.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import nn
 
 from sepcli.nn.causal import SpectralModel
 from sepcli.nn.filterbank import Stft
+from sepcli.nn.model import State
 from sepcli.nn.tcn import Tcn
 
 
@@ -31,20 +35,20 @@ class SpectralTasNet(SpectralModel):
     def __init__(
         self,
         *,
-        sources=("speech", "noise"),
-        sample_rate=16000,
-        window=384,
-        hop=128,
-        width=128,
-        hidden=128,
-        kernel=3,
-        blocks=6,
-        repeats=2,
-        norm="bn",
-        compression=0.3,
-        dense=False,
-        mask="real",
-    ):
+        sources: Sequence[str] = ("speech", "noise"),
+        sample_rate: int = 16000,
+        window: int = 384,
+        hop: int = 128,
+        width: int = 128,
+        hidden: int = 128,
+        kernel: int = 3,
+        blocks: int = 6,
+        repeats: int = 2,
+        norm: str = "bn",
+        compression: float = 0.3,
+        dense: bool = False,
+        mask: str = "real",
+    ) -> None:
         super().__init__()
         if len(sources) not in (1, 2):
             raise ValueError("spectral_tasnet has one mask: name one source, or it and the rest")
@@ -59,7 +63,7 @@ class SpectralTasNet(SpectralModel):
         self.mask, self.bins = mask, window // 2 + 1
         planes = {"real": 1, "complex": 3}[mask] * self.bins
         self.input = nn.Conv1d(planes, width, 1)
-        norms = {} if dense else {"norm": norm}
+        norms: dict[str, Any] = {} if dense else {"norm": norm}
         self.tcn = Tcn(
             width,
             hidden,
@@ -73,15 +77,15 @@ class SpectralTasNet(SpectralModel):
         self.output = nn.Sequential(nn.PReLU(), nn.Conv1d(width, planes, 1))
 
     @property
-    def receptive_field(self):
+    def receptive_field(self) -> int:
         """Samples of input that one output sample depends on."""
         return (self.tcn.receptive_field - 1) * self.hop + self.stft.kernel
 
-    def core_state(self, batch=1):
+    def core_state(self, batch: int = 1) -> State:
         """The state of `core` before the first frame."""
         return self.tcn.initial_state(batch)
 
-    def core(self, x, state):
+    def core(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Mask the mixture's spectrum (B, 2, F, N); the next state."""
         power = x.square().sum(1) + 1e-10  # (B, F, N); the floor bounds the gradient
         features = power ** (self.compression / 2)

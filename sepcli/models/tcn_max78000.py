@@ -9,6 +9,9 @@ layer, which is why a window of past frames gives what the stream gives.
 B batch, S sources, P parts of a number (2 if complex), F filters or frequencies, N frames.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -16,6 +19,8 @@ from torch.nn import functional as F
 
 from sepcli.nn.causal import CausalModel
 from sepcli.nn.filterbank import LearnedDecoder, LearnedEncoder, Stft, perfect_reconstruction_
+from sepcli.nn.model import State
+from sepcli.nn.modules import Modules
 from sepcli.quant.chip import HIGH, INPUT, LOW, ChipLayer, ChipNetwork
 from sepcli.quant.fake import Range
 
@@ -27,11 +32,11 @@ class RoundHalfUp(torch.autograd.Function):
     """Round to the nearest integer, halves upward; the gradient passes straight through."""
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
         return (x + 0.5).floor()
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
         return grad
 
 
@@ -44,16 +49,16 @@ class ChipGrid(Range):
     """
 
     @property
-    def exponent(self):
+    def exponent(self) -> torch.Tensor:
         """That of the power of two nearest to where 127 is the largest value of the range."""
         peak = torch.maximum(-self.low, self.high).clamp(min=2.0**-20)
         return (HIGH / peak).log2().round()
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.watch(x)
         return self.stored(x)
 
-    def stored(self, x):
+    def stored(self, x: torch.Tensor) -> torch.Tensor:
         """What is left of `x`, which does not move the range."""
         if self.phase == "observe":
             return x
@@ -64,10 +69,10 @@ class ChipGrid(Range):
 class Unrounded(nn.Identity):
     """The grid of floating point: everything is left."""
 
-    def stored(self, x):
+    def stored(self, x: torch.Tensor) -> torch.Tensor:
         return x
 
-    def watch(self, x):
+    def watch(self, x: torch.Tensor) -> None:
         """Nothing to move."""
 
 
@@ -77,7 +82,16 @@ class ChipConv(nn.Module):
     Its weights are put on their grid as it runs, so that training moves what was rounded.
     """
 
-    def __init__(self, inputs, outputs, kernel=1, *, dilation=1, relu=False, gain=1.0):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        *,
+        dilation: int = 1,
+        relu: bool = False,
+        gain: float = 1.0,
+    ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs, kernel))
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu" if relu else "linear")
@@ -85,14 +99,17 @@ class ChipConv(nn.Module):
             self.weight.mul_(gain)
         self.dilation, self.relu, self.grid = dilation, relu, Unrounded()
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         y = F.conv1d(x, self.grid(self.weight), dilation=self.dilation)
         return y.relu() if self.relu else y
 
     @torch.no_grad()
-    def layer(self, name, before, after, *, inputs, **crop):
+    def layer(
+        self, name: str, before: Any, after: Any, *, inputs: tuple[str, ...], **crop: Any
+    ) -> ChipLayer:
         """The chip's layer, between the grids of its input and its output."""
-        own = self.grid.exponent
+        grid: Any = self.grid  # of a quantised network
+        own = grid.exponent
         shift = 7 + int(after.exponent - before.exponent - own)
         if not -15 <= shift <= 15:
             raise ValueError(f"{name}: output shift {shift}, but those of the chip are -15 to 15")
@@ -100,7 +117,7 @@ class ChipConv(nn.Module):
             name,
             "conv",
             inputs,
-            weight=(self.grid.stored(self.weight) * 2.0**own).cpu().numpy().astype(np.int8),
+            weight=(grid.stored(self.weight) * 2.0**own).cpu().numpy().astype(np.int8),
             dilation=self.dilation,
             relu=self.relu,
             output_shift=shift,
@@ -111,14 +128,14 @@ class ChipConv(nn.Module):
 class ChipBlock(nn.Module):
     """What a block adds to the stream x: point(relu(dilated(x))) without its first frames."""
 
-    def __init__(self, width, hidden, dilation, gain):
+    def __init__(self, width: int, hidden: int, dilation: int, gain: float) -> None:
         super().__init__()
         self.dilated = ChipConv(width, hidden, 3, dilation=dilation, relu=True)
         self.point = ChipConv(hidden, width, gain=gain)
         self.grid = Unrounded()  # of what is between the two
         self.context = 2 * dilation
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.point(self.grid(self.dilated(x)))
 
 
@@ -130,17 +147,19 @@ class ChipTcn(nn.Module):
     residual stream.
     """
 
-    def __init__(self, inputs, outputs, *, width, hidden, dilations):
+    def __init__(
+        self, inputs: int, outputs: int, *, width: int, hidden: int, dilations: Sequence[int]
+    ) -> None:
         super().__init__()
         gain = len(dilations) ** -0.5  # so that the residual stream grows little
         self.bottleneck = ChipConv(inputs, width)
-        self.blocks = nn.ModuleList(ChipBlock(width, hidden, d, gain) for d in dilations)
+        self.blocks = Modules(ChipBlock(width, hidden, d, gain) for d in dilations)
         self.mask = ChipConv(width, outputs)
         self.features, self.stream, self.logits = Unrounded(), Unrounded(), Unrounded()
         self.receptive_field = 1 + sum(block.context for block in self.blocks)  # frames
         self.quantised = False
 
-    def quantise(self):
+    def quantise(self) -> None:
         """Compute with the chip's integers from now on; their ranges are yet to be found."""
         for module in list(self.modules()):
             for name, child in module.named_children():
@@ -148,12 +167,12 @@ class ChipTcn(nn.Module):
                     setattr(module, name, ChipGrid().to(self.mask.weight.device))
         self.quantised = True
 
-    def initial_state(self, batch=1):
+    def initial_state(self, batch: int = 1) -> State:
         """Zeros before the first frame."""
         like = self.bottleneck.weight
         return tuple(like.new_zeros(batch, len(like), block.context) for block in self.blocks)
 
-    def step(self, features, state):
+    def step(self, features: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Map a chunk of N >= 1 frames to its logits and the next state."""
         x = self.bottleneck(self.features(features))
         heard, following = [x], []
@@ -167,7 +186,7 @@ class ChipTcn(nn.Module):
         self.stream.watch(torch.stack(heard).detach())
         return self.logits(self.mask(x)), tuple(following)
 
-    def network(self):
+    def network(self) -> ChipNetwork:
         """The quantised network as the chip runs it, on windows of past frames."""
         if not self.quantised:
             raise ValueError("the network is not quantised")
@@ -189,25 +208,27 @@ class ChipTcn(nn.Module):
 class LearnedBank(nn.Module):
     """The learned filterbank of Conv-TasNet: filters are rectified, each source has its mask."""
 
-    def __init__(self, filters, kernel, sources):
+    def __init__(self, filters: int, kernel: int, sources: int) -> None:
         super().__init__()
         self.encoder = LearnedEncoder(filters, kernel, kernel // 2)
         self.decoder = LearnedDecoder(filters, kernel, kernel // 2)
         self.overlap, self.sources = self.encoder.overlap, sources
         self.inputs, self.outputs = filters, sources * filters
 
-    def analyse(self, x, past):
+    def analyse(self, x: torch.Tensor, past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Turn (B, T) into frames (B, 1, F, N), and the next past."""
         frames, past = self.encoder.step(x, past)
         return frames[:, None], past
 
-    def synthesise(self, frames, tail):
+    def synthesise(
+        self, frames: torch.Tensor, tail: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         return self.decoder.step(frames[:, 0], tail)
 
-    def features(self, frames, compression):
+    def features(self, frames: torch.Tensor, compression: float) -> torch.Tensor:
         return compressed(frames, compression)
 
-    def masks(self, logits):
+    def masks(self, logits: torch.Tensor) -> torch.Tensor:
         """One mask per source, (B, S, F, N)."""
         return logits.sigmoid().unflatten(1, (self.sources, -1))
 
@@ -219,7 +240,7 @@ class FourierBank(nn.Module):
     instead of biases. The mask of the highest frequency is that of the one below.
     """
 
-    def __init__(self, kernel, sources):
+    def __init__(self, kernel: int, sources: int) -> None:
         super().__init__()
         if sources > 2:
             raise ValueError("stft has one mask: name one source, or it and the rest")
@@ -227,26 +248,28 @@ class FourierBank(nn.Module):
         self.overlap, self.sources = self.stft.overlap, sources
         self.inputs = self.outputs = kernel // 2
 
-    def analyse(self, x, past):
+    def analyse(self, x: torch.Tensor, past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Turn (B, T) into frames (B, 2, F, N), and the next past."""
         spectrum, past = self.stft.analyse(x, past)
         return torch.stack([spectrum.real, spectrum.imag], 1), past
 
-    def synthesise(self, frames, tail):
+    def synthesise(
+        self, frames: torch.Tensor, tail: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         return self.stft.synthesise(torch.complex(frames[:, 0], frames[:, 1]), tail)
 
-    def features(self, frames, compression):
+    def features(self, frames: torch.Tensor, compression: float) -> torch.Tensor:
         features = compressed(frames[:, :, 1:-1], compression)
         return torch.cat([torch.ones_like(features[:, :1]), features], 1)
 
-    def masks(self, logits):
+    def masks(self, logits: torch.Tensor) -> torch.Tensor:
         """The first source's mask and, if there are two, the rest, (B, S, F, N)."""
         mask = logits.sigmoid()
         mask = torch.cat([mask, mask[:, -1:]], 1)
         return torch.stack([mask, 1 - mask][: self.sources], 1)
 
 
-def compressed(frames, power):
+def compressed(frames: torch.Tensor, power: float) -> torch.Tensor:
     """Magnitudes (B, F, N) of frames (B, P, F, N) to the power `power`; 0 for silence."""
     return (frames.square().sum(1) + FLOOR) ** (power / 2) - FLOOR ** (power / 2)
 
@@ -270,17 +293,17 @@ class TcnMax78000(CausalModel):
     def __init__(
         self,
         *,
-        sources=("speech", "noise"),
-        sample_rate=16000,
-        transform="learned",
-        filters=64,
-        kernel=None,
-        width=64,
-        hidden=64,
-        dilations=(1, 2, 4, 8, 16, 32, 64),
-        compression=0.3,
-        init="random",
-    ):
+        sources: Sequence[str] = ("speech", "noise"),
+        sample_rate: int = 16000,
+        transform: str = "learned",
+        filters: int = 64,
+        kernel: int | None = None,
+        width: int = 64,
+        hidden: int = 64,
+        dilations: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
+        compression: float = 0.3,
+        init: str = "random",
+    ) -> None:
         super().__init__()
         if transform not in KERNELS:
             raise ValueError(f"unknown transform {transform!r}; choose from {', '.join(KERNELS)}")
@@ -302,25 +325,25 @@ class TcnMax78000(CausalModel):
             hidden=hidden,
             dilations=dilations,
         )
-        if init == "pr":
+        if init == "pr" and isinstance(self.bank, LearnedBank):
             perfect_reconstruction_(self.bank.encoder, self.bank.decoder)
 
     @property
-    def receptive_field(self):
+    def receptive_field(self) -> int:
         """Samples of input that one output sample depends on."""
         return (self.tcn.receptive_field - 1) * self.hop + self.kernel
 
-    def network(self):
+    def network(self) -> ChipNetwork:
         """The network as the chip runs it (`sepcli.quant.chip`); only of a quantised model."""
         return self.tcn.network()
 
-    def initial_state(self, batch=1):
+    def initial_state(self, batch: int = 1) -> State:
         """The state before the first sample."""
         zeros = self.tcn.bottleneck.weight.new_zeros
         tail = zeros(batch * len(self.sources), self.bank.overlap)
         return zeros(batch, self.bank.overlap), self.tcn.initial_state(batch), tail
 
-    def step(self, x, state):
+    def step(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Map a chunk (B, 1, k*hop), any k >= 1, to (B, S, 1, k*hop), `delay` samples late."""
         past, network, tail = state
         frames, past = self.bank.analyse(x[:, 0], past)  # (B, P, F, N)
@@ -328,19 +351,21 @@ class TcnMax78000(CausalModel):
         y, tail = self.masked(frames, masks, tail)
         return y, (past, network, tail)
 
-    def masked(self, frames, masks, tail):
+    def masked(
+        self, frames: torch.Tensor, masks: torch.Tensor, tail: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The sources (B, S, 1, N * hop) of frames (B, P, F, N) and masks (B, S, F, N)."""
         frames = (masks[:, :, None] * frames[:, None]).flatten(0, 1)  # (B*S, P, F, N)
         y, tail = self.bank.synthesise(frames, tail)  # (B*S, T)
         return y.unflatten(0, (-1, masks.shape[1]))[:, :, None], tail
 
-    def core_state(self, batch=1):
+    def core_state(self, batch: int = 1) -> State:
         """The state of `core` before the first chunk."""
         if self.front_end == "waveform":
             return self.initial_state(batch)
         return self.tcn.initial_state(batch)
 
-    def core(self, x, state):
+    def core(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """`step`; between the Fourier transform and its inverse, if that is the transform."""
         if self.front_end == "waveform":
             return self.step(x, state)

@@ -6,19 +6,22 @@ those of `sepcli.nn.gridnet`, the bands those of `sepcli.nn.bands`.
 B batch, T samples, C channels (1), N frames, F bins, K bands, D features.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from sepcli.nn.bands import WIDE_BINS, BandMerge, BandSplit, mel_bands, wide_bands
 from sepcli.nn.gridnet import Attention, FullGridBlock, GridBlock
+from sepcli.nn.modules import Modules
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel
 
 
 class Film(nn.Module):
     """Scale and shift by what the reference is on average (Perez et al., AAAI 2018)."""
 
-    def __init__(self, features):
+    def __init__(self, features: int) -> None:
         super().__init__()
         self.scale = nn.Linear(features, features)
         self.shift = nn.Linear(features, features)
@@ -26,7 +29,7 @@ class Film(nn.Module):
             nn.init.zeros_(linear.weight)
             nn.init.constant_(linear.bias, bias)
 
-    def forward(self, x, mean):
+    def forward(self, x: torch.Tensor, mean: torch.Tensor) -> torch.Tensor:
         """Map (B, N, K, D) with the mean (B, K, D) of the reference's frames."""
         return self.scale(mean)[:, None] * x + self.shift(mean)[:, None]
 
@@ -53,22 +56,22 @@ class UsefGridNet(OfflineSpectralModel):
     def __init__(
         self,
         *,
-        sources=("speech",),
-        sample_rate=48000,
-        n_fft=2048,
-        window=960,
-        hop=480,
-        bands=0,
-        features=128,
-        hidden=256,
-        heads=4,
-        blocks=6,
-        reinject=(0, 1, 2, 3, 4, 5),
-        film=True,
-        block="short",
-        reference_dropout=0.0,
-        checkpointing=False,
-    ):
+        sources: Sequence[str] = ("speech",),
+        sample_rate: int = 48000,
+        n_fft: int = 2048,
+        window: int = 960,
+        hop: int = 480,
+        bands: int = 0,
+        features: int = 128,
+        hidden: int = 256,
+        heads: int = 4,
+        blocks: int = 6,
+        reinject: Sequence[int] = (0, 1, 2, 3, 4, 5),
+        film: bool = True,
+        block: str = "short",
+        reference_dropout: float = 0.0,
+        checkpointing: bool = False,
+    ) -> None:
         super().__init__()
         if len(sources) not in (1, 2):
             raise ValueError("usef_gridnet has one mask: name one source, or it and the rest")
@@ -87,7 +90,7 @@ class UsefGridNet(OfflineSpectralModel):
         self.split = BandSplit(edges, features)
         self.ask = Attention(features, heads)
         self.film = Film(features) if film else None
-        self.blocks = nn.ModuleList(
+        self.blocks = Modules(
             GridBlock(features, hidden, heads)
             if block == "short"
             else FullGridBlock(features, hidden, heads, len(edges))

@@ -5,14 +5,18 @@ channels, one over bands and the steps of a recurrence all read memory in its or
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
 
+from sepcli.nn.model import State
+
 BLOCK = 64  # frames of a running mean that are computed at once
 
 
-def band_widths(bins, bands):
+def band_widths(bins: int, bands: Sequence[tuple[int, int]]) -> list[int]:
     """The number of bins of each band: `bands` are pairs (how many, bins of each), from 0 Hz on.
 
     What they leave of `bins` is part of the last band.
@@ -31,11 +35,13 @@ class RunningMean(nn.Module):
     frames: after which a value weighs 1/e.
     """
 
-    def __init__(self, frames):
+    def __init__(self, frames: float) -> None:
         super().__init__()
         self.keep = math.exp(-1 / frames)
 
-    def step(self, x, total, weight):
+    def step(
+        self, x: torch.Tensor, total: torch.Tensor, weight: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Means of (B, F, N), and the next `total` (B, F) and `weight` (B, 1), zeros at first."""
         means = []
         for part in x.split(BLOCK, -1):
@@ -57,7 +63,9 @@ class BandEncoder(nn.Module):
     P planes of features per bin. Every band has weights of its own.
     """
 
-    def __init__(self, planes, widths, span, channels):
+    bins: torch.Tensor
+
+    def __init__(self, planes: int, widths: Sequence[int], span: int, channels: int) -> None:
         super().__init__()
         bins, bands = sum(widths), len(widths)
         if not max(widths) <= span <= bins:
@@ -69,7 +77,7 @@ class BandEncoder(nn.Module):
         self.weight = nn.Parameter(scale * torch.randn(bands, span * planes, channels))
         self.bias = nn.Parameter(torch.zeros(bands, 1, channels))
 
-    def forward(self, features):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
         B, _, _, N = features.shape
         x = features.permute(2, 3, 0, 1)[self.bins]  # (K, span, N, B, P)
         x = x.flatten(2, 3).transpose(1, 2).flatten(2)  # (K, N*B, span*P)
@@ -80,7 +88,9 @@ class BandEncoder(nn.Module):
 class BandDecoder(nn.Module):
     """(N, K, B, C) to one value per bin (B, F, N); every band has weights of its own."""
 
-    def __init__(self, widths, channels):
+    places: torch.Tensor
+
+    def __init__(self, widths: Sequence[int], channels: int) -> None:
         super().__init__()
         bands, widest = len(widths), max(widths)
         places = torch.cat([k * widest + torch.arange(width) for k, width in enumerate(widths)])
@@ -88,7 +98,7 @@ class BandDecoder(nn.Module):
         self.weight = nn.Parameter(0.3 * channels**-0.5 * torch.randn(bands, channels, widest))
         self.bias = nn.Parameter(torch.zeros(bands, 1, widest))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         N, _, B, _ = x.shape
         y = torch.baddbmm(self.bias, x.transpose(0, 1).flatten(1, 2), self.weight)  # (K, N*B, W)
         y = y.transpose(1, 2).flatten(0, 1)[self.places]  # (F, N*B)
@@ -101,21 +111,21 @@ class BandMixer(nn.Module):
     (N, K, B, C) to the same, with a residual path.  hidden: features that replace the bands inside.
     """
 
-    def __init__(self, channels, bands, hidden):
+    def __init__(self, channels: int, bands: int, hidden: int) -> None:
         super().__init__()
         self.before, self.after = nn.Linear(channels, channels), nn.Linear(channels, channels)
         self.mix = nn.Parameter(bands**-0.5 * torch.randn(hidden, bands))
         self.bias = nn.Parameter(torch.zeros(hidden, 1))
         self.unmix = nn.Parameter(hidden**-0.5 * torch.randn(bands, hidden))
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         N, _, B, C = x.shape
         y = self.before(x).relu().flatten(2)  # (N, K, B*C)
         y = torch.baddbmm(self.bias.expand(N, -1, 1), self.mix.expand(N, -1, -1), y).relu()
         y = torch.bmm(self.unmix.expand(N, -1, -1), y)
         return x + self.after(y.unflatten(2, (B, C)))
 
-    def one_frame(self, x):
+    def one_frame(self, x: torch.Tensor) -> torch.Tensor:
         """The same for one frame, (B, K, C)."""
         y = self.before(x).relu()
         return x + self.after(self.unmix @ (self.mix @ y + self.bias).relu())
@@ -124,20 +134,20 @@ class BandMixer(nn.Module):
 class BandLstm(nn.Module):
     """An LSTM over time, the same in every band, after a layer norm and with a residual path."""
 
-    def __init__(self, channels, hidden):
+    def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
         self.lstm = nn.LSTM(channels, hidden)
         self.out = nn.Linear(hidden, channels)
         with torch.no_grad():  # forget slowly at first
-            self.lstm.bias_ih_l0[hidden : 2 * hidden] += 1
+            self.lstm.get_parameter("bias_ih_l0")[hidden : 2 * hidden] += 1
 
-    def initial_state(self, bands, batch=1):
+    def initial_state(self, bands: int, batch: int = 1) -> State:
         """Output and cell before the first frame: zeros, (B, K, H) each."""
         zeros = self.out.weight.new_zeros(batch, bands, self.lstm.hidden_size)
         return zeros, zeros.clone()
 
-    def step(self, x, state):
+    def step(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Map (N, K, B, C) to the same, and the next state."""
         N, K, B, C = x.shape
         past = tuple(part.transpose(0, 1).reshape(1, K * B, -1).contiguous() for part in state)
@@ -150,18 +160,19 @@ class OneFrameLstm(nn.Module):
     """A `BandLstm` for one frame (B, K, C), written as products that every graph has."""
 
     @torch.no_grad()
-    def __init__(self, band):
+    def __init__(self, band: BandLstm) -> None:
         super().__init__()
         self.norm, self.out = band.norm, band.out
         self.hidden = band.lstm.hidden_size
         order = [0, 1, 3, 2]  # input, forget and output gate, which are sigmoids, then the cell's
         chunk = lambda value: torch.cat([value.chunk(4)[i] for i in order])  # noqa: E731
-        both = torch.cat([band.lstm.weight_ih_l0, band.lstm.weight_hh_l0], 1)
+        lstm: Any = band.lstm
+        both = torch.cat([lstm.weight_ih_l0, lstm.weight_hh_l0], 1)
         self.gates = nn.Linear(both.shape[1], both.shape[0], device="meta")
         self.gates.weight = nn.Parameter(chunk(both))
-        self.gates.bias = nn.Parameter(chunk(band.lstm.bias_ih_l0 + band.lstm.bias_hh_l0))
+        self.gates.bias = nn.Parameter(chunk(lstm.bias_ih_l0 + lstm.bias_hh_l0))
 
-    def forward(self, x, state):
+    def forward(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         output, cell = state
         gates = self.gates(torch.cat([self.norm(x), output], -1))
         opened, new = gates.split([3 * self.hidden, self.hidden], -1)

@@ -3,8 +3,12 @@
 B batch, N frames, F bins, K bands, D features.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
+
+from sepcli.nn.modules import Modules
 
 FINE = [(0, 4), *((4 * i - 1, 4 * i + 4) for i in range(1, 9)), (35, 42)]
 MEDIUM = [(41, 60), *((42 + 16 * j, 60 + 16 * j) for j in range(1, 17)), (314, 341)]
@@ -12,7 +16,7 @@ COARSE = [(340, 370), *((341 + 27 * k, 370 + 27 * k) for k in range(1, 24)), (98
 WIDE_BINS = 1025  # of the transform that the 53 bands above are made for: 2048 samples at 48 kHz
 
 
-def wide_bands():
+def wide_bands() -> list[tuple[int, int]]:
     """The first and the last bin of 53 bands of 1,025 bins of 23.4 Hz, both included.
 
     10 up to 1 kHz, 18 up to 8 kHz and 25 up to 24 kHz, every bin in one of them or two.
@@ -20,7 +24,7 @@ def wide_bands():
     return [*FINE, *MEDIUM, *COARSE]
 
 
-def mel_bands(bins, count, sample_rate):
+def mel_bands(bins: int, count: int, sample_rate: int) -> list[tuple[int, int]]:
     """`count` bands of `bins` bins, (first, last), as wide as each other in mel; two bins or more.
 
     Neighbours share a bin. Raises ValueError where there are too few bins for so many bands.
@@ -44,14 +48,14 @@ class BandSplit(nn.Module):
     Every band is normalised by itself, frame by frame, and mapped by a matrix of its own.
     """
 
-    def __init__(self, bands, features):
+    def __init__(self, bands: Sequence[tuple[int, int]], features: int) -> None:
         super().__init__()
-        self.bands = [tuple(band) for band in bands]
+        self.bands = [(first, last) for first, last in bands]
         sizes = [2 * (last - first + 1) for first, last in self.bands]
-        self.norms = nn.ModuleList(nn.LayerNorm(size) for size in sizes)
-        self.linears = nn.ModuleList(nn.Linear(size, features) for size in sizes)
+        self.norms = Modules(nn.LayerNorm(size) for size in sizes)
+        self.linears = Modules(nn.Linear(size, features) for size in sizes)
 
-    def forward(self, spectrum):
+    def forward(self, spectrum: torch.Tensor) -> torch.Tensor:
         x = spectrum.permute(0, 3, 2, 1)  # (B, N, F, 2)
         parts = [
             linear(norm(x[:, :, first : last + 1].flatten(2)))
@@ -68,11 +72,13 @@ class BandMerge(nn.Module):
     A new one gives the mask 1, nearly: a new model passes the mixture through.
     """
 
-    def __init__(self, bands, features, bins):
+    share: torch.Tensor
+
+    def __init__(self, bands: Sequence[tuple[int, int]], features: int, bins: int) -> None:
         super().__init__()
-        self.bands, self.bins = [tuple(band) for band in bands], bins
+        self.bands, self.bins = [(first, last) for first, last in bands], bins
         sizes = [last - first + 1 for first, last in self.bands]
-        self.linears = nn.ModuleList(nn.Linear(features, 2 * size) for size in sizes)
+        self.linears = Modules(nn.Linear(features, 2 * size) for size in sizes)
         for linear in self.linears:
             nn.init.normal_(linear.weight, std=1e-4)
             with torch.no_grad():
@@ -84,7 +90,7 @@ class BandMerge(nn.Module):
             raise ValueError(f"the bands leave out {int((share == 0).sum())} of {bins} bins")
         self.register_buffer("share", share.reciprocal(), persistent=False)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         B, N = x.shape[:2]
         mask = x.new_zeros(B, N, self.bins, 2)
         for k, ((first, last), linear) in enumerate(zip(self.bands, self.linears, strict=True)):

@@ -1,7 +1,7 @@
 """What every causal model shares: offline separation is streaming in one chunk."""
 
 from abc import abstractmethod
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import nn
@@ -9,10 +9,7 @@ from torch.nn import functional as F
 
 from sepcli.dsp.frames import flush
 from sepcli.nn.filterbank import Stft
-from sepcli.nn.model import Condition, Model
-
-# Nested tuples of tensors, zero at first, whose first dimension grows with the batch.
-State: TypeAlias = "torch.Tensor | tuple[State, ...]"
+from sepcli.nn.model import Condition, Model, State
 
 
 class CausalModel(Model):
@@ -171,4 +168,7 @@ def conform(cls: type[nn.Module]) -> type[Model]:
     if issubclass(cls, Model):
         return cls
     base = CausalModel if hasattr(cls, "step") else Model
-    return type(cls.__name__, (cls, base), {"__module__": cls.__module__, "__doc__": cls.__doc__})
+    made: Any = type(
+        cls.__name__, (cls, base), {"__module__": cls.__module__, "__doc__": cls.__doc__}
+    )
+    return made

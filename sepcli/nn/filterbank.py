@@ -10,7 +10,9 @@ from torch import nn
 from torch.nn import functional as F
 
 
-def overlap_add(frames, stride, tail):
+def overlap_add(
+    frames: torch.Tensor, stride: int, tail: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Add frames (B, N, L) at `stride` to `tail` (B, L - stride): (B, N*stride) and the next tail.
 
     L must be a multiple of `stride`.
@@ -28,14 +30,14 @@ def overlap_add(frames, stride, tail):
 class Filterbank(nn.Module):
     """What both filterbanks share: frame geometry and states."""
 
-    def __init__(self, kernel, stride):
+    def __init__(self, kernel: int, stride: int) -> None:
         super().__init__()
         if kernel % stride:
             raise ValueError(f"kernel {kernel} must be a multiple of stride {stride}")
         self.kernel, self.stride = kernel, stride
         self.overlap = kernel - stride
 
-    def initial_state(self, batch, like):
+    def initial_state(self, batch: int, like: torch.Tensor) -> torch.Tensor:
         """Zeros (batch, overlap) of the dtype and device of the tensor `like`."""
         return like.new_zeros(batch, self.overlap)
 
@@ -43,12 +45,12 @@ class Filterbank(nn.Module):
 class LearnedEncoder(Filterbank):
     """Convolution of (B, T) with `filters` learned filters: (B, filters, T/stride)."""
 
-    def __init__(self, filters, kernel, stride, *, activation=True):
+    def __init__(self, filters: int, kernel: int, stride: int, *, activation: bool = True) -> None:
         super().__init__(kernel, stride)
         self.conv = nn.Conv1d(1, filters, kernel, stride=stride, bias=False)
         self.activation = activation
 
-    def step(self, x, past):
+    def step(self, x: torch.Tensor, past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x = torch.cat([past, x], -1)
         frames = self.conv(x[:, None])  # (B, filters, N)
         return frames.relu() if self.activation else frames, x[:, x.shape[-1] - self.overlap :]
@@ -57,17 +59,17 @@ class LearnedEncoder(Filterbank):
 class LearnedDecoder(Filterbank):
     """Transposed convolution of (B, filters, N) to (B, N*stride)."""
 
-    def __init__(self, filters, kernel, stride):
+    def __init__(self, filters: int, kernel: int, stride: int) -> None:
         super().__init__(kernel, stride)
         self.conv = nn.ConvTranspose1d(filters, 1, kernel, stride=stride, bias=False)
 
-    def step(self, frames, tail):
+    def step(self, frames: torch.Tensor, tail: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         basis = self.conv.weight[:, 0]  # (filters, L)
         return overlap_add(frames.transpose(1, 2) @ basis, self.stride, tail)
 
 
 @torch.no_grad()
-def perfect_reconstruction_(encoder, decoder):
+def perfect_reconstruction_(encoder: LearnedEncoder, decoder: LearnedDecoder) -> None:
     """Set the learned filters so that decoding undoes encoding exactly, through the ReLU too.
 
     With an orthogonal matrix Q of the kernel's size the encoder is [Q; -Q] and the decoder
@@ -92,7 +94,10 @@ class Stft(Filterbank):
     0.5 to 1 when kernel = 2 stride.
     """
 
-    def __init__(self, kernel, stride, *, window="sqrt_hann"):
+    window: torch.Tensor
+    synthesis_window: torch.Tensor
+
+    def __init__(self, kernel: int, stride: int, *, window: str = "sqrt_hann") -> None:
         super().__init__(kernel, stride)
         if kernel < 2 * stride:
             raise ValueError("a Hann window needs kernel >= 2 * stride")
@@ -106,12 +111,14 @@ class Stft(Filterbank):
             "synthesis_window", analysis / envelope.repeat(kernel // stride), persistent=False
         )
 
-    def analyse(self, x, past):
+    def analyse(self, x: torch.Tensor, past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x = torch.cat([past, x], -1)
         frames = x.unfold(-1, self.kernel, self.stride) * self.window  # (B, N, L)
         spectrum = torch.fft.rfft(frames).transpose(1, 2)  # (B, F, N)
         return spectrum, x[:, x.shape[-1] - self.overlap :]
 
-    def synthesise(self, spectrum, tail):
+    def synthesise(
+        self, spectrum: torch.Tensor, tail: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         frames = torch.fft.irfft(spectrum.transpose(1, 2), n=self.kernel)  # (B, N, L)
         return overlap_add(frames * self.synthesis_window, self.stride, tail)

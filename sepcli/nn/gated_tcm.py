@@ -5,19 +5,24 @@ Spectral Mapping Approach for Monaural Speech Enhancement", TASLP 2021. B batch,
 H hidden channels, N frames.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import nn
 
 from sepcli.nn.folding import scale_and_shift
+from sepcli.nn.model import State
+from sepcli.nn.modules import Modules
 
 
 class GroupedPReLU(nn.PReLU):
     """PReLU with one slope for each of `groups` equal parts of the channels; (B, C, ...)."""
 
-    def __init__(self, groups):
+    def __init__(self, groups: int) -> None:
         super().__init__(groups)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         parts = x.unflatten(1, (self.num_parameters, -1))  # (B, groups, C / groups, ...)
         return super().forward(parts).flatten(1, 2)
 
@@ -29,17 +34,17 @@ class GatedBranch(nn.Module):
     the convolution's input, so it starts as zeros after the norm.
     """
 
-    def __init__(self, hidden, kernel, dilation):
+    def __init__(self, hidden: int, kernel: int, dilation: int) -> None:
         super().__init__()
         self.context = (kernel - 1) * dilation  # frames of history
         self.activation = nn.Sequential(GroupedPReLU(2), nn.BatchNorm1d(2 * hidden))
         self.conv = nn.Conv1d(2 * hidden, 2 * hidden, kernel, dilation=dilation, groups=2)
 
-    def initial_state(self, batch=1):
+    def initial_state(self, batch: int = 1) -> torch.Tensor:
         """The history before the first frame: zeros (B, 2 H, context)."""
         return self.conv.weight.new_zeros(batch, self.conv.in_channels, self.context)
 
-    def step(self, x, past):
+    def step(self, x: torch.Tensor, past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map a chunk (B, H, N), any N >= 1, to (B, H, N) and the next past."""
         x = torch.cat([past, self.activation(torch.cat([x, x], 1))], -1)  # (B, 2 H, context + N)
         main, gate = self.conv(x).chunk(2, 1)  # (B, H, N) each
@@ -53,7 +58,9 @@ class DoubleGatedTcm(nn.Module):
     convolution of both back to `channels`; (B, C, N) to (B, C, N).
     """
 
-    def __init__(self, channels, hidden, kernel, dilation, max_dilation):
+    def __init__(
+        self, channels: int, hidden: int, kernel: int, dilation: int, max_dilation: int
+    ) -> None:
         super().__init__()
         self.squeeze = nn.Conv1d(channels, hidden, 1)
         self.primal = GatedBranch(hidden, kernel, dilation)
@@ -63,10 +70,10 @@ class DoubleGatedTcm(nn.Module):
             nn.PReLU(), nn.BatchNorm1d(2 * hidden), nn.Conv1d(2 * hidden, channels, 1)
         )
 
-    def initial_state(self, batch=1):
+    def initial_state(self, batch: int = 1) -> State:
         return self.primal.initial_state(batch), self.dual.initial_state(batch)
 
-    def step(self, x, state):
+    def step(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Map a chunk (B, C, N), any N >= 1, to (B, C, N) and the next state."""
         hidden = self.squeeze(x)  # (B, H, N)
         primal, past = self.primal.step(hidden, state[0])
@@ -82,12 +89,21 @@ class OneFrameTcms(nn.Module):
     and one product does what their filters make of the past for the whole list.
     """
 
-    def __init__(self, tcms):
+    past_weight: torch.Tensor
+    past_bias: torch.Tensor
+    rising: torch.Tensor
+    falling: torch.Tensor
+    offset: torch.Tensor
+    taps: torch.Tensor
+    following: torch.Tensor
+
+    def __init__(self, tcms: "Sequence[DoubleGatedTcm] | Modules[DoubleGatedTcm]") -> None:
         super().__init__()
-        self.steps, shift = nn.ModuleList(), torch.zeros(()).double()
+        steps, shift = [], torch.zeros(()).double()
         for tcm in tcms:
-            self.steps.append(OneFrameTcm(tcm, shift))
-            shift = self.steps[-1].shift
+            steps.append(OneFrameTcm(tcm, shift))
+            shift = steps[-1].shift
+        self.steps = Modules(steps)
         self.shift = shift  # (C,), to be added to the output
         lines = [line for tcm in tcms for line in lines_of(tcm)]
         self.hidden, self.past = lines[0].hidden, lines[0].past
@@ -109,11 +125,11 @@ class OneFrameTcms(nn.Module):
         self.register_buffer("taps", torch.tensor(taps))
         self.register_buffer("following", torch.tensor(following))
 
-    def initial_state(self, batch=1):
+    def initial_state(self, batch: int = 1) -> State:
         """The history before the first frame: zeros (B, rows, H)."""
         return self.offset.new_zeros(batch, self.rows, self.hidden)
 
-    def forward(self, x, state):
+    def forward(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Map a frame (B, C) to (B, C), less the constant `shift`, and the next state."""
         B, M = x.shape[0], len(self.steps)  # len(x) would be a constant of the graph
         past = state.index_select(1, self.taps)  # (B, 4 M * past, H)
@@ -138,16 +154,22 @@ class OneFrameTcm(nn.Module):
     attribute `shift`.
     """
 
+    squeeze: torch.Tensor
+    bias: torch.Tensor
+    now: torch.Tensor
+    expand: torch.Tensor
+
     @torch.no_grad()
-    def __init__(self, tcm, shift):
+    def __init__(self, tcm: DoubleGatedTcm, shift: torch.Tensor) -> None:
         super().__init__()
-        prelu, norm, expand = tcm.expand
+        layers: Any = tcm.expand
+        prelu, norm, expand = layers
         scale, offset = scale_and_shift(norm)
         weight = expand.weight[..., 0].double()  # (C, 2 H)
         self.slope = float(prelu.weight)
         self.shift = shift + expand.bias.double() + weight @ offset
         squeeze = tcm.squeeze.weight[..., 0].double()  # (H, C)
-        bias = tcm.squeeze.bias.double() + (squeeze * shift).sum(1)
+        bias = tcm.squeeze.get_parameter("bias").double() + (squeeze * shift).sum(1)
         halves = [torch.cat([line.now_rising, line.now_falling]) for line in lines_of(tcm)]
         for name, values in {
             "squeeze": torch.cat([squeeze, -squeeze]).T,  # (C, 2 H)
@@ -157,7 +179,7 @@ class OneFrameTcm(nn.Module):
         }.items():
             self.register_buffer(name, values.to(tcm.squeeze.weight).contiguous())
 
-    def forward(self, x, past):
+    def forward(self, x: torch.Tensor, past: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Map (B, C), and the past's share (B, 4 H), to (B, C) and the halves (B, 2 H)."""
         halves = torch.addmm(self.bias, x, self.squeeze).relu()
         main, gate = torch.addmm(past, halves, self.now).chunk(2, 1)  # (B, 2 H) each
@@ -165,7 +187,7 @@ class OneFrameTcm(nn.Module):
         return torch.addmm(x, gated, self.expand), halves
 
 
-def lines_of(tcm):
+def lines_of(tcm: DoubleGatedTcm) -> "list[Line]":
     """The four lines of a module: the main paths of both branches, then their gates."""
     return [Line(branch, part) for part in range(2) for branch in (tcm.primal, tcm.dual)]
 
@@ -179,8 +201,9 @@ class Line:
     """
 
     @torch.no_grad()
-    def __init__(self, branch, part):
-        (slopes, norm), conv = branch.activation, branch.conv
+    def __init__(self, branch: GatedBranch, part: int) -> None:
+        layers: Any = (branch.activation, branch.conv)
+        (slopes, norm), conv = layers
         self.hidden, self.dilation = conv.out_channels // 2, conv.dilation[0]
         self.past = conv.kernel_size[0] - 1
         own = slice(part * self.hidden, (part + 1) * self.hidden)

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sepcli.nn.modules import Modules
+
 
 class Attention(nn.Module):
     """Attention of every band over time, its sum with the query normalised.
@@ -17,12 +19,12 @@ class Attention(nn.Module):
     The query (B, N, K, D) attends to a memory (B, M, K, D) of any number of frames M.
     """
 
-    def __init__(self, features, heads):
+    def __init__(self, features: int, heads: int) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(features, heads, batch_first=True)
         self.norm = nn.LayerNorm(features)
 
-    def forward(self, query, memory):
+    def forward(self, query: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
         B, N, K, D = query.shape
         q, m = (x.transpose(1, 2).reshape(B * K, -1, D) for x in (query, memory))
         y = self.norm(q + self.attention(q, m, m, need_weights=False)[0])
@@ -45,13 +47,13 @@ class _Pass(nn.Module):
 class GridBlock(nn.Module):
     """The block in short: an LSTM over bands, one over time, attention over time."""
 
-    def __init__(self, features, hidden, heads):
+    def __init__(self, features: int, hidden: int, heads: int) -> None:
         super().__init__()
         self.over_bands = _Pass(features, hidden)
         self.over_time = _Pass(features, hidden)
         self.attention = Attention(features, heads)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         B, N, K, D = x.shape
         x = self.over_bands(x.reshape(B * N, K, D)).reshape(B, N, K, D)
         x = x.transpose(1, 2).reshape(B * K, N, D)
@@ -102,7 +104,17 @@ class FullGridBlock(nn.Module):
     they do not fill is padded with zeros and cut off again.
     """
 
-    def __init__(self, features, hidden, heads, bands, *, kernel=1, stride=1, keys=512):
+    def __init__(
+        self,
+        features: int,
+        hidden: int,
+        heads: int,
+        bands: int,
+        *,
+        kernel: int = 1,
+        stride: int = 1,
+        keys: int = 512,
+    ) -> None:
         super().__init__()
         if features % heads:
             raise ValueError(f"{features} features do not split into {heads} heads")
@@ -110,13 +122,13 @@ class FullGridBlock(nn.Module):
         self.over_bands = _UnfoldedPass(features, hidden, kernel, stride)
         self.over_time = _UnfoldedPass(features, hidden, kernel, stride)
         size = math.ceil(keys / bands)
-        self.queries = nn.ModuleList(_Projection(features, size, bands) for _ in range(heads))
-        self.keys = nn.ModuleList(_Projection(features, size, bands) for _ in range(heads))
+        self.queries = Modules(_Projection(features, size, bands) for _ in range(heads))
+        self.keys = Modules(_Projection(features, size, bands) for _ in range(heads))
         values = features // heads
-        self.values = nn.ModuleList(_Projection(features, values, bands) for _ in range(heads))
+        self.values = Modules(_Projection(features, values, bands) for _ in range(heads))
         self.output = _Projection(features, features, bands)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x.permute(0, 3, 1, 2)  # (B, D, N, K)
         N, K = x.shape[2:]
         x = F.pad(x, (0, self._missing(K), 0, self._missing(N)))

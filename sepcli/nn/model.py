@@ -18,6 +18,10 @@ from sepcli.errors import SepcliError
 # tensors, whose first dimension is the batch, or 1 for a condition that a whole batch shares.
 Condition: TypeAlias = "torch.Tensor | tuple[Condition, ...]"
 
+# What a model that runs chunk by chunk remembers: nested tuples of tensors, zero at first, whose
+# first dimension grows with the batch.
+State: TypeAlias = "torch.Tensor | tuple[State, ...]"
+
 TAKE_CONDITIONS = ("forward", "spectra", "initial_state", "step", "core_state", "core")
 
 FACTS = {  # what a model says of itself: (whether a value will do, what it has to be)

@@ -20,7 +20,9 @@ class CentredStft(nn.Module):
     window, hop: samples. n_fft: of the transform, with zeros around a shorter window.
     """
 
-    def __init__(self, window, hop, *, n_fft=None):
+    window: torch.Tensor
+
+    def __init__(self, window: int, hop: int, *, n_fft: int | None = None) -> None:
         super().__init__()
         if not 1 <= hop <= window // 2:
             raise ValueError(f"a Hann window needs window >= 2 * hop, not {window} and {hop}")
@@ -32,11 +34,11 @@ class CentredStft(nn.Module):
         self.register_buffer("window", padded, persistent=False)
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Samples of the transform, and of the window with the zeros around it."""
         return len(self.window)
 
-    def analyse(self, x):
+    def analyse(self, x: torch.Tensor) -> torch.Tensor:
         """The spectrum (..., F, N) of samples (..., T) (zeros follow too few to reflect)."""
         T = x.shape[-1]
         x = F.pad(x, (0, max(0, self.size // 2 + 1 - T)))
@@ -44,7 +46,7 @@ class CentredStft(nn.Module):
         spectrum = torch.stft(flat, self.size, self.hop, window=self.window, return_complex=True)
         return spectrum.reshape(*x.shape[:-1], *spectrum.shape[-2:])  # (B, C, F, N)
 
-    def synthesise(self, spectrum, length):
+    def synthesise(self, spectrum: torch.Tensor, length: int) -> torch.Tensor:
         """The samples (..., length) of a spectrum (..., F, N)."""
         flat = spectrum.reshape(-1, *spectrum.shape[-2:])  # (B*S*C, F, N)
         x = torch.istft(flat, self.size, self.hop, window=self.window, length=length)
@@ -91,6 +93,6 @@ class OfflineSpectralModel(Model):
         raise NotImplementedError
 
 
-def with_phase(magnitude, spectrum):
+def with_phase(magnitude: torch.Tensor, spectrum: torch.Tensor) -> torch.Tensor:
     """`magnitude`, (..., F, N), with the phase of the complex `spectrum`; 0 where that is 0."""
     return magnitude * (spectrum / spectrum.abs().clamp(min=SMALLEST))

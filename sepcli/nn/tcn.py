@@ -4,27 +4,32 @@ Luo & Mesgarani, "Conv-TasNet: Surpassing Ideal Time-Frequency Magnitude Masking
 Separation", TASLP 2019, section II-C. B batch, C channels, N frames.
 """
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+from sepcli.nn.model import State
+from sepcli.nn.modules import Modules
 
 
 class ChannelNorm(nn.Module):
     """Layer norm over the channels of each frame ("cLN"): causal, and without state; (B, C, N)."""
 
-    def __init__(self, channels, eps=1e-8):
+    def __init__(self, channels: int, eps: float = 1e-8) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels, 1))
         self.bias = nn.Parameter(torch.zeros(channels, 1))
         self.eps = eps
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         centred = x - x.mean(1, keepdim=True)
         scale = torch.rsqrt(centred.square().mean(1, keepdim=True) + self.eps)
         return centred * scale * self.weight + self.bias
 
 
-def norm_layer(kind, channels):
+def norm_layer(kind: str, channels: int) -> nn.Module:
     """Make the normalisation called `kind`: `bn`, `cln`, `gln` (not causal) or `none`."""
     makers = {
         "bn": nn.BatchNorm1d,
@@ -37,7 +42,7 @@ def norm_layer(kind, channels):
     return makers[kind](channels)
 
 
-def activation_layer(kind):
+def activation_layer(kind: str) -> nn.Module:
     """Make the activation called `kind`: `prelu` (one slope for all channels) or `relu`."""
     makers = {"prelu": nn.PReLU, "relu": nn.ReLU}
     if kind not in makers:
@@ -55,19 +60,19 @@ class TcnBlock(nn.Module):
 
     def __init__(
         self,
-        channels,
-        hidden,
-        skip,
-        kernel,
-        dilation,
+        channels: int,
+        hidden: int,
+        skip: int,
+        kernel: int,
+        dilation: int,
         *,
-        norm="cln",
-        activation="prelu",
-        norm_first=False,
-        causal=True,
-        bias=True,
-        residual=True,
-    ):
+        norm: str = "cln",
+        activation: str = "prelu",
+        norm_first: bool = False,
+        causal: bool = True,
+        bias: bool = True,
+        residual: bool = True,
+    ) -> None:
         super().__init__()
         self.context = (kernel - 1) * dilation  # frames of history the depthwise convolution needs
         self.causal = causal
@@ -83,18 +88,20 @@ class TcnBlock(nn.Module):
         self.residual = nn.Conv1d(hidden, channels, 1, bias=bias) if residual else None
         self.skip = nn.Conv1d(hidden, skip, 1, bias=bias) if skip else None
 
-    def initial_state(self, batch=1):
+    def initial_state(self, batch: int = 1) -> torch.Tensor:
         """The history before the first frame: zeros (B, hidden, context)."""
-        conv = self.depthwise[0]
+        conv: Any = self.depthwise[0]
         return conv.weight.new_zeros(batch, conv.in_channels, self.context)
 
-    def step(self, x, past):
+    def step(
+        self, x: torch.Tensor, past: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
         """Map a chunk (B, C, N), any N >= 1, to (output, skip, next past); skip may be None."""
         hidden = torch.cat([past, self.expand(x)], -1)  # (B, H, context + N)
         x, skip = self._heads(x, hidden)
         return x, skip, hidden[..., hidden.shape[-1] - self.context :]
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         if self.causal:
             x, skip, _ = self.step(x, self.initial_state(x.shape[0]))
             return x, skip
@@ -114,7 +121,7 @@ class DenseBlock(nn.Module):
     the depthwise convolution of `TcnBlock`. There is one PReLU slope for each hidden channel.
     """
 
-    def __init__(self, channels, hidden, kernel, dilation):
+    def __init__(self, channels: int, hidden: int, kernel: int, dilation: int) -> None:
         super().__init__()
         self.context = (kernel - 1) * dilation  # frames of history the convolution needs
         self.dilated = nn.Sequential(
@@ -124,12 +131,12 @@ class DenseBlock(nn.Module):
         )
         self.residual = nn.Conv1d(hidden, channels, 1)
 
-    def initial_state(self, batch=1):
+    def initial_state(self, batch: int = 1) -> torch.Tensor:
         """The history before the first frame: zeros (B, C, context)."""
-        conv = self.dilated[0]
+        conv: Any = self.dilated[0]
         return conv.weight.new_zeros(batch, conv.in_channels, self.context)
 
-    def step(self, x, past):
+    def step(self, x: torch.Tensor, past: torch.Tensor) -> tuple[torch.Tensor, None, torch.Tensor]:
         """Map a chunk (B, C, N), any N >= 1, to (output, None for the skip, next past)."""
         joined = torch.cat([past, x], -1)  # (B, C, context + N)
         x = x + self.residual(self.dilated(joined))
@@ -146,23 +153,23 @@ class Tcn(nn.Module):
 
     def __init__(
         self,
-        channels,
-        hidden,
+        channels: int,
+        hidden: int,
         *,
-        skip,
-        kernel=3,
-        blocks=6,
-        repeats=3,
-        last_residual=True,
-        dense=False,
-        **block,
-    ):
+        skip: int,
+        kernel: int = 3,
+        blocks: int = 6,
+        repeats: int = 3,
+        last_residual: bool = True,
+        dense: bool = False,
+        **block: Any,
+    ) -> None:
         super().__init__()
         if skip == 0 and not last_residual:
             raise ValueError("without skip heads the last block's residual head is the output")
         dilations = [2**i for i in range(blocks)] * repeats
         last = len(dilations) - 1
-        self.blocks = nn.ModuleList(
+        self.blocks: Modules[Any] = Modules(
             DenseBlock(channels, hidden, kernel, d)
             if dense
             else TcnBlock(
@@ -172,10 +179,10 @@ class Tcn(nn.Module):
         )
         self.receptive_field = 1 + sum(b.context for b in self.blocks)  # frames
 
-    def initial_state(self, batch=1):
+    def initial_state(self, batch: int = 1) -> State:
         return tuple(block.initial_state(batch) for block in self.blocks)
 
-    def step(self, x, state):
+    def step(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Map a chunk (B, C, N), any N >= 1, to its output and the next state."""
         total, following = None, []
         for block, past in zip(self.blocks, state, strict=True):
@@ -184,7 +191,7 @@ class Tcn(nn.Module):
             following.append(past)
         return x if total is None else total, tuple(following)
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         total = None
         for block in self.blocks:
             x, skip = block(x)

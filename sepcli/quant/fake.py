@@ -39,6 +39,10 @@ class Range(nn.Module):
     that of "observe" is in floating point, those of the other two are rounded.
     """
 
+    low: torch.Tensor
+    high: torch.Tensor
+    seen: torch.Tensor
+
     def __init__(self, momentum=0.98):
         super().__init__()
         self.phase, self.momentum = "frozen", momentum
