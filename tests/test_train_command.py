@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from sepcli import config
 from sepcli.cli import main
 from sepcli.models import modelfile
 from sepcli.training import runlog, runs, validation
+from sepcli.training.loop import Settings, learning_rate
 
 TINY = """
 model: {name: conv_tasnet, sources: [modulated, sines], filters: 8, kernel: 20, bottleneck: 4,
@@ -228,6 +230,84 @@ def test_speed_may_be_changed_on_resume_but_nothing_that_changes_the_weights(mon
         "back, or start a new run with -o\n"
     )
     trained("--resume", "--set", "train.save_minutes=1", "--set", "train.log_every=4")
+
+
+def test_a_finished_run_goes_on_when_it_is_to_be_longer():
+    """The weights of the steps to come are those of any way to come to them."""
+    longer = ("--resume", "--set", "train.steps=20")
+    for name in ("run", "pieces"):
+        trained(output=name)
+    trained(*longer)
+    rates = [record["lr"] for record in records() if record["event"] == "train"]
+    assert rates[11] < rates[12] > rates[19]  # at the end of the first length, then on the new one
+    assert rates[12:] == [
+        learning_rate(step, Settings(steps=20, warmup=2)) for step in range(12, 20)
+    ]
+    assert config.load("run/config.yaml")["train"]["steps"] == 20
+    assert json.loads(Path("run/scores.json").read_text())["steps"] == 20
+    trained("--resume", "--set", "train.steps=16", output="pieces")
+    trained("--resume", "--set", "train.steps=17", output="pieces")
+    assert records("pieces")[-1]["step"] == 17
+    trained(*longer)  # nothing left to do
+    result = sepcli("tiny.yaml", "-o", "run", "--resume")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "Error: run: was started for 20 steps; go on with --set train.steps=20 (or more, for a "
+        "longer training)\n"
+    )
+
+
+def test_a_longer_run_may_be_stopped_and_goes_on_to_the_same_weights(monkeypatch):
+    longer = ("--resume", "--set", "train.steps=10")
+    for name in ("whole", "run"):
+        trained("--set", "train.steps=6", output=name)
+    trained(*longer, output="whole")
+    stop_at_step_8(monkeypatch, signal.SIGTERM)
+    assert sepcli("tiny.yaml", "-o", "run", *longer).exit_code == 143
+    trained(*longer)
+    assert_same_run("whole", "run")
+
+
+def test_a_run_of_an_earlier_version_lacks_settings_and_goes_on(folder):
+    trained("--set", "train.steps=6", output="run")
+    settings = config.load("run/config.yaml")
+    del settings["train"]["init"], settings["data"]["train"]["noise_db"]
+    (folder / "run/config.yaml").write_text(config.dump(settings))
+    trained("--resume", "--set", "train.steps=7")
+    assert config.load("run/config.yaml")["train"]["init"] == ""
+
+
+def test_a_run_begins_with_the_weights_of_another_model(folder):
+    trained(output="first")
+    result = trained("--init", "first", "--set", "train.steps=1", "--set", "train.lr=1e-12")
+    count = len(modelfile.load_model("first")[0].state_dict())
+    assert result.stderr.startswith(f"Begins with {count} tensors of first, which are all\n")
+    best = json.loads((folder / "first/scores.json").read_text())
+    assert records()[0]["si_sdr_db"] == pytest.approx(best["si_sdr_db"], abs=1e-4)
+    assert config.load("run/config.yaml")["train"]["init"] == "first"
+    (folder / "first/best.safetensors").unlink()  # is not needed any more
+    trained("--resume", "--set", "train.steps=2", "--set", "train.lr=1e-12")
+    assert config.load("run/config.yaml")["train"]["init"] == "first"
+
+
+def test_what_does_not_fit_of_other_weights_is_named():
+    trained(output="first")
+    more = trained("--init", "first", "--set", "model.blocks=3", "--set", "train.steps=1").stderr
+    assert "tensors of first; new: " in more
+    assert ", separator.tcn.blocks.2." in more.splitlines()[0]
+    assert " more" in more.splitlines()[0]
+    line = sepcli("tiny.yaml", "--init", "first", "--set", "model.hidden=5").stderr
+    assert re.match(
+        r"Error: first: \d+ tensors have another shape \(.*blocks.* 5x4x1.*; .* more\);", line
+    )
+    assert line.count("\n") == 1
+    line = sepcli("tiny.yaml", "--init", "vocals").stderr
+    assert line == "Error: vocals: a mask_unet, whose weights have other names than this model\n"
+    assert sepcli("tiny.yaml", "--init", "nowhere").stderr.startswith("Error: no model 'nowhere'")
+    assert not Path("runs").exists()
+    result = sepcli("tiny.yaml", "-o", "first", "--init", "vocals", "--resume")
+    assert result.exit_code == 2
+    assert "--init is for a new run" in result.stderr
 
 
 def test_the_seed_decides_the_weights():

@@ -38,6 +38,9 @@ class Limit(click.ParamType):
 @options.settings
 @click.option("-o", "--output", metavar="DIR", help="Run folder.  [default: runs/NAME-OF-CONFIG]")
 @click.option("--resume", is_flag=True, help="Resume from the last checkpoint of the run folder.")
+@click.option(
+    "--init", metavar="NAME|FILE|DIR", help="Start from the weights of this model: train.init."
+)
 @options.overwrite
 @click.option("--dry-run", is_flag=True, help="Do two steps and a validation, and write nothing.")
 @click.option(
@@ -66,11 +69,14 @@ def command(ctx, config, overrides, output, overfit, limits, seed, device, threa
 
     \b
         $ sepcli train recipes/tasnet-toy/config.yaml --set train.steps=200 -o runs/toy
-        $ sepcli train recipes/tasnet-toy/config.yaml --set train.steps=200 -o runs/toy --resume
+        $ sepcli train recipes/tasnet-toy/config.yaml --set train.steps=400 -o runs/toy --resume
+        $ sepcli train recipes/tasnet-toy/config.yaml --init runs/toy -o runs/other
 
     The run folder gets metrics.jsonl and TensorBoard's events, the best and the last model, and
     scores.json with the validation before and after. Ctrl-C or SIGTERM saves and stops; on a CPU
-    --resume goes on to the very weights that the uninterrupted run reaches.
+    --resume goes on to the very weights that the uninterrupted run reaches. With more train.steps
+    (or train.epochs) it makes a run longer, finished or not: from there on, the learning rate is
+    that of a run of the new length.
     """
     import torch
 
@@ -80,6 +86,10 @@ def command(ctx, config, overrides, output, overfit, limits, seed, device, threa
 
     if ctx.get_parameter_source("seed") is not ParameterSource.DEFAULT:
         overrides = (*overrides, f"train.seed={seed}")
+    if flags["init"] and flags["resume"]:
+        raise click.UsageError("--init is for a new run; one that is resumed has its weights")
+    if flags["init"]:
+        overrides = (*overrides, f"train.init={json.dumps(flags['init'])}")
     settings = runs.resolve(configuration.load(config, overrides))
     settings = runs.overfit(settings, overfit) if overfit else settings
     if threads:
@@ -96,6 +106,8 @@ def command(ctx, config, overrides, output, overfit, limits, seed, device, threa
             run = runs.resume(settings, folder, **chosen)
         else:
             run = runs.start(settings, folder, overwrite=bool(flags["overwrite"]), **chosen)
+        if run.initial and not flags["quiet"]:
+            click.echo(run.initial, err=True)
         train(ctx, run, flags["progress"], flags["quiet"])
         check_limits(run.scores(), limits)
     click.echo(modelfile.locate(folder))

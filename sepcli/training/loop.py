@@ -50,6 +50,7 @@ class Settings:
     workers: processes that make training items ahead of time.
     autocast: numbers in which the model computes products, "bf16", "fp16" (for GPUs without
         bfloat16), or "none" for float32. compile: whether torch.compile makes the model faster.
+    init: a model (its name, file or run folder) whose weights the training begins with.
     """
 
     steps: int = 10_000
@@ -74,6 +75,7 @@ class Settings:
     workers: int = 0
     autocast: str = "none"
     compile: bool = False
+    init: str = ""
 
     def __post_init__(self):
         for name in AT_LEAST_1:

@@ -258,6 +258,9 @@ class QatRun(runs.Run):
     def _make_model(self):
         return self._twin
 
+    def begin(self):
+        """The twin has the weights of the model that it was made from."""
+
     def records(self):
         self._set_phase()
         for record in super().records():

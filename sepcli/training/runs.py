@@ -21,7 +21,7 @@ from sepcli.errors import SepcliError
 from sepcli.mixing import datasets
 from sepcli.models import modelfile
 from sepcli.nn.spectral import OfflineSpectralModel
-from sepcli.training import checkpoint, losses, statistics
+from sepcli.training import checkpoint, initial, losses, statistics
 from sepcli.training.loop import Settings, State, fit
 from sepcli.training.runlog import METRICS, RunLog, plain
 
@@ -30,7 +30,9 @@ BEST, LAST = modelfile.RUN_FILES
 FILES = (CONFIG, METRICS, CHECKPOINT, SCORES, BEST, LAST)
 KEPT = "epoch-*.safetensors"
 EVENTS = "events.out.tfevents.*"  # TensorBoard's
-FREE_ON_RESUME = ("train.workers", "train.log_every", "train.save_minutes")  # change no weight
+# What changes no weight that is still to come, and what may grow: it only makes a run longer.
+FREE_ON_RESUME = ("workers", "log_every", "save_minutes", "keep_epochs", "init")
+LENGTHS = ("steps", "epochs")
 VALIDATION_SEED = 1_000_000  # of data.valid: the same items whatever the seed of the run
 
 
@@ -90,6 +92,8 @@ class Run:
         )
         _check_fit(self.model, self.train_data, self.valid_data, self.settings)
         self.state = State(self.model, self.settings)
+        self.is_fresh = True  # whether nothing has given the model weights yet
+        self.initial = ""  # what did, for people
 
     def _make_model(self):
         return _build_model(self.config["model"])
@@ -106,7 +110,7 @@ class Run:
         """
         saved = time.monotonic()
         data = self.train_data, self.valid_data
-        if self.state.step == 0:
+        if self.is_fresh:
             self._measure()
         with RunLog(self.folder, self.model.sample_rate, self.state.step) as log:
             for record in fit(self.state, *data, self.settings, device=self.device):
@@ -125,6 +129,12 @@ class Run:
                     self.save()
                     saved = time.monotonic()
                 yield record
+
+    def begin(self):
+        """Take over the weights of `train.init`, where that is set."""
+        if name := self.settings.init:
+            count, new = initial.take_over(name, [self.model, self.state.kept])
+            self.is_fresh, self.initial = bool(new), initial.told(name, count, new)
 
     def _measure(self):
         """Give a model that wants them the statistics of its input, without augmentations."""
@@ -212,6 +222,7 @@ def start(config, folder, *, overwrite=False, kind=Run, **options):
             f"{folder}: holds a training run; go on with --resume, or replace it with --overwrite"
         )
     run = kind(folder, config, **options)  # what cannot start should not remove anything
+    run.begin()
     with files.explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for path in (*(folder / name for name in FILES), *folder.glob(EVENTS), *folder.glob(KEPT)):
@@ -224,21 +235,45 @@ def start(config, folder, *, overwrite=False, kind=Run, **options):
 def resume(config, folder, *, kind=Run, **options):
     """The run in `folder`, to go on from its last checkpoint; `options` are those of its `kind`.
 
-    Raises SepcliError when there is none, or the resolved `config` would train something else.
+    It may get longer: the learning rate of the steps to come is then that of the new length. Raises
+    SepcliError when there is none, or the resolved `config` would train something else.
     """
     folder = Path(folder)
     if not is_run(folder):
         raise SepcliError(f"{folder}: no training run to resume; start it without --resume")
-    changes = configuration.differences(configuration.load(folder / CONFIG), config)
-    if changes := [line for line in changes if not line.startswith(FREE_ON_RESUME)]:
+    before = _completed(configuration.load(folder / CONFIG))
+    _check_changes(folder, before, config)
+    config = {**config, "train": {**config["train"], "init": before["train"]["init"]}}
+    run = kind(folder, config, **options)
+    run.state.load_state_dict(checkpoint.load(folder / CHECKPOINT))
+    run.is_fresh = False
+    files.save(folder / CONFIG, configuration.dump(config))
+    _trim(folder / METRICS, run.state)
+    return run
+
+
+def _completed(config):
+    """A run's configuration with the defaults of settings that were not there yet."""
+    sections = {key: config[key] for key in ("model", "data", "train") if key in config}
+    return {**config, **resolve(sections)}
+
+
+def _check_changes(folder, before, after):
+    """Raise SepcliError unless a run with the configuration `before` may go on with `after`."""
+    for name in LENGTHS:
+        old, new = before["train"][name], after["train"][name]
+        if new < old:
+            raise SepcliError(
+                f"{folder}: was started for {old} {name}; go on with --set train.{name}={old} (or "
+                "more, for a longer training)"
+            )
+    free = tuple(f"train.{name}:" for name in (*FREE_ON_RESUME, *LENGTHS))
+    changes = configuration.differences(before, after)
+    if changes := [line for line in changes if not line.startswith(free)]:
         raise SepcliError(
             f"{folder}: was started with another configuration ({'; '.join(changes)}); "
             "put that back, or start a new run with -o"
         )
-    run = kind(folder, config, **options)
-    run.state.load_state_dict(checkpoint.load(folder / CHECKPOINT))
-    _trim(folder / METRICS, run.state)
-    return run
 
 
 def is_run(folder):
@@ -252,6 +287,7 @@ def dry_run(config, **options):
     config: resolved. options: Run's.
     """
     run = Run("", config, **options)
+    run.begin()
     settings = dataclasses.replace(run.settings, steps=2, validate_every=2, log_every=1)
     run.valid_data.items = min(run.valid_data.items, settings.batch)
     records = list(fit(run.state, run.train_data, run.valid_data, settings, device=run.device))
