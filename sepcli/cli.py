@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import sys
 from importlib import import_module
@@ -132,6 +133,13 @@ def let_go_of_stdout(*, only_if_stuck=False):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class Notes(logging.Handler):
+    """Prints what the library notes (`errors.note`) on standard error, a line each."""
+
+    def emit(self, record):
+        click.echo(record.getMessage(), err=True)
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 @click.option("--debug", is_flag=True, help="Show the full traceback when something fails.")
@@ -146,3 +154,6 @@ def main(debug):
     Completion for bash, zsh or fish (put it into your shell's start-up file):
         $ eval "$(_SEPCLI_COMPLETE=bash_source sepcli)"
     """
+    logger = logging.getLogger("sepcli")
+    if not any(isinstance(handler, Notes) for handler in logger.handlers):
+        logger.addHandler(Notes())

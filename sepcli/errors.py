@@ -1,4 +1,8 @@
-"""Errors that the user can do something about."""
+"""Errors that the user can do something about, and notes on what did not fail."""
+
+import logging
+
+_NOTES = logging.getLogger("sepcli")
 
 
 class SepcliError(Exception):
@@ -9,7 +13,7 @@ class SepcliError(Exception):
     """
 
     def __init__(self, message):
-        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in message))
+        super().__init__(_one_line(message))
 
 
 class UsageError(SepcliError):
@@ -18,3 +22,15 @@ class UsageError(SepcliError):
 
 class OutputError(SepcliError):
     """What all items go into cannot be written any more, so that no other item can be done."""
+
+
+def note(message):
+    """Tell something that the user should know though nothing failed, such as what is left out.
+
+    A line for the logger "sepcli", which the command line prints on standard error.
+    """
+    _NOTES.warning("%s", _one_line(message))
+
+
+def _one_line(message):
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)

@@ -12,40 +12,7 @@ import soundfile
 
 from sepcli import audio
 from sepcli.errors import SepcliError
-
-RATE = 16000
-
-
-def sound(frames=RATE, channels=1):
-    t = np.arange(frames) / RATE
-    tone = 0.5 * np.sin(2 * np.pi * 440 * t)
-    hiss = np.random.default_rng(0).uniform(-0.01, 0.01, (channels, frames))
-    return (tone + hiss).astype(np.float32)
-
-
-def encoded(extension, frames=RATE, subtype=None):
-    """The bytes of a healthy file."""
-    stream = io.BytesIO()
-    subtype = subtype or audio.FORMATS[extension][1][0]
-    with soundfile.SoundFile(
-        stream, "w", RATE, 1, subtype, format=audio.FORMATS[extension][0]
-    ) as file:
-        file.write(sound(frames)[0])
-    return stream.getvalue()
-
-
-def wav(*chunks, kind=b"WAVE"):
-    """A RIFF file of (tag, body) or (tag, body, claimed size)."""
-    body = b"".join(
-        tag + struct.pack("<I", size[0] if size else len(data)) + data + b"\0" * (len(data) % 2)
-        for tag, data, *size in chunks
-    )
-    return b"RIFF" + struct.pack("<I", 4 + len(body)) + kind + body
-
-
-def fmt(tag=1, channels=1, rate=RATE, block=2, bits=16):
-    return b"fmt ", struct.pack("<HHIIHH", tag, channels, rate, 0, block, bits)
-
+from tests.sounds import FORMATS, RATE, encoded, fmt, sound, wav
 
 DATA = (b"data", bytes(200))
 DAMAGED = "; copy or record it again$"
@@ -87,16 +54,12 @@ HOSTILE = {
     ),
     "0 bits": (
         wav(fmt(bits=0), DATA),
-        rf"damaged \(a WAV header of 0 bits, 1 channels and 2 bytes per frame\){DAMAGED}",
-    ),
-    "frames of no size": (
-        wav(fmt(block=0), DATA),
-        rf"damaged \(a WAV header of 16 bits, 1 channels and 0 bytes per frame\){DAMAGED}",
+        r"a WAV header of 0 bits, 1 channels and 2 bytes per frame, which no format has; say what "
+        r"it is: sox -t raw -r 16000 -c 1 -e signed -b BITS IN OUT.wav$",
     ),
     "a codec nobody knows": (
         wav(fmt(tag=0x1234), DATA),
-        r"unknown data, not sound in a format that is read here; convert it to WAV, or check that "
-        r"it is the file you meant$",
+        r"codec 0x1234 in WAV, which FFmpeg does not decode \(.*\); copy it again, or convert it",
     ),
     "2 GB promised": (
         wav(fmt(), (*DATA, 0x7FFF0000)),
@@ -110,16 +73,22 @@ HOSTILE = {
         rf"cut off \(100 of 576460752303423488 samples are there\){DAMAGED}",
     ),
     "text": (b"Dear diary,\ntoday was quiet.\n", r"text, not sound in a format that is read here;"),
-    "a page from the web": (b"<!DOCTYPE html><html>404</html>", r"text, not sound in a format"),
+    "a page from the web": (
+        b"<!DOCTYPE html><html>404</html>",
+        r"text, not sound: a web page; download",
+    ),
     "zeros": (bytes(5000), r"unknown data, not sound in a format that is read here;"),
     "random bytes": (np.random.default_rng(3).bytes(5000), r"unknown data, not sound in a format"),
     "a Git LFS pointer": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n",
-        r"only a Git LFS pointer; fetch the file itself: git lfs pull$",
+        r"text, not sound: only a Git LFS pointer; fetch the file itself: git lfs pull$",
     ),
-    "a FLAC header only": (encoded("flac")[:30], rf"damaged \(in its header: .*\){DAMAGED}"),
+    "a FLAC header only": (
+        encoded("flac", sound())[:30],
+        rf"damaged \(in its header: .*\){DAMAGED}",
+    ),
     "an AIFF without samples": (
-        encoded("aiff", frames=0),
+        encoded("aiff", sound(0)),
         r"no sound in it \(0 samples\); check what wrote it$",
     ),
     "an AU of 1,000 channels": (
@@ -135,13 +104,6 @@ HOSTILE = {
         b"\xff\xfb\x90\x64" + bytes(50),
         rf"cut off \(54 bytes are there\){DAMAGED}",
     ),
-}
-FOREIGN = {
-    "MP4 or M4A": b"\0\0\0\x20ftypM4A \0\0\0\0",
-    "Matroska or WebM": b"\x1aE\xdf\xa3\x01\0\0\0\0\0\0\x1f",
-    "WMA or WMV": b"0&\xb2u\x8ef\xcf\x11\xa6\xd9\0\xaa",
-    "AAC": b"\xff\xf1\x50\x80\x03\x9f\xfc\0\0\0\0\0",
-    "AMR": b"#!AMR-WB\n\0\0\0\0",
 }
 
 
@@ -170,27 +132,10 @@ def test_a_hostile_file_gives_one_line_and_takes_no_memory(tmp_path, capfd, case
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize("what", FOREIGN)
-def test_what_needs_another_decoder_is_told_how_to_come_in(tmp_path, what):
-    path = tmp_path / "my song.m4a"
-    path.write_bytes(FOREIGN[what] + bytes(100))
-    with pytest.raises(SepcliError) as caught:
-        audio.read(path)
-    assert str(caught.value) == (
-        f"{path}: {what}, which is not read here; convert it: ffmpeg -i '{path}' out.wav, "
-        f"or pipe it in: ffmpeg -i '{path}' -f wav - | sepcli ... -"
-    )
-    with pytest.raises(SepcliError, match=f"^standard input: {what}, .*ffmpeg -i FILE out.wav"):
-        audio.open_blocks(io.BytesIO(path.read_bytes()))
-
-
-CUT = ["wav", "rf64", "w64", "flac", "ogg", "opus", "mp3", "aiff", "au", "caf"]
-
-
 @pytest.mark.parametrize("part", [0.01, 0.3, 0.6, 0.95])
-@pytest.mark.parametrize("extension", CUT)
+@pytest.mark.parametrize("extension", sorted(set(FORMATS) - {"ulaw.wav"}))
 def test_a_file_cut_off_anywhere_is_never_just_shorter(tmp_path, capfd, extension, part):
-    data = encoded(extension, frames=3 * RATE)
+    data = encoded(extension, sound(3 * RATE))
     data = data[: int(part * len(data))]
     (tmp_path / "x").write_bytes(data)
     pattern = rf"(cut off \(|damaged \(or cut off: |damaged \(in its header: ).*\){DAMAGED}"
@@ -222,7 +167,7 @@ def read_from_a_stream(data, _):
 
 @pytest.mark.parametrize("extension", ["wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "w64"])
 def test_random_damage_never_gives_more_than_a_line(tmp_path, extension):
-    healthy = encoded(extension, frames=2000)
+    healthy = encoded(extension, sound(2000))
     rng, lines = np.random.default_rng(1), []
     for _ in range(40):
         data = bytearray(healthy)
@@ -283,39 +228,11 @@ def test_a_flac_that_promises_the_moon_takes_no_memory(tmp_path):
     tracemalloc.stop()
 
 
-def test_an_mp3_of_varying_bit_rate_must_tell_its_length(tmp_path):
-    """Without its first frame, which holds the length, libmpg123 would lose most of this one."""
-    path = tmp_path / "x.mp3"
-    samples = np.concatenate([sound(5 * RATE)[0], np.zeros(5 * RATE, np.float32)])
-    with soundfile.SoundFile(
-        path, "w", RATE, 1, format="MP3", compression_level=0.5, bitrate_mode="VARIABLE"
-    ) as file:
-        file.write(samples)
-    assert audio.read(path)[0].shape[1] == len(samples)
-    data = path.read_bytes()
-    path.write_bytes(data[data.index(data[:2], 4) :])
-    with pytest.raises(
-        SepcliError,
-        match="an MP3 of varying bit rate that does not tell its length; add that: "
-        r"ffmpeg -i IN\.mp3 -c copy OUT\.mp3$",
-    ):
-        audio.read(path)
-
-
 def test_an_mp3_that_ends_within_its_xing_header_gives_one_line():
     head = b"\xff\xf3\x18\xc4" + bytes(9) + b"Xing\0\0\0\3"  # a frame of 26 bytes
     for size in range(12, 40):
         with pytest.raises(SepcliError, match=r"^x: (cut off|damaged)"):
             audio.decode(head.ljust(40, b"\0")[:size], "x")
-
-
-def test_an_id3_tag_before_an_mp3_is_passed_over(tmp_path):
-    data = encoded("mp3")
-    tag = b"ID3\x04\0\0\0\0\x02\x01" + bytes(257)
-    decoded, _ = audio.decode(tag + data, "x")
-    np.testing.assert_allclose(decoded, audio.decode(data, "x")[0], rtol=0, atol=1e-6)
-    with pytest.raises(SepcliError, match=r"cut off \(\d+ of \d+ bytes are there\)"):
-        audio.decode((tag + data)[:1500], "x")
 
 
 @pytest.mark.parametrize("attempt", [audio.read, audio.info, audio.open_blocks])
@@ -342,7 +259,7 @@ def test_a_file_that_may_not_be_read_gives_one_line(tmp_path, monkeypatch):
 
 def test_files_are_closed_whether_or_not_they_are_sound(tmp_path):
     (tmp_path / "bad.wav").write_bytes(b"no sound at all")
-    (tmp_path / "cut.flac").write_bytes(encoded("flac")[:5000])
+    (tmp_path / "cut.flac").write_bytes(encoded("flac", sound())[:5000])
     audio.write(tmp_path / "good.wav", sound(), RATE)
     before = len(os.listdir("/dev/fd"))
     for name in ("bad.wav", "cut.flac", "good.wav"):

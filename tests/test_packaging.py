@@ -50,7 +50,7 @@ def mentioned(folder):
 
 
 def test_the_package_imports_what_it_depends_on_and_nothing_else():
-    optional = names(EXTRAS["pesq"] + EXTRAS["plot"] + EXTRAS["export"])
+    optional = names(EXTRAS["pesq"] + EXTRAS["av"] + EXTRAS["plot"] + EXTRAS["export"])
     assert imports("sepcli") - optional == names(PROJECT["dependencies"])
 
 

@@ -36,5 +36,6 @@ def test_what_stands_in_for_a_file_is_named(tmp_path, monkeypatch, content, name
     path.write_bytes(content)
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 1
-    assert f"{name}: {STAND_INS[content]}\n" in result.stderr
+    text = "text, not sound: " if name == "song.wav" else ""
+    assert f"{name}: {text}{STAND_INS[content]}\n" in result.stderr
     assert result.stderr.count(STAND_INS[content]) == 1

@@ -1,14 +1,7 @@
 """Sound in and out: files, pipes and bytes ⇄ float32 (channels, samples); the only such room."""
 
-from sepcli.audio.reading import (
-    AUDIO_EXTENSIONS,
-    AudioInfo,
-    Reader,
-    decode,
-    info,
-    open_blocks,
-    read,
-)
+from sepcli.audio.formats import AUDIO_EXTENSIONS
+from sepcli.audio.reading import AudioInfo, Reader, decode, info, open_blocks, read
 from sepcli.audio.resample import Resampler, resample
 from sepcli.audio.streams import Peekable, sniff
 from sepcli.audio.wav import encode_wav

@@ -49,6 +49,14 @@ def cut_off(name, what):
     return SepcliError(f"{name}: cut off ({what}); copy or record it again")
 
 
+def told_too_little(name, told):
+    """The error for a file that goes on behind the `told` bytes that its header tells of."""
+    return SepcliError(
+        f"{name}: goes on behind the {told} bytes that its header tells of, with neither padding "
+        "nor a tag; its sizes are wrong (those of 32 bits wrap around at 4 GiB), write it again"
+    )
+
+
 def too_short(name, present, promised, unit="samples"):
     """`cut_off` where the header tells how many `unit` there should be."""
     return cut_off(name, f"{present} of {promised} {unit} are there")

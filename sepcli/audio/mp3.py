@@ -1,15 +1,21 @@
-"""What an MP3 says about its own length, which libsndfile believes without checking.
+"""MP3 and MP2: where their frames are, and what they say about their own length.
 
-Without a Xing or VBRI header libmpg123 guesses the length from the first frame, and everything
-beyond the guess is lost. Frame layout: ISO/IEC 11172-3 section 2.4.1.3 and 13818-3.
+libsndfile believes the length that the first frame tells, or guesses one from its bit rate, and
+everything beyond is lost. So where the file does not end as the first frame says, all frames are
+looked at, and what follows is given a first frame that tells how many they are. Frame layout:
+ISO/IEC 11172-3 section 2.4.1.3 and 13818-3; its tags: LAME's VbrTag.c and Fraunhofer's VBRI.
 """
 
+import functools
 import struct
+from dataclasses import dataclass, field
 
-from sepcli.audio.checks import cut_off, too_short
+from sepcli.audio import tags
+from sepcli.audio.checks import cut_off, damaged, too_short
+from sepcli.audio.pieces import Link
 from sepcli.errors import SepcliError
 
-FRAME = 1152  # samples per frame, 576 below 32 kHz
+FRAME = 1152  # samples per frame, 576 of layer III below 32 kHz
 _BIT_RATES = {  # kbit/s by (lower sampling frequency, layer)
     (False, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
     (False, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -17,83 +23,202 @@ _BIT_RATES = {  # kbit/s by (lower sampling frequency, layer)
     (True, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 _RATES = (44100, 48000, 32000)  # Hz; MPEG-2 halves them, MPEG-2.5 quarters them
+_FARTHEST = 1 << 17  # bytes without a frame, before the first or between two
+_GAP = 4096  # bytes between two frames that nobody asks about
+_SURE = 4  # frames in a row that are no accident
+_SLACK = 2  # frames by which counts are off at times
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What a frame's header says."""
+
+    size: int  # bytes
+    bit_rate: int  # kbit/s
+    kind: tuple  # layer, Hz, mono: what a decoder cannot change on its way
+    side: int  # bytes of side information, behind which a tag lies
 
 
 def is_mp3(head):
     """Whether the first bytes are an ID3 tag or a frame of MPEG layer II or III."""
-    return head[:3] == b"ID3" or _parse_frame(head) is not None
+    return head[:3] == b"ID3" or _parse(head) is not None
 
 
-def _parse_frame(head):
-    """(bytes, bit rate in kbit/s) of the frame whose header `head` starts with, or None."""
-    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+def _parse(head):
+    """The `_Frame` whose header `head` starts with, or None."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] < 0xE0:
         return None
-    version, layer = head[1] >> 3 & 3, 4 - (head[1] >> 1 & 3)  # version: 3 is 1, 2 is 2, 0 is 2.5
-    rate_index, rate = head[2] >> 4, head[2] >> 2 & 3
+    return _frame(head[1], head[2], head[3] >> 6)
+
+
+@functools.lru_cache(4096)
+def _frame(first, second, mode):
+    version, layer = first >> 3 & 3, 4 - (first >> 1 & 3)  # version: 3 is 1, 2 is 2, 0 is 2.5
+    rate_index, rate = second >> 4, second >> 2 & 3
     if version == 1 or layer not in (2, 3) or rate == 3 or not 1 <= rate_index <= 14:
         return None
-    low = version != 3
+    low, mono = version != 3, mode == 3
     bit_rate = _BIT_RATES[low, layer][rate_index - 1]
     sample_rate = _RATES[rate] >> {3: 0, 2: 1, 0: 2}[version]
     per_frame = 72 if low and layer == 3 else 144  # bytes per (kbit/s) / (kHz)
-    return per_frame * bit_rate * 1000 // sample_rate + (head[2] >> 1 & 1), bit_rate
+    size = per_frame * bit_rate * 1000 // sample_rate + (second >> 1 & 1)
+    side = (9 if mono else 17) if low else (17 if mono else 32)
+    return _Frame(size, bit_rate, (layer, sample_rate, mono), side)
 
 
-def check(file, size, name):
-    """Refuse an MP3 that is cut off, or that varies its bit rate without telling its length."""
-    start = _after_id3(file)
-    file.seek(start)
-    first = file.read(192).ljust(192, b"\0")  # the shortest frames have 24 bytes
-    frame = _parse_frame(first)
-    if frame is None:
-        return  # padding or another oddity: libmpg123 finds the first frame by itself
-    if start + frame[0] > size:
-        raise cut_off(name, f"{size} bytes are there")
-    promised = _promised_bytes(first)
-    if promised is None:
-        _check_constant(file, start, name)
-    elif start + promised > size + promised // 100:  # counts are off by a little at times
-        raise too_short(name, size, start + promised, "bytes")
+@dataclass
+class _Tag:
+    """A first frame that holds no sound but a length; 0 where it does not tell one."""
+
+    start: int
+    stop: int
+    frames: int = 0  # without this one
+    size: int = 0  # bytes of all of them
 
 
-def _after_id3(file):
-    """Where the frames start, behind an ID3v2 tag (its size has 7 bits per byte)."""
-    file.seek(0)
-    head = file.read(10)
-    if head[:3] != b"ID3" or len(head) < 10:
-        return 0
-    size = 0
-    for byte in head[6:10]:
-        size = size << 7 | byte & 0x7F
-    return 10 + size
-
-
-def _promised_bytes(first):
-    """Bytes of all frames as the first one tells; 0 if it tells only their number, or None."""
-    if first[36:40] == b"VBRI":
-        return struct.unpack_from(">I", first, 46)[0]
-    position = max(first.find(b"Xing", 4, 64), first.find(b"Info", 4, 64))
-    if position < 0:
+def _tag_at(scan, start, frame):
+    """The `_Tag` in the frame at `start`, or None."""
+    head = scan.at(start, 64).ljust(64, b"\0")
+    tag = _Tag(start, start + frame.size)
+    if head[36:40] == b"VBRI":
+        tag.size, tag.frames = struct.unpack_from(">II", head, 46)
+        return tag
+    place = 4 + frame.side
+    if head[place : place + 4] not in (b"Xing", b"Info"):
         return None
-    flags = struct.unpack_from(">I", first, position + 4)[0]
-    if not flags & 1:
-        return None  # no count of frames: worth nothing
-    return struct.unpack_from(">I", first, position + 12)[0] if flags & 2 else 0
+    flags, *counts = struct.unpack_from(">III", head, place + 4)
+    tag.frames = counts.pop(0) if flags & 1 else 0
+    tag.size = counts[0] if flags & 2 else 0
+    return tag
 
 
-def _check_constant(file, position, name):
-    """Walk over all frames: the guess of the length is right if their bit rates are equal."""
-    bit_rates = set()
-    while frame := _frame_at(file, position):
-        position += frame[0]
-        bit_rates.add(frame[1])
-        if len(bit_rates) > 1:
-            raise SepcliError(
-                f"{name}: an MP3 of varying bit rate that does not tell its length; "
-                "add that: ffmpeg -i IN.mp3 -c copy OUT.mp3"
-            )
+@dataclass
+class _Run:
+    """Frames of one kind that follow each other."""
+
+    head: bytes  # the first one's header
+    frame: _Frame
+    tag: _Tag | None
+    count: int = 0
+    bit_rates: set = field(default_factory=set)
+    parts: list = field(default_factory=list)  # [start, stop] of frames without gaps
+
+    def add(self, start, frame):
+        if self.parts and self.parts[-1][1] == start:
+            self.parts[-1][1] += frame.size
+        else:
+            self.parts.append([start, start + frame.size])
+        self.bit_rates.add(frame.bit_rate)
+        self.count += 1
 
 
-def _frame_at(file, position):
-    file.seek(position)
-    return _parse_frame(file.read(4))
+def find_sounds(scan, start, name, complain):
+    """The MP3s that begin at `start` of a `pieces.Scan`; returns ([`Link`], where they end).
+
+    `complain` is called with an error for frames that are missing.
+    """
+    stop = tags.start_of_last(scan, start)
+    begin = find_run(scan, start, stop)
+    if begin < 0:  # of an oddity, libmpg123 finds the frames by itself
+        return [Link(((start, scan.size),))], scan.size
+    frame = _parse(scan.at(begin, 4))
+    if begin + frame.size > scan.size:
+        raise cut_off(name, f"{scan.size} bytes are there")
+    tag = _tag_at(scan, begin, frame)
+    if tag and tag.frames and stop - begin in (tag.size, tag.size + frame.size):
+        return [Link(((begin, stop),))], stop
+    if tag and begin + tag.size > stop + tag.size // 100:
+        complain(too_short(name, stop, begin + tag.size, "bytes"))
+    runs = [run for run in _runs(scan, begin, stop, name, complain) if run.count]
+    if not runs:
+        raise damaged(name, "an MP3 without a frame of sound")
+    return [_link(run, name, complain) for run in runs], runs[-1].parts[-1][1]
+
+
+def find_run(scan, start, stop=None):
+    """Where the first frame from `start` on is, for what follows it are frames; or -1."""
+    stop = scan.size if stop is None else stop
+    if _parse(scan.at(start, 4)):
+        return start
+    data = scan.at(start, min(_FARTHEST, max(0, stop - start)))
+    place = data.find(b"\xff")
+    while place >= 0:
+        if _parse(data[place : place + 4]) and is_run(scan, start + place, stop):
+            return start + place
+        place = data.find(b"\xff", place + 1)
+    return -1
+
+
+def is_run(scan, start, stop):
+    """Whether frames of one kind follow each other from `start` on."""
+    kind = _parse(scan.at(start, 4)).kind
+    for count in range(_SURE):
+        if start == stop:
+            return count > 1
+        frame = _parse(scan.at(start, 4))
+        if frame is None or frame.kind != kind:
+            return False
+        start += frame.size
+    return True
+
+
+def _frames(scan, start, stop, name, complain):
+    """Yield (place, `_Frame`) of all whole frames; tags and padding are passed over."""
+    while start < stop:
+        frame = _parse(scan.at(start, 4))
+        if frame and start + frame.size <= stop:
+            yield start, frame
+            start += frame.size
+        elif frame:
+            return
+        elif length := tags.length(scan.at(start, 32)):
+            start += length
+        else:
+            gap = scan.after_zeros(start)
+            if (start := find_run(scan, gap, stop)) < 0:
+                return
+            if start - gap > _GAP:
+                complain(damaged(name, f"{start - gap} bytes at {gap} that are no MP3"))
+
+
+def _runs(scan, start, stop, name, complain):
+    """Yield a `_Run` for every sound, also when the next one has no tag but another layout."""
+    run = None
+    for place, frame in _frames(scan, start, stop, name, complain):
+        tag = _tag_at(scan, place, frame)
+        if run is None or tag or frame.kind != run.frame.kind:
+            if run:
+                yield run
+            run = _Run(scan.at(place, 4), frame, tag)
+        if not tag:
+            run.add(place, frame)
+    if run:
+        yield run
+
+
+def _link(run, name, complain):
+    """The `Link` of a `_Run`, whose length its first frame tells."""
+    parts, told = tuple(map(tuple, run.parts)), run.tag.frames if run.tag else 0
+    is_cut = told > run.count + _SLACK
+    if is_cut:
+        complain(too_short(name, run.count, told, "frames"))
+    if is_cut or told in (run.count, run.count + 1):
+        return Link(((run.tag.start, run.tag.stop), *parts))
+    if run.frame.kind[0] == 3:
+        return Link((_made_tag(run), *parts))
+    if len(run.bit_rates) > 1:
+        raise SepcliError(
+            f"{name}: an MP2 of varying bit rate, whose length is not known; convert it: "
+            "ffmpeg -i IN.mp2 OUT.wav"
+        )
+    return Link(parts, frames=run.count * FRAME)
+
+
+def _made_tag(run):
+    """A frame that tells how many frames follow: 64 kbit/s leave enough room in it."""
+    rate = 8 if run.frame.side in (9, 17) and run.frame.kind[1] < 32000 else 5
+    head = bytes([0xFF, run.head[1] | 1, rate << 4 | run.head[2] & 0x0C, run.head[3]])
+    frame = _parse(head)
+    size = frame.size + sum(stop - start for start, stop in run.parts)
+    counts = struct.pack(">4sIII", b"Xing", 3, run.count, size)
+    return (head + bytes(frame.side) + counts).ljust(frame.size, b"\0")

@@ -51,6 +51,23 @@ def unpack(data, encoding, channels):
     return audio
 
 
+def place_of(blocks, width, valid):
+    """Where in samples of `width` bytes the `valid` ones are: "upper", "lower", or None.
+
+    blocks: bytes of whole samples, in their order. Nothing but 0 is below the upper ones, nothing
+    but the sign above the lower ones.
+    """
+    upper = lower = True
+    for block in blocks:
+        samples = np.frombuffer(block, np.uint8, len(block) // width * width).reshape(-1, width)
+        upper = upper and not samples[:, : width - valid].any()
+        sign = np.where(samples[:, valid - 1] & 0x80, 0xFF, 0).astype(np.uint8)
+        lower = lower and (samples[:, valid:] == sign[:, None]).all()
+        if not (upper or lower):
+            return None
+    return "upper" if upper else "lower"
+
+
 def quantise(audio, bits):
     """Round (C, T) to `bits`, clamped; returns int32 (T, C) with the bits at the upper end."""
     full_scale = 2.0 ** (bits - 1)

@@ -1,26 +1,25 @@
-"""Reading sound: files of every format libsndfile knows, and pipes of WAV or raw PCM."""
+"""Reading sound: files of every format, and pipes of WAV or raw PCM."""
 
 import contextlib
+import io
 import os
 import shutil
 import stat
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import soundfile
 
-from sepcli.audio import coded, mp3, pcm, wav
-from sepcli.audio.checks import check_finite, check_layout, damaged, too_short
+from sepcli.audio import chunks, wav
+from sepcli.audio.checks import check_finite, check_layout, told_too_little
+from sepcli.audio.decoders import PIECE, PcmDecoder
+from sepcli.audio.opening import check_same, open_sounds
+from sepcli.audio.pieces import Bytes
 from sepcli.audio.resample import resample
-from sepcli.audio.streams import Peekable, read_fully, read_some
-from sepcli.errors import SepcliError
+from sepcli.audio.streams import Peekable
+from sepcli.errors import SepcliError, note
 
-AUDIO_EXTENSIONS = frozenset(
-    {".wav", ".wave", ".rf64", ".bw64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3"}
-    | {".aif", ".aiff", ".aifc", ".au", ".snd", ".caf"}
-)
-_PIECE = 1 << 18  # frames read at a time where the header's length is not to be trusted
+_DAMAGED = "its header is damaged, make it again"
 
 
 @dataclass(frozen=True)
@@ -37,14 +36,17 @@ class AudioInfo:
 class Reader:
     """An open sound, read forward in blocks of float32 (C, n); a context manager.
 
-    Attributes: `name`, `sample_rate` (Hz), `channels`, `frames` (None when a pipe does not tell
-    before its end), `format` and `subtype` (libsndfile's names).
+    Attributes: `name`, `sample_rate` (Hz), `channels`, `frames` (None when that is not known before
+    the end), `format` and `subtype` (libsndfile's names).
     """
 
-    def __init__(self, name, sample_rate, channels, frames, container, subtype):
-        check_layout(name, sample_rate, channels, remedy="its header is damaged, make it again")
-        self.name, self.sample_rate, self.channels = name, sample_rate, channels
-        self.frames, self.format, self.subtype = frames, container, subtype
+    def __init__(self, name, decoders):
+        """decoders: an iterator of `Decoder`s, each of which is read before the next is taken."""
+        self.name, self._decoders, self._decoder = name, decoders, next(decoders)
+        self._first = first = self._decoder
+        check_layout(name, first.sample_rate, first.channels, remedy=_DAMAGED)
+        self.sample_rate, self.channels = first.sample_rate, first.channels
+        self.format, self.subtype, self.frames = first.format, first.subtype, first.frames
         self._position = 0  # frames handed out or skipped
         self._resources = contextlib.ExitStack()
 
@@ -54,17 +56,32 @@ class Reader:
         With `exact=False`, return as soon as a pipe delivers at least one frame. Raises
         SepcliError when the sound is cut off, damaged, or holds NaN or infinity.
         """
-        if self.frames is not None:
-            frames = min(frames, self.frames - self._position)
-        if frames <= 0:
-            if self._position == self.frames:
-                self._check_end()
-            return np.empty((self.channels, 0), np.float32)
-        block = self._read(frames, exact)
-        if not self.subtype.startswith("PCM_"):  # integers are finite
-            check_finite(self.name, block, self.sample_rate, start=self._position)
-        self._position += block.shape[1]
-        return block
+        pieces, missing = [], frames
+        while missing > 0 and self._decoder is not None:
+            block = self._decoder.read(missing, exact)
+            if not block.shape[1]:
+                self._go_on()
+                continue
+            if not self._decoder.subtype.startswith("PCM_"):  # integers are finite
+                check_finite(self.name, block, self.sample_rate, start=self._position)
+            self._position += block.shape[1]
+            pieces.append(block)
+            missing -= block.shape[1]
+            if not exact:
+                break
+        return self._joined(pieces)
+
+    def _joined(self, pieces):
+        if len(pieces) == 1:
+            return pieces[0]
+        return np.concatenate([np.empty((self.channels, 0), np.float32), *pieces], axis=1)
+
+    def _go_on(self):
+        """Turn from a decoder that is at its end to the next one, if any."""
+        self._decoder.close()
+        self._decoder = next(self._decoders, None)
+        if self._decoder is not None:
+            check_same(self._first, self._decoder)
 
     def blocks(self, frames, *, exact=True):
         """Yield (C, n) until the end; see `read`."""
@@ -73,20 +90,24 @@ class Reader:
 
     def skip(self, frames):
         """Pass over `frames` frames, or to the end: by seeking in a file, reading in a pipe."""
-        while frames > 0 and (passed := self.read(min(frames, _PIECE)).shape[1]):
+        while frames > 0 and self._decoder is not None:
+            passed = self._decoder.skip(frames)
+            self._position += passed
             frames -= passed
+            if frames > 0:
+                self._go_on()
 
     def rest(self, frames=float("inf")):
         """Return all that is left, (C, n), or the next `frames` of it; see `read`."""
         pieces = []
-        while frames > 0 and (block := self.read(int(min(frames, _PIECE)))).shape[1]:
+        while frames > 0 and (block := self.read(int(min(frames, PIECE)))).shape[1]:
             pieces.append(block)
             frames -= block.shape[1]
-        if len(pieces) == 1:
-            return pieces[0]
-        return np.concatenate([np.empty((self.channels, 0), np.float32), *pieces], axis=1)
+        return self._joined(pieces)
 
     def close(self):
+        if self._decoder is not None:
+            self._decoder.close()
         self._resources.close()
 
     def __enter__(self):
@@ -95,135 +116,56 @@ class Reader:
     def __exit__(self, *exc_info):
         self.close()
 
-    def _read(self, frames, exact):
-        """Return at least one of the next `frames` > 0 frames, (C, n); (C, 0) at the end."""
-        raise NotImplementedError
 
-    def _check_end(self):
-        """Called when all `self.frames` were read."""
-
-    def _too_short(self, present):
-        return too_short(self.name, self._position + present, self.frames)
-
-
-class _PcmReader(Reader):
-    """Plain samples in a binary stream, after a WAV header or without any."""
-
-    def __init__(self, name, stream, encoding, sample_rate, channels, *, header=None, size=None):
-        self._stream, self._encoding, self._header = stream, encoding, header
-        subtype = pcm.subtype_of(encoding)
-        self._frame_bytes = pcm.WIDTHS[encoding] * channels
-        self._can_seek = size is not None
-        data_bytes = header and header.data_bytes
-        if size is not None and data_bytes is None:
-            data_bytes = size - header.data_offset
-        frames = None if data_bytes is None else data_bytes // self._frame_bytes
-        container = "RAW" if header is None else "RF64" if header.magic != b"RIFF" else "WAV"
-        super().__init__(name, sample_rate, channels, frames, container, subtype)
-        if size is not None and header.data_offset + data_bytes > size:
-            raise self._too_short((size - header.data_offset) // self._frame_bytes)
-
-    def _read(self, frames, exact):
-        read = read_fully if exact else read_some
-        data = read(self._stream, frames * self._frame_bytes)
-        if partial := len(data) % self._frame_bytes:
-            data += read_fully(self._stream, self._frame_bytes - partial)
-        count, partial = divmod(len(data), self._frame_bytes)
-        if self.frames is not None and (partial or count == 0 or (exact and count < frames)):
-            raise self._too_short(count)
-        if partial:
-            raise SepcliError(
-                f"{self.name}: ends in the middle of a frame ({partial} of {self._frame_bytes} "
-                "bytes are there); check its channels and encoding, and that its writer finished"
-            )
-        return pcm.unpack(data, self._encoding, self.channels)
-
-    def _check_end(self):
-        if self._can_seek or self._header is None:
-            return
-        left = self._header.data_bytes - self.frames * self._frame_bytes
-        wav.skip_bytes(self._stream.read, left + self._header.data_bytes % 2)
-        wav.check_tail(self._stream.read, self.name)
-
-    def skip(self, frames):
-        if not self._can_seek:
-            return super().skip(frames)
-        self._position = min(self._position + frames, self.frames)
-        self._stream.seek(self._header.data_offset + self._position * self._frame_bytes)
-
-
-class _CodedReader(Reader):
-    """What libsndfile decodes, from a seekable file of `size` bytes."""
-
-    def __init__(self, name, file, size):
-        self._sound = sound = coded.open_coded(file, size, name)
-        frames = sound.frames if sound.frames < coded.LONGEST else None
-        layout = (sound.samplerate, sound.channels, frames, sound.format, sound.subtype)
-        with contextlib.ExitStack() as on_error:
-            on_error.enter_context(sound)
-            super().__init__(name, *layout)
-            self._resources.push(on_error.pop_all())
-
-    def _read(self, frames, exact):
-        try:
-            block = self._sound.read(frames, dtype="float32", always_2d=True).T  # (C, n)
-        except soundfile.LibsndfileError as error:
-            raise damaged(self.name, f"or cut off: {coded.reason(error)}") from None
-        missing = frames - block.shape[1] if self.frames is not None else 0
-        if missing > (2 * mp3.FRAME if self.format == "MP3" else 0):
-            raise self._too_short(block.shape[1])
-        if missing:
-            self.frames = self._position + block.shape[1]
-        return np.ascontiguousarray(block)
-
-    def skip(self, frames):
-        # After a seek libmpg123 lacks the frames that an MP3's next ones draw on. A few frames of
-        # preroll help from 32 kHz on; below that some samples stay wrong, so decode them all.
-        is_mp3 = self.format == "MP3"
-        if frames <= 0 or (is_mp3 and self.sample_rate < 32000):
-            return super().skip(frames)
-        preroll = min(frames, 10 * mp3.FRAME) if is_mp3 else 0
-        target = self._position + frames - preroll
-        self._position = target if self.frames is None else min(target, self.frames)
-        try:
-            self._sound.seek(self._position)
-        except soundfile.LibsndfileError as error:
-            raise damaged(self.name, f"or cut off: {coded.reason(error)}") from None
-        super().skip(preroll)
-
-
-def open_blocks(source, *, name=None, encoding=None, sample_rate=None, channels=None):
-    """Open a path or a readable binary stream for reading in blocks; returns a `Reader`.
+def open_blocks(source, *, name=None, encoding=None, sample_rate=None, channels=None, strict=True):
+    """Open a path, bytes in an io.BytesIO or a binary stream for reading in blocks; a `Reader`.
 
     A stream needs no seek: WAV and raw PCM are read as they arrive, any other format is first
     copied to a temporary file. Raw PCM needs `encoding` (u8, s16le, s24le, s32le, f32le, f64le),
-    `sample_rate` and `channels`. Errors call a stream `name`. Raises SepcliError when there is
-    no such file, or it is not sound, empty, cut off or absurd.
+    `sample_rate` and `channels`. Errors call a stream `name`. Sounds that follow each other in a
+    file are read as one.
+
+    Raises SepcliError when there is no such file, or it is not sound, empty, cut off or absurd, or
+    holds more than would be read. With `strict=False`, what is cut off or damaged is read as far as
+    it goes, with a note (`errors.note`).
     """
+    complain = _raise if strict else _tell
     with contextlib.ExitStack() as opened:
-        size = None
-        if isinstance(source, str | os.PathLike):
-            name = os.fspath(source)
-            source = opened.enter_context(_open_file(name))
-            status = os.fstat(source.fileno())
-            size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
+        if path is not None:
+            name, source = path, opened.enter_context(_open_file(path))
         name = name or "standard input"
         if encoding is not None:
-            reader = _PcmReader(name, source, encoding, sample_rate, channels)
-        elif size is not None:
-            reader = _open_seekable(source, size, name)
-            if reader.frames == 0:
-                raise _without_samples(name)
+            check_layout(name, sample_rate, channels, remedy="say what it is")
+            decoder = PcmDecoder(name, source, encoding, sample_rate, channels, complain)
+            reader = Reader(name, iter([decoder]))
+        elif path is not None and stat.S_ISREG((status := os.fstat(source.fileno())).st_mode):
+            reader = _open_seekable(source, status.st_size, name, complain)
+        elif isinstance(source, io.BytesIO):
+            data = source.getvalue()
+            reader = _open_seekable(Bytes(data), len(data), name, complain)
         else:
-            reader = _open_stream(source, name)
+            reader = _open_stream(source, name, complain)
         reader._resources.push(opened.pop_all())
     return reader
+
+
+def _raise(error):
+    raise error
+
+
+def _tell(error):
+    note(f"{error}; read as far as it goes")
 
 
 def _open_file(name):
     try:
         return open(name, "rb")
     except FileNotFoundError:
+        if "://" in name:
+            raise SepcliError(
+                f"{name}: an address, not a file; fetch it first: curl -LO {name}"
+            ) from None
         raise SepcliError(f"{name}: no such file; check its spelling") from None
     except IsADirectoryError:
         raise SepcliError(f"{name}: a folder; name a file in it") from None
@@ -233,38 +175,64 @@ def _open_file(name):
         raise SepcliError(f"{name}: {error.strerror}; check that it can be read") from None
 
 
-def _is_wav(head, name):
-    if not head:
-        raise SepcliError(f"{name}: empty (0 bytes); check what wrote it")
-    return head in wav.MAGICS
+def _open_seekable(file, size, name, complain):
+    """A `Reader` of all sounds in a seekable file of `size` bytes."""
+    if not size:
+        raise _empty(name)
+    decoders, frames = open_sounds(file, size, name, complain)
+    reader = Reader(name, decoders)
+    reader.frames = frames
+    if reader.frames == 0:
+        reader.close()
+        raise _without_samples(name)
+    return reader
 
 
-def _open_seekable(file, size, name):
-    if _is_wav(file.read(4), name):
-        file.seek(0)
-        header = wav.read_header(file.read, name)
-        if header.encoding is not None:
-            layout = (header.encoding, header.sample_rate, header.channels)
-            return _PcmReader(name, file, *layout, header=header, size=size)
-    return _CodedReader(name, file, size)
+def _empty(name):
+    return SepcliError(f"{name}: empty (0 bytes); check what wrote it")
 
 
-def _open_stream(stream, name):
+def _open_stream(stream, name, complain):
     if not isinstance(stream, Peekable):
         stream = Peekable(stream)
-    if not _is_wav(stream.peek(4), name):
-        return _open_spooled(stream, name)
-    header = wav.read_header(stream.read, name)
-    if header.encoding is None:
-        raise SepcliError(
-            f"{name}: a compressed WAV, which is not read from a pipe; save it to a file first"
-        )
-    layout = (header.encoding, header.sample_rate, header.channels)
-    return _PcmReader(name, stream, *layout, header=header)
+    if not (head := stream.peek(4)):
+        raise _empty(name)
+    if head in wav.MAGICS:
+        stream.record()
+        header = wav.read_header(stream, name)
+        if header.encoding and not header.wide:
+            stream.forget()
+            return Reader(name, _wavs_in(stream, header, name, complain))
+        stream.rewind()
+    return _open_spooled(stream, name, complain)
 
 
-def _open_spooled(stream, name):
-    """Copy a stream to a temporary file, because libsndfile has to seek."""
+def _wavs_in(stream, header, name, complain):
+    """Yield a decoder of the samples behind a header; and then of others, as they come."""
+    while True:
+        layout = (header.encoding, header.sample_rate, header.channels)
+        frames = None if header.data_bytes is None else header.data_bytes // header.frame_bytes
+        yield PcmDecoder(name, stream, *layout, complain, frames=frames, container=header.container)
+        if frames is None:
+            return
+        stream.skip(header.data_bytes % header.frame_bytes)
+        follows = chunks.next_sound(stream, odd=header.data_bytes % 2 == 1)
+        if follows == "data":
+            header = replace(header, data_bytes=chunks.read_length(stream))
+        elif follows == "wav":
+            header = wav.read_header(stream, name)
+            if not header.encoding or header.wide:
+                raise SepcliError(f"{name}: a compressed WAV behind another one; save it to a file")
+        elif follows == "audio":
+            raise SepcliError(f"{name}: sound of another format behind a WAV; save it to a file")
+        else:
+            if follows == "junk":
+                complain(told_too_little(name, header.data_offset + header.data_bytes))
+            return
+
+
+def _open_spooled(stream, name, complain):
+    """Copy a stream to a temporary file, because decoders have to seek."""
     try:
         with tempfile.TemporaryFile() as copy:
             shutil.copyfileobj(stream, copy)
@@ -279,7 +247,7 @@ def _open_spooled(stream, name):
         ) from None
     with contextlib.ExitStack() as opened:
         opened.enter_context(spool)
-        reader = _CodedReader(name, spool, size)
+        reader = _open_seekable(spool, size, name, complain)
         reader._resources.push(opened.pop_all())
     return reader
 
@@ -290,7 +258,7 @@ def info(path):
         layout = (reader.sample_rate, reader.channels, reader.format, reader.subtype)
         frames = reader.frames
         if frames is None:
-            frames = sum(block.shape[1] for block in reader.blocks(_PIECE))
+            frames = sum(block.shape[1] for block in reader.blocks(PIECE))
     return AudioInfo(frames, *layout)
 
 
@@ -298,19 +266,24 @@ def read(path, *, start=0, stop=None, sample_rate=None):
     """Read a file, or its frames [start, stop); returns (float32 (C, T), sample rate).
 
     `start` and `stop` count frames at the file's own rate and end at its end, as in a slice; the
-    other frames are not read (but for an MP3 below 32 kHz, decoded from its start). The sound is
-    resampled to `sample_rate` if given. Raises SepcliError for files that are missing, not
-    sound, empty, cut off, absurd, or hold NaN or infinity where they are read.
+    other frames are not read (but for an MP3 below 32 kHz and what `foreign` decodes, which are
+    decoded from the start). The sound is resampled to `sample_rate` if given. Raises SepcliError
+    for files that are missing, not sound, empty, cut off, absurd, or hold NaN or infinity where
+    they are read.
     """
     if start < 0 or (stop is not None and stop < start):
         raise ValueError(f"expected 0 <= start <= stop, got {start} and {stop}")
     with open_blocks(path) as reader:
-        reader.skip(start)
-        audio = reader.rest() if stop is None else reader.rest(stop - start)
-        rate = reader.sample_rate
+        audio, rate = _between(reader, start, stop), reader.sample_rate
     if sample_rate is None:
         return audio, rate
     return resample(audio, rate, sample_rate), sample_rate
+
+
+def _between(reader, start, stop):
+    """Frames [start, stop) of what was just opened."""
+    reader.skip(start)
+    return reader.rest() if stop is None else reader.rest(stop - start)
 
 
 def decode(data, name, *, start=0, stop=None):
@@ -318,14 +291,11 @@ def decode(data, name, *, start=0, stop=None):
 
     Raises SepcliError, calling the bytes `name`, for the same reasons as `read`.
     """
-    decoded = wav.decode_wav(data, name) if _is_wav(data[:4], name) else None
-    if decoded is not None:
-        signal, rate = decoded[0][:, start:stop], decoded[1]
-    else:
-        with _CodedReader(name, coded.Bytes(data), len(data)) as reader:
-            reader.skip(start)
-            signal = reader.rest() if stop is None else reader.rest(stop - start)
-            rate = reader.sample_rate
+    decoded = wav.decode_wav(data, name) if data[:4] in wav.MAGICS else None
+    if decoded is not None and decoded[0].size:
+        return decoded[0][:, start:stop], decoded[1]
+    with _open_seekable(Bytes(data), len(data), name, _raise) as reader:
+        signal, rate = _between(reader, start, stop), reader.sample_rate
     if signal.shape[1] == 0 and start == 0 and stop != 0:
         raise _without_samples(name)
     return signal, rate

@@ -1,15 +1,16 @@
 """Byte streams that cannot seek: look ahead, tell what they hold, read what is there."""
 
-from sepcli.audio import mp3, wav
+from sepcli.audio import formats, mp3, wav
 
 _SNIFFED = 512  # bytes: one tar header
-_MAGICS = (b"fLaC", b"OggS", b".snd", b"caff", b"riff")  # "riff" in small letters: Wave64
+_MAGICS = (b"fLaC", b"OggS", b".snd", b"caff", b"riff", b"NIST")  # "riff": Wave64
 
 
 def sniff(head):
     """Tell from its first 512 bytes (or all, if fewer) what a stream holds.
 
-    Returns "wav", "tar", "jsonl", "audio" (any other sound file) or None.
+    Returns "wav", "tar", "jsonl", "audio" (any other sound file, also of a format that only
+    `foreign` decodes) or None.
     """
     if head[:4] in wav.MAGICS:
         return "wav"
@@ -18,7 +19,8 @@ def sniff(head):
     if head.lstrip()[:1] == b"{":
         return "jsonl"
     is_aiff = head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC")
-    return "audio" if is_aiff or head[:4] in _MAGICS or mp3.is_mp3(head) else None
+    is_audio = is_aiff or head[:4] in _MAGICS or mp3.is_mp3(head) or formats.format_of(head)
+    return "audio" if is_audio else None
 
 
 class Peekable:
@@ -27,6 +29,7 @@ class Peekable:
     def __init__(self, stream):
         self._stream = stream
         self._ahead = b""
+        self._kept = None  # what was read since `record`
 
     def peek(self, count):
         """Return the next `count` bytes (fewer only at the end) and leave them to be read."""
@@ -39,24 +42,54 @@ class Peekable:
 
     def sniff(self):
         """`sniff` the stream, waiting for no more bytes than the answer takes."""
-        kind = sniff(self.peek(12))
-        return kind if kind in ("wav", "audio") else sniff(self.peek(_SNIFFED))
+        return "wav" if sniff(self.peek(12)) == "wav" else sniff(self.peek(_SNIFFED))
+
+    def record(self):
+        """Keep a copy of what is read from now on, for `rewind`, until that or `forget`."""
+        self._kept = []
+
+    def rewind(self):
+        """Go back to where `record` was called."""
+        self._ahead, self._kept = b"".join((*self._kept, self._ahead)), None
+
+    def forget(self):
+        """Stop keeping a copy."""
+        self._kept = None
+
+    def skip(self, count):
+        """Pass over `count` bytes; returns how many there were."""
+        passed = 0
+        while passed < count and (some := self.read1(int(min(count - passed, 1 << 16)))):
+            passed += len(some)
+        return passed
+
+    def skip_zeros(self):
+        """Pass over bytes of 0; returns how many there were."""
+        passed = 0
+        while (head := self.peek(4096)) and (zeros := len(head) - len(head.lstrip(b"\0"))):
+            passed += self.skip(zeros)
+        return passed
 
     def read1(self, count=1 << 16):
         """Return what is there, at least 1 byte and at most `count`; b"" only at the end."""
         if not self._ahead:
-            return read_some(self._stream, count)
+            return self._taken(read_some(self._stream, count))
         some, self._ahead = self._ahead[:count], self._ahead[count:]
-        return some
+        return self._taken(some)
 
     def read(self, count=-1):
         """Return `count` bytes, fewer only at the end; all that is left for -1."""
         ahead = self._ahead if count < 0 else self._ahead[:count]
         self._ahead = self._ahead[len(ahead) :]
         if len(ahead) == count:
-            return ahead
+            return self._taken(ahead)
         rest = self._stream.read() if count < 0 else read_fully(self._stream, count - len(ahead))
-        return ahead + rest if ahead else rest
+        return self._taken(ahead + rest if ahead else rest)
+
+    def _taken(self, data):
+        if self._kept is not None:
+            self._kept.append(data)
+        return data
 
 
 def read_some(stream, count):

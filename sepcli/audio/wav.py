@@ -11,14 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sepcli.audio import pcm
-from sepcli.audio.checks import (
-    check_finite,
-    check_layout,
-    check_shape,
-    cut_off,
-    damaged,
-    too_short,
-)
+from sepcli.audio.checks import check_finite, check_layout, check_shape, cut_off, damaged
+from sepcli.audio.pieces import Bytes, Cursor, Scan
 from sepcli.errors import SepcliError
 
 MAGICS = (b"RIFF", b"RF64", b"BW64")
@@ -42,18 +36,25 @@ class Header:
     channels: int
     data_bytes: int | None  # None when the length is not known
     data_offset: int  # bytes from the start
+    codec: int = _PCM  # a number of Microsoft's list
+    wide: str | None = None  # what the encoding is if frames are as long as the header says
+    bits: int = 0  # of a sample
+
+    @property
+    def container(self):
+        return "WAV" if self.magic == b"RIFF" else "RF64"
 
     @property
     def frame_bytes(self):
         return pcm.WIDTHS[self.encoding] * self.channels
 
 
-def read_header(read, name):
-    """Parse up to the first sample; `read(n)` returns n bytes, fewer only at the end.
+def read_header(stream, name):
+    """Parse up to the first sample of a `streams.Peekable` or a `pieces.Cursor`.
 
     Raises SepcliError, naming `name`, when no program could play this.
     """
-    magic, riff_size, kind = struct.unpack("<4sI4s", _exactly(read, 12, name))
+    magic, riff_size, kind = struct.unpack("<4sI4s", _exactly(stream, 12, name))
     if kind != b"WAVE":
         raise SepcliError(
             f"{name}: a RIFF file of {kind.decode('latin-1').strip()!r}, not of WAVE audio; "
@@ -61,7 +62,7 @@ def read_header(read, name):
         )
     offset, chunks = 12, {}
     for _ in range(_MOST_CHUNKS):
-        tag, size = struct.unpack("<4sI", _exactly(read, 8, name))
+        tag, size = struct.unpack("<4sI", _exactly(stream, 8, name))
         offset += 8
         if tag == b"data":
             break
@@ -69,34 +70,28 @@ def read_header(read, name):
         if tag in (b"fmt ", b"ds64"):
             if size > _LONGEST_HEADER_CHUNK:
                 raise damaged(name, f"a WAV header chunk of {size} bytes")
-            chunks[tag] = _exactly(read, padded, name)
+            chunks[tag] = _exactly(stream, padded, name)
         else:
-            skip_bytes(read, padded)
+            stream.skip(padded)
         offset += padded
     else:
         raise damaged(name, f"a WAV header of over {_MOST_CHUNKS} chunks")
     if b"fmt " not in chunks:
         raise damaged(name, "a WAV header without a fmt chunk")
-    encoding, sample_rate, channels = _parse_format(chunks[b"fmt "], name)
+    layout, *details = _parse_format(chunks[b"fmt "], name)
     data_bytes = _data_bytes(size, riff_size, chunks.get(b"ds64", b""), offset)
-    return Header(magic, encoding, sample_rate, channels, data_bytes, offset)
+    return Header(magic, *layout, data_bytes, offset, *details)
 
 
-def _exactly(read, count, name):
-    data = read(count)
+def _exactly(stream, count, name):
+    data = stream.read(count)
     if len(data) < count:
         raise cut_off(name, "the WAV header ends before any audio")
     return data
 
 
-def skip_bytes(read, count):
-    """Read `count` bytes, or to the end if that comes first, without keeping them."""
-    while count > 0 and (got := len(read(min(count, 1 << 16)))):
-        count -= got
-
-
 def _parse_format(fmt, name):
-    """(encoding or None, sample rate, channels) of a fmt chunk's body."""
+    """(encoding or None, sample rate, channels), codec, wide and bits of a fmt chunk's body."""
     if len(fmt) < 16:
         raise damaged(name, f"a WAV fmt chunk of {len(fmt)} bytes")
     tag, channels, sample_rate, _, block, bits = struct.unpack_from("<HHIIHH", fmt)
@@ -104,14 +99,20 @@ def _parse_format(fmt, name):
     if tag == _EXTENSIBLE and fmt[26:40] == _GUID_TAIL:
         tag = struct.unpack_from("<H", fmt, 24)[0]
     if tag not in (_PCM, _FLOAT):
-        return None, sample_rate, channels
-    width = (bits + 7) // 8
-    encoding = (_INTEGERS if tag == _PCM else _FLOATS).get(width)
-    if encoding is None or block != width * channels:
-        raise damaged(
-            name, f"a WAV header of {bits} bits, {channels} channels and {block} bytes per frame"
+        return (None, sample_rate, channels), tag, None, bits
+    encodings = _INTEGERS if tag == _PCM else _FLOATS
+    encoding = encodings.get((bits + 7) // 8)
+    if encoding is None:
+        raise SepcliError(
+            f"{name}: a WAV header of {bits} bits, {channels} channels and {block} bytes per "
+            f"frame, which no format has; say what it is: sox -t raw -r {sample_rate} "
+            f"-c {channels} -e signed -b BITS IN OUT.wav"
         )
-    return encoding, sample_rate, channels
+    # The size of a frame is redundant and at times wrong; libsndfile, sox and ffmpeg believe the
+    # bits. But it is right where samples of, say, 24 bits lie in 4 bytes: the samples will tell.
+    width = block // channels
+    is_wide = tag == _PCM and bits > 8 and block % channels == 0 and width > pcm.WIDTHS[encoding]
+    return (encoding, sample_rate, channels), tag, encodings.get(width) if is_wide else None, bits
 
 
 def _data_bytes(size, riff_size, ds64, offset):
@@ -120,25 +121,13 @@ def _data_bytes(size, riff_size, ds64, offset):
         size = struct.unpack_from("<Q", ds64, 8)[0]
         return size if 0 < size < 2**63 else None
     if size == 0:  # empty, unless the whole header was never filled in
-        return None if _is_placeholder(riff_size) or riff_size <= offset - 8 else 0
-    return None if _is_placeholder(size) else size
+        return None if is_placeholder(riff_size) or riff_size <= offset - 8 else 0
+    return None if is_placeholder(size) else size
 
 
-def _is_placeholder(size):
+def is_placeholder(size):
     """Whether a 32-bit size stands for "unknown": ffmpeg, sox, arecord and others differ."""
     return 0x7FFFF000 <= size <= 0x80000000 or size >= 0xFFFFF000
-
-
-def check_tail(read, name):
-    """Read what follows the samples to the end; a second WAV there must not be lost silently."""
-    while len(chunk := read(8)) == 8:
-        tag, size = struct.unpack("<4sI", chunk)
-        if tag in MAGICS:
-            raise SepcliError(
-                f"{name}: several WAV files one after the other, of which only the first would "
-                "be read; pass them one by one"
-            )
-        skip_bytes(read, size + size % 2 if tag.strip(b"\0") else float("inf"))  # inf: padding
 
 
 def header_bytes(encoding, sample_rate, channels, data_bytes=None, *, patchable=False, rf64=False):
@@ -186,23 +175,12 @@ def encode_wav(audio, sample_rate, *, name="audio"):
 
 
 def decode_wav(data, name):
-    """Return (float32 (C, T), sample rate) of WAV bytes, or None if they are compressed inside."""
-    view, position = memoryview(data), 0
-
-    def read(count):
-        nonlocal position
-        piece = view[position : position + count]
-        position += len(piece)
-        return piece
-
-    header = read_header(read, name)
-    if header.encoding is None:
+    """(float32 (C, T), sample rate) of WAV bytes, or None if they are not just plain samples."""
+    header = read_header(Cursor(Scan(Bytes(data), len(data))), name)
+    present = len(data) - header.data_offset
+    if header.encoding is None or header.wide or header.data_bytes != present:
         return None
-    present = len(view) - position
-    size = present if header.data_bytes is None else header.data_bytes
-    if size > present:
-        raise too_short(name, present // header.frame_bytes, size // header.frame_bytes)
-    samples = view[position : position + size - size % header.frame_bytes]
+    samples = memoryview(data)[header.data_offset : len(data) - present % header.frame_bytes]
     audio = pcm.unpack(samples, header.encoding, header.channels)
     check_finite(name, audio, header.sample_rate)
     return audio, header.sample_rate

@@ -13,7 +13,7 @@ import soundfile
 from sepcli import files
 from sepcli.audio import coded, pcm, wav
 from sepcli.audio.checks import check_finite, check_layout, check_shape
-from sepcli.audio.reading import AUDIO_EXTENSIONS
+from sepcli.audio.formats import AUDIO_EXTENSIONS
 from sepcli.errors import SepcliError, UsageError
 
 _PCM_AND_FLOAT = ("FLOAT", "PCM_16", "PCM_24", "PCM_32", "DOUBLE")

@@ -1,0 +1,95 @@
+"""Where AIFF, AU, Core Audio and Wave64 files end by their own headers.
+
+libsndfile shortens what is cut off and leaves out what follows, both without a word.
+"""
+
+import struct
+
+from sepcli.audio.checks import told_too_little, too_short
+from sepcli.audio.pieces import Link
+from sepcli.audio.streams import sniff
+
+MAGICS = (b"FORM", b".snd", b"caff", b"riff")  # "riff" in small letters: Wave64
+_WRAP = 1 << 32  # what sizes of 32 bits lose
+_CAF_CHUNKS = (b"desc", b"data", b"pakt", b"kuki", b"chan", b"free", b"info", b"uuid")
+_UNKNOWN = b"\xff" * 4  # of an AU
+
+
+def find_sounds(scan, start, name, complain):
+    """The sound that begins at `start` of a `pieces.Scan`; returns ([`Link`], where it ends).
+
+    `complain` is called with an error for what would not be read.
+    """
+    magic = scan.at(start, 4)
+    end = told = _ENDS[magic](scan, start)
+    if end is None:  # at the end of the file, or where the same header comes once more
+        again = scan.find(scan.at(start, 24), start + 24)
+        end = scan.size if again < 0 else again
+    if end > scan.size:
+        complain(too_short(name, scan.size - start, end - start, "bytes"))
+        end = scan.size
+        told = None
+    parts, wrapped = ((start, end),), (scan.size - end) // _WRAP * _WRAP
+    if magic == b"caff" and told is None:  # libsndfile takes nothing but the right size
+        place = _size_of_caf_data(scan, start)
+        size = struct.pack(">q", end - place - 8)
+        parts = (start, place), size, (place + 8, end)
+    if wrapped and sniff(scan.at(end, 64)) is None:
+        if magic != b".snd":
+            complain(told_too_little(name, end))
+        else:
+            end += wrapped
+            parts = (start, start + 8), _UNKNOWN, (start + 12, end)
+    return [Link(parts)], end
+
+
+def _end_of_aiff(scan, start):
+    return _known(int.from_bytes(scan.at(start + 4, 4), "big"), start + 8)
+
+
+def _end_of_au(scan, start):
+    offset, length = struct.unpack(">II", scan.at(start + 4, 8).ljust(8, b"\0"))
+    return _known(length, start + offset)
+
+
+def _known(length, start):
+    """End of a chunk, or None for the lengths that mean "unknown"."""
+    unknown = length == 0 or 0x7F000000 <= length <= 0x80000000 or length >= 0xFFFFF000
+    return None if unknown else start + length
+
+
+def _caf_chunks(scan, start):
+    """Yield (kind, bytes, where it begins behind these) of the chunks of a Core Audio file."""
+    position = start + 8
+    while len(head := scan.at(position, 12)) == 12:
+        kind, length = struct.unpack(">4sq", head)
+        position += 12
+        if kind not in _CAF_CHUNKS and (
+            not kind.isalnum() or not 0 <= length <= scan.size - position
+        ):
+            break  # padding, a tag, or another file
+        yield kind, length, position
+        position += max(0, length)
+
+
+def _end_of_caf(scan, start):
+    end = start + 8
+    for _, length, begin in _caf_chunks(scan, start):
+        end = begin + length
+        if length < 0:  # -1: audio data until the end of the file
+            return None
+    return end
+
+
+def _size_of_caf_data(scan, start):
+    """Where the size of the samples is."""
+    chunks = _caf_chunks(scan, start)
+    return next((begin - 8 for kind, _, begin in chunks if kind == b"data"), scan.size)
+
+
+def _end_of_w64(scan, start):
+    size = int.from_bytes(scan.at(start + 16, 8), "little")  # behind a GUID of 16 bytes
+    return None if size == 0 or size >= 1 << 63 else start + size
+
+
+_ENDS = dict(zip(MAGICS, (_end_of_aiff, _end_of_au, _end_of_caf, _end_of_w64), strict=True))

@@ -1,0 +1,138 @@
+"""The pages of an Ogg file: its links, their codecs, and whether all pages are there (RFC 3533)."""
+
+import functools
+import struct
+from dataclasses import dataclass
+
+from sepcli.audio.checks import cut_off, damaged
+from sepcli.audio.pieces import Link
+
+_FIRST, _LAST = 2, 4  # flags of a page
+_HEAD = struct.Struct("<4sBBqIIIB")
+_READ = (b"\x01vorbis", b"OpusHead")  # what the first packet of a stream begins with
+_OTHERS = {b"\x7fFLAC": "FLAC", b"Speex   ": "Speex", b"PCM     ": "PCM", b"CELT    ": "CELT"}
+_LONGEST_PACKET = 5760  # samples, of Opus; Vorbis has 4096
+
+
+@dataclass
+class _Page:
+    start: int
+    stop: int
+    flags: int
+    granule: int  # 0 until the first packet of sound is complete
+    serial: int
+    number: int
+    packets: int  # that end on it
+    goes_on: bool  # whether its last packet ends on another page
+    codec: bytes  # how its first packet begins
+
+
+def _page_at(scan, start):
+    """The page at `start`, or None; it may end behind the end of the file."""
+    head = scan.at(start, _HEAD.size)
+    if head[:4] != b"OggS" or len(head) < _HEAD.size:
+        return None
+    _, _, flags, granule, serial, number, _, count = _HEAD.unpack(head)
+    lengths = scan.at(start + _HEAD.size, count)
+    body = start + _HEAD.size + count
+    packets, goes_on = count - lengths.count(b"\xff"), lengths[-1:] == b"\xff"
+    stop = body + sum(lengths) + (count - len(lengths))
+    return _Page(start, stop, flags, granule, serial, number, packets, goes_on, scan.at(body, 8))
+
+
+def _pages(scan, start):
+    """Yield the pages from `start` on; what lies between them is passed over."""
+    while start < scan.size:
+        if page := _page_at(scan, start):
+            yield page
+            start = page.stop
+        elif (start := scan.find(b"OggS", start + 1)) < 0:
+            return
+
+
+def find_sounds(scan, start, name, complain):
+    """The links of the Ogg that begins at `start` of a `pieces.Scan`; returns ([`Link`], its end).
+
+    `complain` is called with an error for pages that are missing. A last page that is whole but
+    not marked as the last, as recorders and live streams leave it, gets its mark.
+    """
+    links, end, link = [], start, _Pages()
+    for page in _pages(scan, start):
+        if page.stop > scan.size:
+            break
+        if page.flags & _FIRST and link.has_begun:
+            links.append(_link(scan, start, end, link, name, complain))
+            start, link = page.start, _Pages()
+        if link.add(page):
+            complain(damaged(name, "Ogg pages are missing within"))
+        end = page.stop
+    links.append(_link(scan, start, end, link, name, complain))
+    if end < scan.size and b"OggS".startswith(scan.at(end, 4)):
+        complain(cut_off(name, "its last Ogg page is missing"))
+        end = scan.size
+    return links, end
+
+
+class _Pages:
+    """What the pages of a link tell."""
+
+    def __init__(self):
+        self.codecs, self.last = {}, {}  # by serial number: codec, and the last page
+        self.has_begun = False  # whether the first pages of all its streams are over
+        self.is_late = False  # whether it begins in the middle, as recordings of live streams do
+
+    def add(self, page):
+        """Take the next page; returns whether some are missing before it."""
+        self.has_begun = not page.flags & _FIRST
+        self.codecs.setdefault(page.serial, page.codec)
+        before, self.last[page.serial] = self.last.get(page.serial), page
+        is_gap = before is not None and page.number != before.number + 1
+        if before is None or before.granule:
+            return is_gap
+        self.is_late |= is_gap or page.granule > page.packets * _LONGEST_PACKET
+        return False
+
+
+def _link(scan, start, stop, link, name, complain):
+    """The `Link` of the pages in [start, stop)."""
+    read = [serial for serial, codec in link.codecs.items() if codec.startswith(_READ)]
+    if not read:
+        found = (_OTHERS[known] for known in _OTHERS for c in link.codecs.values() if known in c)
+        what = f"{next(found, 'another codec')} in Ogg"
+        return Link(((start, stop),), what=what, is_foreign=True)
+    parts = []
+    for page in sorted((link.last[serial] for serial in read), key=lambda page: page.start):
+        if page.goes_on:
+            complain(cut_off(name, "its last Ogg page is missing"))
+        elif not page.flags & _LAST:
+            parts += [(start, page.start), _marked(scan, page)]
+            start = page.stop
+    return Link((*parts, (start, stop)), is_untold=link.is_late)
+
+
+def _marked(scan, page):
+    """The bytes of a page, marked as the last of its stream."""
+    data = bytearray(scan.at(page.start, page.stop - page.start))
+    data[5] |= _LAST
+    data[22:26] = bytes(4)
+    data[22:26] = struct.pack("<I", crc(data))
+    return bytes(data)
+
+
+@functools.cache
+def _crc_table():
+    table = []
+    for byte in range(256):
+        value = byte << 24
+        for _ in range(8):
+            value = (value << 1 ^ (0x04C11DB7 if value & 1 << 31 else 0)) & 0xFFFFFFFF
+        table.append(value)
+    return table
+
+
+def crc(data):
+    """The checksum of a page whose own checksum is 0 (RFC 3533 section 6)."""
+    table, value = _crc_table(), 0
+    for byte in data:
+        value = (value << 8 & 0xFFFFFFFF) ^ table[value >> 24 ^ byte]
+    return value
