@@ -223,10 +223,13 @@ def split_weight(source):
 
 
 def find_audio(source):
-    """Paths of the audio files that a folder, glob, list or file stands for, in a fixed order."""
-    path = Path(source)
+    """Paths of the audio files that a folder, glob, list or file stands for, in a fixed order.
+
+    What looks like audio but is left out is told in a note.
+    """
+    path, listing = Path(source), audio.Listing(source)
     if path.is_dir():
-        files = list(_walk(source))
+        files = list(_walk(source, listing))
     elif path.suffix in LIST_EXTENSIONS and path.is_file():
         files = _read_list(path)
     elif path.exists():
@@ -235,16 +238,18 @@ def find_audio(source):
         found = sorted(glob.glob(source, recursive=True))
         if not found:
             raise SepcliError(f"{source}: no such file or folder; check the spelling")
-        files = [name for name in found if _is_audio(name) and os.path.isfile(name)]
-        files += [name for folder in found if os.path.isdir(folder) for name in _walk(folder)]
+        files = [name for name in found if not os.path.isdir(name) and listing.takes(name)]
+        folders = filter(os.path.isdir, found)
+        files += [name for folder in folders for name in _walk(folder, listing)]
         files = list(dict.fromkeys(files))
+    listing.tell()
     if not files:
         known = " ".join(sorted(audio.AUDIO_EXTENSIONS))
         raise SepcliError(f"{source}: no audio files there ({known}); name another place")
     return files
 
 
-def _walk(folder, above=()):
+def _walk(folder, listing, above=()):
     """Yield the audio files in `folder` and below, sorted; hidden ones are left out."""
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -257,13 +262,9 @@ def _walk(folder, above=()):
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _walk(entry.path, (*above, here))
-        elif _is_audio(entry.name) and entry.is_file():
+            yield from _walk(entry.path, listing, (*above, here))
+        elif listing.takes(entry.path):
             yield entry.path
-
-
-def _is_audio(name):
-    return os.path.splitext(name)[1].lower() in audio.AUDIO_EXTENSIONS
 
 
 def _read_list(path):

@@ -6,7 +6,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from sepcli.audio import AUDIO_EXTENSIONS
+from sepcli.audio import AUDIO_EXTENSIONS, Listing
 from sepcli.errors import SepcliError
 from sepcli.files import exists, explained, make_folder, temporary
 from sepcli.samples.sample import Sample, parse_meta, split_audio_name
@@ -23,10 +23,12 @@ def read_folder(folder):
     A folder with mix.* (or only ref.*, enroll.*, est.*, or a sample.json) is one sample with all
     its files, one with mixture.* (or only MUSDB's stems) is a track whose other audio files are
     its references; any other audio file is a sample with only a `mix`. Keys are paths below
-    `folder` without extension. Raises SepcliError when there is nothing.
+    `folder` without extension. What looks like audio but is left out is told in a note. Raises
+    SepcliError when there is nothing.
     """
-    folder = Path(folder)
-    makers = dict(_walk(folder))
+    folder, listing = Path(folder), Listing(folder)
+    makers = dict(_walk(folder, listing))
+    listing.tell()
     if not makers:
         raise SepcliError(
             f"{folder}: no samples; expected KEY/mix.wav, TRACK/mixture.wav or audio files "
@@ -37,14 +39,16 @@ def read_folder(folder):
         yield makers[path](keys[path], path)
 
 
-def _walk(folder, above=()):
+def _walk(folder, listing, above=()):
     """Yield (path, function that makes its sample) for all samples in `folder` and below."""
     with explained(folder), os.scandir(folder) as scan:
         entries = sorted((e for e in scan if not e.name.startswith(".")), key=lambda e: e.name)
         here = os.path.realpath(folder)
     if here in above:  # a symbolic link to a folder above
         return
-    files = [entry.name for entry in entries if entry.is_file()]
+    files = [
+        entry.name for entry in entries if not entry.is_dir() and not listing.misses(entry.path)
+    ]
     stems = {stem for stem, extension in map(split_audio_name, files) if extension}
     if META in files or "mix" in stems or (stems and all(map(_SIGNAL.fullmatch, stems))):
         yield Path(folder), sample_from_folder
@@ -52,11 +56,11 @@ def _walk(folder, above=()):
         yield Path(folder), sample_from_track
     else:
         for name in files:
-            if split_audio_name(name)[1]:
+            if listing.takes(os.path.join(folder, name)):
                 yield Path(folder, name), sample_from_file
     for entry in entries:
         if entry.is_dir():
-            yield from _walk(entry.path, (*above, here))
+            yield from _walk(entry.path, listing, (*above, here))
 
 
 def _keys(folder, makers):
