@@ -12,7 +12,8 @@ import soundfile
 
 from sepcli.errors import SepcliError
 from sepcli.recordings.packing import Packing, PackSpec, find_sources, speaker_of, validation
-from sepcli.samples.pack import Item, Pack, encode, itemsize, read_pack, write_pack
+from sepcli.samples.pack import Pack, read_pack
+from sepcli.samples.packwriting import Item, encode, itemsize, write_pack
 from tests.samples import tone
 
 RATE = 16000

@@ -13,7 +13,7 @@ from sepcli.errors import SepcliError
 from sepcli.files import explained
 from sepcli.recordings.journal import Part, fingerprint
 from sepcli.recordings.pools import find_audio
-from sepcli.samples.pack import BYTES, JSON, Item, encode, itemsize, write_pack
+from sepcli.samples.packwriting import BYTES, JSON, Item, encode, itemsize, write_pack
 from sepcli.samples.sample import split_audio_name
 from sepcli.samples.streams import read_samples
 from sepcli.samples.workers import in_order

@@ -12,7 +12,8 @@ import numpy as np
 from sepcli import audio
 from sepcli.errors import SepcliError
 from sepcli.files import explained
-from sepcli.samples.pack import BYTES, Pack
+from sepcli.samples.pack import Pack
+from sepcli.samples.packwriting import BYTES
 from sepcli.samples.sample import parse_meta, split_audio_name
 from sepcli.samples.shards import MANIFEST
 from sepcli.samples.tarblocks import CutError, read_members

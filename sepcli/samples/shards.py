@@ -4,7 +4,7 @@ import io
 import json
 
 from sepcli.files import explained
-from sepcli.samples.pack import BYTES, JSON, as_file
+from sepcli.samples.packwriting import BYTES, JSON, as_file
 from sepcli.samples.sample import Sample, json_line
 from sepcli.samples.tarstream import TarWriter
 
