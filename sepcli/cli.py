@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 COMMANDS = (
     "mix", "rir-decay", "rt60", "separate", "stream", "eval", "train", "pack", "quantize", "export",
-    "export-max78000", "info",
+    "export-max78000", "info", "doctor",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import sepcli
 from sepcli.cli import main
+from sepcli.commands import doctor
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -52,6 +53,17 @@ def mentioned(folder):
 def test_the_package_imports_what_it_depends_on_and_nothing_else():
     optional = names(EXTRAS["pesq"] + EXTRAS["av"] + EXTRAS["plot"] + EXTRAS["export"])
     assert imports("sepcli") - optional == names(PROJECT["dependencies"])
+
+
+def test_the_doctor_looks_for_what_is_needed_and_for_what_is_optional():
+    assert set(doctor.REQUIRED) == {
+        re.match(r"[\w.-]+", each)[0] for each in PROJECT["dependencies"]
+    }
+    assert {extra: list(found) for extra, (found, _) in doctor.OPTIONAL.items()} == {
+        extra: [re.match(r"[\w.-]+", each)[0] for each in packages]
+        for extra, packages in EXTRAS.items()
+        if extra not in ("test", "dev", "all")
+    }
 
 
 def test_every_extra_has_code_behind_it():

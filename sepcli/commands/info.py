@@ -24,13 +24,14 @@ def command(names, as_json):
     """
     from sepcli.models.describe import describe, overview
     from sepcli.models.modelfile import shipped
+    from sepcli.scoring.tables import outline
 
     if not names and not as_json:
         click.echo("\n".join(overviews(*overview())))
         return
     for name in names or shipped():
         about = describe(name)
-        click.echo(json.dumps(about) if as_json else table(about))
+        click.echo(json.dumps(about) if as_json else outline(about))
 
 
 def overviews(models, architectures):
@@ -54,25 +55,3 @@ def cells(about):
         "not causal" if latency is None else f"{latency:g}",
         ", ".join(about["sources"]),
     ]
-
-
-def table(about):
-    """The description as aligned lines; nested parts are indented."""
-    return "\n".join([*lines(about), ""])
-
-
-def lines(about, indent=""):
-    """Yield a line per entry: numbers grouped by thousands, lists joined by commas."""
-    width = max(map(len, about), default=0) + 2
-    for key, value in about.items():
-        if isinstance(value, dict):
-            yield f"{indent}{key}"
-            yield from lines(value, indent + "  ")
-            continue
-        if isinstance(value, list):
-            value = ", ".join(map(str, value))
-        elif isinstance(value, int) and not isinstance(value, bool) and key != "sample_rate":
-            value = f"{value:,}"
-        elif isinstance(value, float):
-            value = f"{value:g}"
-        yield f"{indent}{key:{width}}{value}"

@@ -134,6 +134,28 @@ def aligned(header, rows, *, left=range(2)):
     return "".join(lines)
 
 
+def outline(about):
+    """A dict as aligned lines of text, a line per entry; dicts in it are indented."""
+    return "\n".join([*_lines(about), ""])
+
+
+def _lines(about, indent=""):
+    """Yield the lines of a dict: numbers grouped by thousands, lists joined by commas."""
+    width = max(map(len, about), default=0) + 2
+    for key, value in about.items():
+        if isinstance(value, dict):
+            yield f"{indent}{key}"
+            yield from _lines(value, indent + "  ")
+            continue
+        if isinstance(value, list):
+            value = ", ".join(map(str, value))
+        elif isinstance(value, int) and not isinstance(value, bool) and key != "sample_rate":
+            value = f"{value:,}"
+        elif isinstance(value, float):
+            value = f"{value:g}"
+        yield f"{indent}{key:{width}}{value}"
+
+
 def _piped(header, rows):
     rule = [":--" if column < 2 else "--:" for column in range(len(header))]
     rows = [[cell.replace("|", "\\|") for cell in row] for row in (header, rule, *rows)]
