@@ -37,6 +37,7 @@ LOSSES = {
     "magnitude": Loss("sepcli.training.losses:magnitude_loss", (WAVEFORM, SPECTRA)),
     "stft_si_sdr": Loss("sepcli.training.spectral_losses:si_sdr_loss", (SPECTRA,), mixture=True),
     "stft_compressed": Loss("sepcli.training.spectral_losses:compressed_loss", (SPECTRA,)),
+    "stft_perceptual": Loss("sepcli.training.perceptual:perceptual_loss", (SPECTRA,)),
 }
 
 # (FFT, window, hop) in samples; Yamamoto et al., "Parallel WaveGAN", ICASSP 2020, section 3.
