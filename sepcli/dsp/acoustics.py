@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sepcli.dsp import decay, octaves
+from sepcli.dsp.octaves import Band
 
 METHODS = ("schroeder", "regression")
 RANGES = {"edt": (0, -10), "t20": (-5, -25), "t30": (-5, -35)}  # dB; ISO 3382-1, 3.5 and A.2.2
@@ -41,7 +42,15 @@ class Measurement:
     fit: decay.Fit | None = None
 
 
-def measure_rir(rir, sample_rate, *, method="schroeder", range_db=None, band=None, window_ms=None):
+def measure_rir(
+    rir: np.ndarray,
+    sample_rate: int,
+    *,
+    method: str = "schroeder",
+    range_db: float | None = None,
+    band: Band | None = None,
+    window_ms: float | None = None,
+) -> Measurement:
     """Measure one RIR (R,): a `Measurement`.
 
     method: "schroeder" integrates backwards, "regression" averages under a Hann window of
@@ -162,7 +171,7 @@ def _find_clarity(result, rir, sample_rate, band, heard):
         result.reasons["drr_db"] = "the direct sound is too short to have bands"
     for name, (first, last) in windows.items():
         share, reason = _share(rir, first, last, sample_rate, band, heard)
-        if reason is None:
+        if share is not None:
             setattr(result, name, 10 * math.log10(share / (1 - share)))
         else:
             result.reasons[name] = reason

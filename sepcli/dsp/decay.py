@@ -11,6 +11,7 @@ regression  The squared response averaged under a Hann window.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -30,11 +31,11 @@ class Line:
     slope: float
     level_db: float
 
-    def at(self, sample):
+    def at(self, sample: Any) -> Any:
         """Level in dB at `sample`."""
         return self.level_db + self.slope * sample
 
-    def reaches(self, level_db):
+    def reaches(self, level_db: float) -> float:
         """The sample, a float, at which the level is `level_db`."""
         return (level_db - self.level_db) / self.slope
 
@@ -74,7 +75,7 @@ class Fit:
     correlation: float
 
 
-def onset(rir):
+def onset(rir: np.ndarray) -> int:
     """The sample at which the direct sound of one RIR (R,) starts.
 
     The first difference is searched rather than the response: rumble before the direct sound,
@@ -84,7 +85,7 @@ def onset(rir):
     return int(np.argmax(steps >= steps.max() * 10 ** (ONSET_DB / 20)))
 
 
-def find_tail(power, sample_rate):
+def find_tail(power: np.ndarray, sample_rate: int) -> Tail | None:
     """The `Tail` of a squared response (N,) from its onset on, or None where nothing decays."""
     block = max(1, round(BLOCK_S * sample_rate))
     last = power.size - max(1, power.size // 10)  # at least a tenth is taken for noise
@@ -122,7 +123,7 @@ def _late_line(power, block, noise):
     return Line(slope, line.level_db - slope * ((start + 0.5) * block - 0.5))
 
 
-def backward_sums(power, tail):
+def backward_sums(power: np.ndarray, tail: Tail) -> np.ndarray:
     """The energy (knee,) that a squared response (N,) has left at every sample, without noise."""
     heard = power[: tail.knee] - (tail.noise_power if tail.seen else 0.0)
     # Every sample from the knee on, as if the late line went on for ever: a geometric series.
@@ -130,7 +131,7 @@ def backward_sums(power, tail):
     return np.cumsum(heard[::-1])[::-1] + beyond
 
 
-def schroeder_curve(power, tail):
+def schroeder_curve(power: np.ndarray, tail: Tail) -> Curve:
     """The `Curve` of a squared response (N,) from its onset on, integrated backwards."""
     sums = backward_sums(power, tail)
     level = to_db(np.maximum(sums, 0) / max(sums[0], TINY))
@@ -139,7 +140,9 @@ def schroeder_curve(power, tail):
     return Curve(level, float(to_db(sums[0]) - to_db(left)))
 
 
-def regression_curve(power, tail, sample_rate, *, window_ms=WINDOW_MS):
+def regression_curve(
+    power: np.ndarray, tail: Tail, sample_rate: int, *, window_ms: float = WINDOW_MS
+) -> Curve:
     """The `Curve` of a squared response (N,) from its onset on, averaged under a Hann window."""
     size = min(max(1, round(window_ms / 1000 * sample_rate)), power.size)
     window = np.hanning(size + 2)[1:-1]
@@ -148,7 +151,7 @@ def regression_curve(power, tail, sample_rate, *, window_ms=WINDOW_MS):
     return Curve(level - level[0], float(level[0] - to_db(tail.noise_power)))
 
 
-def fit(curve, start_db, stop_db):
+def fit(curve: Curve, start_db: float, stop_db: float) -> Fit | None:
     """The `Fit` to the part of a curve between two levels, 0 >= start_db > stop_db.
 
     Returns None where the curve does not come down to `stop_db`.
@@ -173,12 +176,20 @@ def _straight(level):
     return Line(float(slope), float(level.mean() + slope * x[0])), float(correlation)
 
 
-def to_db(power):
+def to_db(power: Any) -> Any:
     """Power in dB re 1; silence becomes a very low number instead of minus infinity."""
     return 10 * np.log10(np.maximum(power, TINY))
 
 
-def decay_rir(rirs, sample_rate, *, rt60_s=0.3, early_ms=20, signed=False, joint=False):
+def decay_rir(
+    rirs: np.ndarray,
+    sample_rate: int,
+    *,
+    rt60_s: float = 0.3,
+    early_ms: float = 20,
+    signed: bool = False,
+    joint: bool = False,
+) -> np.ndarray:
     """Shorten RIRs (..., R) for partial dereverberation; keeps shape and dtype.
 
     Every response stays as it is until `early_ms` behind its main tap, the largest |sample| (the

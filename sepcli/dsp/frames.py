@@ -18,17 +18,17 @@ def flush(length: int, hop: int, delay: int) -> int:
 class FrameCutter:
     """Push any number of samples, pull frames of `frame` samples every `hop` samples."""
 
-    def __init__(self, frame, hop):
+    def __init__(self, frame: int, hop: int) -> None:
         if not 0 < hop <= frame:
             raise ValueError(f"need 0 < hop <= frame, got hop {hop}, frame {frame}")
         self.frame, self.hop = frame, hop
         self._pending = np.zeros(0, np.float32)
 
-    def push(self, samples):
+    def push(self, samples: np.ndarray) -> None:
         """Take samples (T,), any T >= 0."""
         self._pending = np.concatenate([self._pending, samples])
 
-    def pull(self):
+    def pull(self) -> np.ndarray | None:
         """Return the next frame (frame,), or None when not enough samples are there."""
         if len(self._pending) < self.frame:
             return None
@@ -36,7 +36,7 @@ class FrameCutter:
         self._pending = self._pending[self.hop :]
         return frame
 
-    def flush(self):
+    def flush(self) -> list[np.ndarray]:
         """Pad what is left with zeros to whole frames and return them as a list."""
         overlap = self.frame - self.hop  # samples that an earlier frame has already carried
         frames = []
@@ -53,7 +53,7 @@ class FrameCutter:
 class OverlapAdd:
     """Add frames of `frame` samples every `hop` samples, read the samples that are complete."""
 
-    def __init__(self, frame, hop):
+    def __init__(self, frame: int, hop: int) -> None:
         if not 0 < hop <= frame:
             raise ValueError(f"need 0 < hop <= frame, got hop {hop}, frame {frame}")
         self.frame, self.hop = frame, hop
@@ -61,7 +61,7 @@ class OverlapAdd:
         self._count = np.zeros(0, np.int64)
         self._start = 0  # where the next frame begins in the buffers
 
-    def add(self, frame):
+    def add(self, frame: np.ndarray) -> None:
         """Add one frame (frame,)."""
         if len(frame) != self.frame:
             raise ValueError(f"expected {self.frame} samples, got {len(frame)}")
@@ -72,7 +72,7 @@ class OverlapAdd:
         self._count[self._start :] += 1
         self._start += self.hop
 
-    def read(self, *, last=False):
+    def read(self, *, last: bool = False) -> np.ndarray:
         """Return the samples (T,) that no later frame can change; with `last`, all."""
         ready = len(self._sum) if last else self._start
         total, count = self._sum[:ready], self._count[:ready]

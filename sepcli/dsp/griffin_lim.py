@@ -11,7 +11,16 @@ from torch.nn import functional as F
 BLOCK = 64  # frames at a time: what is computed of them stays in the processor's cache
 
 
-def griffin_lim(spectrum, window, hop, length, *, iterations=32, momentum=0.99, pad="reflect"):
+def griffin_lim(
+    spectrum: torch.Tensor,
+    window: torch.Tensor,
+    hop: int,
+    length: int,
+    *,
+    iterations: int = 32,
+    momentum: float = 0.99,
+    pad: str = "reflect",
+) -> torch.Tensor:
     """The samples (..., length) of a spectrum (..., F, N) whose phases are only a first guess.
 
     window: (L,), L = 2 (F - 1), of a centred transform of N = 1 + length // hop frames whose ends

@@ -5,13 +5,15 @@ are never treated apart: a level is measured over all of them, and one gain is a
 them, so that the balance between channels stays as it was.
 """
 
+from typing import Any
+
 import numpy as np
 
 PIECE = 8192  # samples; OpenBLAS uses threads for dot products of more than 10,000
 PIECES = 64  # taken at a time
 
 
-def mean_square(signal, *, dtype=np.float64):
+def mean_square(signal: np.ndarray, *, dtype: Any = np.float64) -> float:
     """Mean of the squared samples over all channels, in float64.
 
     dtype: float32 is twice as fast, and right to some 1e-6 of the value.
@@ -31,34 +33,34 @@ def mean_square(signal, *, dtype=np.float64):
     return float(total / samples.size)
 
 
-def rms(signal):
+def rms(signal: np.ndarray) -> float:
     """Root of the mean square over all channels."""
     return mean_square(signal) ** 0.5
 
 
-def to_db(power):
+def to_db(power: Any) -> Any:
     """Power ratio to decibels, 10·log10; 0 gives -inf."""
     with np.errstate(divide="ignore"):
         return 10 * np.log10(power)
 
 
-def from_db(level_db):
+def from_db(level_db: Any) -> Any:
     """Decibels to a power ratio; the inverse of `to_db`."""
     return 10 ** (np.asarray(level_db, dtype=np.float64) / 10)
 
 
-def multiplier(gain_db):
+def multiplier(gain_db: Any) -> Any:
     """Gain in dB to the factor of the amplitude: 6.02 dB doubles it."""
     return 10 ** (np.asarray(gain_db, dtype=np.float64) / 20)
 
 
-def gain_db(factor):
+def gain_db(factor: Any) -> Any:
     """Factor of the amplitude to a gain in dB, 20·log10; the sign is ignored, 0 gives -inf."""
     with np.errstate(divide="ignore"):
         return 20 * np.log10(np.abs(factor))
 
 
-def rms_db(signal, *, dtype=np.float64):
+def rms_db(signal: np.ndarray, *, dtype: Any = np.float64) -> float:
     """RMS in dB re full scale (1.0): a sine that just fits has -3.01, silence -inf.
 
     dtype: see `mean_square`.
@@ -66,17 +68,17 @@ def rms_db(signal, *, dtype=np.float64):
     return float(to_db(mean_square(signal, dtype=dtype)))
 
 
-def rms_multiplier(signal, level_db):
+def rms_multiplier(signal: np.ndarray, level_db: float) -> float:
     """The factor that brings `signal` to an RMS of `level_db` dB re full scale."""
     return float(multiplier(level_db)) / _loud(signal, "the signal") ** 0.5
 
 
-def normalise_to_rms(signal, level_db):
+def normalise_to_rms(signal: np.ndarray, level_db: float) -> np.ndarray:
     """`signal` with an RMS of `level_db` dB re full scale, in float64."""
     return np.multiply(signal, rms_multiplier(signal, level_db), dtype=np.float64)
 
 
-def snr_db(estimate, reference):
+def snr_db(estimate: np.ndarray, reference: np.ndarray) -> float:
     """Signal-to-noise ratio 10·log10(|reference|² / |estimate - reference|²) in dB.
 
     estimate, reference: same shape; inf when they are equal. Raises ValueError when the reference
@@ -89,18 +91,18 @@ def snr_db(estimate, reference):
     return -float(to_db(mean_square(estimate - reference) / _loud(reference, "the reference")))
 
 
-def snr_multiplier(noise, clean, snr_db):
+def snr_multiplier(noise: np.ndarray, clean: np.ndarray, snr_db: float) -> float:
     """The factor for `noise` that makes `clean` `snr_db` decibels louder than it."""
     ratio = _loud(clean, "the clean signal") / _loud(noise, "the noise")
     return (ratio / float(from_db(snr_db))) ** 0.5
 
 
-def scale_to_snr(noise, clean, snr_db):
+def scale_to_snr(noise: np.ndarray, clean: np.ndarray, snr_db: float) -> np.ndarray:
     """`noise` scaled so that `clean` is `snr_db` decibels louder, in float64."""
     return np.multiply(noise, snr_multiplier(noise, clean, snr_db), dtype=np.float64)
 
 
-def mix_at_snr(clean, noise, snr_db):
+def mix_at_snr(clean: np.ndarray, noise: np.ndarray, snr_db: float) -> np.ndarray:
     """`clean` plus `noise` scaled to `snr_db` decibels below it, in float64; same shapes."""
     if np.shape(clean) != np.shape(noise):
         raise ValueError(f"shapes differ: clean {np.shape(clean)}, noise {np.shape(noise)}")

@@ -22,7 +22,7 @@ def _hz(mel):
     return np.where(mel < knee, mel * HZ_PER_MEL, BREAK_HZ * np.exp(LOG_STEP * (mel - knee)))
 
 
-def mel_filters(sample_rate, window, bands):
+def mel_filters(sample_rate: int, window: int, bands: int) -> torch.Tensor:
     """The weights (M, F) float32 of every bin in `bands` bands from 0 Hz to half the sample rate.
 
     window: samples of the transform, F = window/2 + 1.
@@ -35,7 +35,9 @@ def mel_filters(sample_rate, window, bands):
     return torch.from_numpy(weights * (2 / (edges[2:] - edges[:-2]))[:, None]).float()
 
 
-def magnitudes_of(mel, filters, *, iterations=ITERATIONS):
+def magnitudes_of(
+    mel: torch.Tensor, filters: torch.Tensor, *, iterations: int = ITERATIONS
+) -> torch.Tensor:
     """Magnitudes (..., F, N) >= 0 whose bands are nearly `mel` (..., M, N), with filters (M, F).
 
     Least squares by multiplicative updates (Lee and Seung, "Algorithms for non-negative matrix

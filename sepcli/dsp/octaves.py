@@ -31,16 +31,16 @@ class Band:
     high: float
 
     @property
-    def width(self):
+    def width(self) -> float:
         """Hz."""
         return self.high - self.low
 
     @property
-    def delay_s(self):
+    def delay_s(self) -> float:
         """How long the filter, run forwards, delays the middle of the band."""
         return 2 / (np.pi * self.width)
 
-    def response(self, frequencies):
+    def response(self, frequencies: np.ndarray) -> np.ndarray:
         """Complex response at `frequencies` (Hz, above 0) of a Butterworth band-pass of order 3.
 
         Its attenuation keeps to class 1 of IEC 61260-1; it is 3 dB at the edges.
@@ -49,7 +49,7 @@ class Band:
         return 1 / ((p + 1) * (p * p + p + 1))
 
 
-def bands(sample_rate, per_octave):
+def bands(sample_rate: int, per_octave: int) -> list[Band]:
     """The bands, 1 or 3 per octave, that end below half of `sample_rate` (Hz)."""
     half = OCTAVE ** (1 / (2 * per_octave))
     found = []
@@ -60,7 +60,7 @@ def bands(sample_rate, per_octave):
     return [band for band in found if band.high < sample_rate / 2]
 
 
-def filter_backwards(signal, sample_rate, band):
+def filter_backwards(signal: np.ndarray, sample_rate: int, band: Band) -> tuple[np.ndarray, int]:
     """`signal` (T,) in `band`, filtered backwards in time; returns (float64 (L + T,), L).
 
     The L samples in front hold what the filter rings before the signal starts.

@@ -20,7 +20,9 @@ class Response:
     price of one. float32 gives float32 (115 dB and better against float64), float64 stays float64.
     """
 
-    def __init__(self, rirs, samples, *, start=0, full=False):
+    def __init__(
+        self, rirs: np.ndarray, samples: int, *, start: int = 0, full: bool = False
+    ) -> None:
         self.start, self.taps = start, rirs.shape[-1]
         self.samples, self.length = samples, samples + self.taps - 1 if full else samples
         # Overlap-save: a block reads n samples and yields the last n - taps + 1.
@@ -51,17 +53,25 @@ class Response:
         return out
 
 
-def convolve(signal, rirs, *, start=0, full=False):
+def convolve(
+    signal: np.ndarray, rirs: np.ndarray, *, start: int = 0, full: bool = False
+) -> np.ndarray:
     """`signal` (..., T) heard through `rirs` (..., R), cropped to (..., T); see `Response`."""
     return Response(rirs, signal.shape[-1], start=start, full=full)(signal)
 
 
-def main_tap(rir):
+def main_tap(rir: np.ndarray) -> int:
     """Index of the largest |sample| of one RIR (R,): where the direct sound arrives."""
     return int(np.argmax(np.abs(rir)))
 
 
-def synthetic_rir(rt60_s, sample_rate, rng, *, direct_to_reverberant_db=0.0):
+def synthetic_rir(
+    rt60_s: float,
+    sample_rate: int,
+    rng: np.random.Generator,
+    *,
+    direct_to_reverberant_db: float = 0.0,
+) -> np.ndarray:
     """A RIR (R,) float32 whose tail falls by exactly 60 dB per `rt60_s` seconds, until -70 dB.
 
     The direct sound is 1.0 at sample 0. From `PREDELAY_S` on, sparse and strong reflections

@@ -4,6 +4,8 @@ The same numbers as `sepcli.nn.filterbank.Stft`, whose windows it is given. A sp
 (B, 2, F, N), real and imaginary parts of F = kernel/2 + 1 frequencies in N frames.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -14,17 +16,19 @@ class ChunkedStft:
     adds up to 1 over frames that lie `stride` samples apart.
     """
 
-    def __init__(self, window, synthesis_window, stride):
+    def __init__(
+        self, window: Sequence[float], synthesis_window: Sequence[float], stride: int
+    ) -> None:
         self.window = np.asarray(window, np.float32)
         self.synthesis_window = np.asarray(synthesis_window, np.float32)
         self.stride, self.kernel = stride, len(self.window)
         self.overlap = self.kernel - stride
 
-    def initial_state(self, batch=1):
+    def initial_state(self, batch: int = 1) -> np.ndarray:
         """What came before the first chunk, for both directions: zeros (B, overlap)."""
         return np.zeros((batch, self.overlap), np.float32)
 
-    def analyse(self, x, past):
+    def analyse(self, x: np.ndarray, past: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Turn samples (B, N*stride) into the spectrum (B, 2, F, N), and the next past."""
         x = np.concatenate([past, x], 1)
         B, N = len(x), (x.shape[1] - self.overlap) // self.stride
@@ -37,7 +41,7 @@ class ChunkedStft:
         parts[:, 0], parts[:, 1] = spectrum.real, spectrum.imag
         return parts, x[:, x.shape[1] - self.overlap :]
 
-    def synthesise(self, parts, tail):
+    def synthesise(self, parts: np.ndarray, tail: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Turn the spectrum (B, 2, F, N) into samples (B, N*stride), and the next tail."""
         B, _, F, N = parts.shape
         spectrum = np.empty((B, N, F), np.complex64)

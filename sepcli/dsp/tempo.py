@@ -13,7 +13,7 @@ FADE_S = 0.016  # how long a splice takes
 SEEK_S = 0.0125  # how far before or after its place the input is taken; 25 ms is a period of 40 Hz
 
 
-def change_tempo(signal, length, sample_rate):
+def change_tempo(signal: np.ndarray, length: int, sample_rate: int) -> np.ndarray:
     """All of `signal`, float32 (C, T), in `length` samples: (C, length), at the pitch it has.
 
     The channels are spliced at the same places, so that they stay in phase with each other.

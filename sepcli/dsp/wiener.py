@@ -13,7 +13,9 @@ HIGHEST = 10.0  # magnitude to which louder mixtures are scaled down meanwhile
 WINDOW = 300  # frames that share spatial covariances
 
 
-def wiener(spectra, mixture, iterations=1, *, window=WINDOW):
+def wiener(
+    spectra: torch.Tensor, mixture: torch.Tensor, iterations: int = 1, *, window: int = WINDOW
+) -> torch.Tensor:
     """Filter a complex mixture (B, C, F, N) by what its sources (B, S, C, F, N) seem to be.
 
     Each iteration replaces the estimates by the mixture filtered with the powers and spatial

@@ -22,12 +22,12 @@ PARTS = 8  # transforms side by side: two registers of each of their samples
 PIECE = 1024  # samples of a stretch at a time; OpenBLAS gives threads a share of larger products
 
 
-def fast_size(samples):
+def fast_size(samples: int) -> int:
     """The smallest n >= `samples` that has a fast transform."""
     return 2 * PARTS * fft.next_fast_len(-(-samples // (2 * PARTS)))
 
 
-def forward(signal):
+def forward(signal: np.ndarray) -> np.ndarray:
     """Transform (..., n), float32 or float64, to complex (..., L, PARTS); n from `fast_size`."""
     turns, weights, _ = _tables(signal.shape[-1], signal.dtype)
     stretches = signal.reshape(*signal.shape[:-1], 2 * PARTS, len(turns), len(weights))
@@ -38,7 +38,7 @@ def forward(signal):
     return fft.fft(folded, axis=-2, overwrite_x=True)
 
 
-def inverse(spectrum, start=0):
+def inverse(spectrum: np.ndarray, start: int = 0) -> np.ndarray:
     """Samples (..., n - start) from `start` on of a transform; may overwrite `spectrum`."""
     folded = fft.ifft(spectrum, axis=-2, overwrite_x=True)
     leading, n = folded.shape[:-2], 2 * folded.shape[-2] * PARTS

@@ -14,7 +14,7 @@ Defaults are scored in the order of the table.
 
 from importlib import import_module
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sepcli.errors import SepcliError
 
@@ -118,26 +118,26 @@ METRICS = {
 }
 
 
-def find(name):
+def find(name: str) -> Metric:
     """The `Metric` called `name`, e.g. "si-sdr"; SepcliError when there is none."""
     if name not in METRICS:
         raise SepcliError(f"unknown metric {name!r}; choose from {', '.join(METRICS)}")
     return METRICS[name]
 
 
-def is_installed(name):
+def is_installed(name: str) -> bool:
     """Whether the package that the metric called `name` needs is there."""
     package = find(name).needs
     return package is None or find_spec(package) is not None
 
 
-def remedy(name):
+def remedy(name: str) -> str:
     """How to get what the metric called `name` needs."""
     package = find(name).needs
     return f"pip install 'sepcli[{package}]'" if package else "install sepcli again"
 
 
-def load(name):
+def load(name: str) -> Any:
     """The function of the metric called `name`; SepcliError when its package cannot be imported."""
     module, function = find(name).function.split(":")
     try:
@@ -148,6 +148,6 @@ def load(name):
         ) from error
 
 
-def key(name):
+def key(name: str) -> str:
     """The metric's name in JSON and CSV, which ends with its unit: si-sdr is "si_sdr_db"."""
     return "_".join(filter(None, [name.replace("-", "_"), METRICS[name].unit.lower()]))

@@ -1,8 +1,12 @@
 """Many scores in a few numbers, each with the name of its statistic."""
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from sepcli.metrics.score import Score
 
 STATISTICS = {"mean": np.mean, "median": np.median, "median_of_median": np.median}
 DEFAULT = ("mean", "median")
@@ -10,7 +14,7 @@ RESAMPLES = 2000
 ENDS = (2.5, 97.5)  # percentiles
 
 
-def summarise(scores, statistics=None):
+def summarise(scores: Sequence[Score], statistics: Sequence[str] | None = None) -> dict[str, Any]:
     """What a list of `Score` says: {"mean": ..., "median": ..., "count": ..., ...}.
 
     statistics: names out of `STATISTICS`; "median_of_median" for scores that are medians already.
@@ -37,7 +41,13 @@ def summarise(scores, statistics=None):
     }
 
 
-def compare(old, new, statistic="mean", *, more_is_better=True):
+def compare(
+    old: Sequence[float],
+    new: Sequence[float],
+    statistic: str = "mean",
+    *,
+    more_is_better: bool = True,
+) -> dict[str, Any]:
     """Paired comparison of two lists of numbers for the same items.
 
     statistic: a name out of `STATISTICS`, in which "old_…" and "new_…" are compared. Pairs with a
@@ -47,8 +57,8 @@ def compare(old, new, statistic="mean", *, more_is_better=True):
     introduction to the bootstrap", 1993, ch. 13), with a fixed seed.
     """
     pairs = np.array([old, new], dtype=np.float64)
-    old, new = pairs[:, np.isfinite(pairs).all(axis=0)]
-    difference = np.round(new - old, 5)
+    before, after = pairs[:, np.isfinite(pairs).all(axis=0)]
+    difference = np.round(after - before, 5)
     n = difference.size
     if n == 0:
         return {"count": 0}
@@ -57,14 +67,14 @@ def compare(old, new, statistic="mean", *, more_is_better=True):
         if statistic == "mean":  # the difference of the means is the mean of the differences
             return difference[drawn].mean()
         of = STATISTICS[statistic]
-        return np.round(of(new[drawn]) - of(old[drawn]), 5)
+        return np.round(of(after[drawn]) - of(before[drawn]), 5)
 
     rng = np.random.default_rng(0)
     low, high = np.percentile([change(rng.integers(n, size=n)) for _ in range(RESAMPLES)], ENDS)
     gains = difference if more_is_better else -difference
     return {
-        f"old_{statistic}": float(STATISTICS[statistic](old)),
-        f"new_{statistic}": float(STATISTICS[statistic](new)),
+        f"old_{statistic}": float(STATISTICS[statistic](before)),
+        f"new_{statistic}": float(STATISTICS[statistic](after)),
         f"{statistic}_difference": float(change()),
         "low": float(low),
         "high": float(high),

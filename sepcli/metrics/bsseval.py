@@ -11,6 +11,9 @@ al., "The 2018 signal separation evaluation campaign", LVA/ICA 2018. The numbers
 Shapes: S sources, C channels, F frames, M = S·C references' channels, K = S·C estimates' channels.
 """
 
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
 import numpy as np
 
 NAMES = ("sdr", "isr", "sir", "sar")
@@ -24,12 +27,19 @@ class Frames(dict):
     silent: bool (2, S, F), whether an estimate [0] or a reference [1] is.
     """
 
-    def __init__(self, scores, silent):
+    def __init__(self, scores: dict[str, np.ndarray], silent: Any) -> None:
         super().__init__(scores)
         self.silent = silent
 
 
-def bss_eval(estimates, references, *, window, hop, names=NAMES):
+def bss_eval(
+    estimates: np.ndarray,
+    references: np.ndarray,
+    *,
+    window: int,
+    hop: int,
+    names: Sequence[str] = NAMES,
+) -> Frames:
     """Score estimates (S, C, T) against references (S, C, T); returns `Frames`.
 
     window and hop are in samples. A tail that does not fill a window is left out; signals shorter
@@ -45,7 +55,13 @@ def bss_eval(estimates, references, *, window, hop, names=NAMES):
     return bss_eval_blocks(lambda: [pair], window=window, hop=hop, names=names)
 
 
-def bss_eval_blocks(blocks, *, window, hop, names=NAMES):
+def bss_eval_blocks(
+    blocks: Callable[[], Iterable[np.ndarray]],
+    *,
+    window: int,
+    hop: int,
+    names: Sequence[str] = NAMES,
+) -> Frames:
     """Score signals of any length in little memory; otherwise like `bss_eval`.
 
     blocks: a function that returns an iterable, from the start each time, of consecutive pieces
@@ -79,7 +95,7 @@ def _frames(blocks, size, hop):
         while held.shape[-1] >= max(size, hop):
             yield _checked(held[..., :size])
             held = held[..., hop:]
-    while held.shape[-1]:
+    while held is not None and held.shape[-1]:
         yield _checked(held[..., :size])
         held = held[..., hop:]
 

@@ -15,13 +15,17 @@ PIECE_S = 20
 NO_UTTERANCE = undefined("no utterance in the reference")
 
 
-def pesq(estimate, reference, sample_rate, mixture=None):
+def pesq(
+    estimate: np.ndarray, reference: np.ndarray, sample_rate: int, mixture: np.ndarray | None = None
+) -> Score:
     """PESQ, wide band for signals of 16 kHz and more, else narrow band (at 8 kHz) -> Score."""
     score = pesq_wide_band if sample_rate >= 16000 else pesq_narrow_band
     return score(estimate, reference, sample_rate)
 
 
-def pesq_wide_band(estimate, reference, sample_rate, mixture=None):
+def pesq_wide_band(
+    estimate: np.ndarray, reference: np.ndarray, sample_rate: int, mixture: np.ndarray | None = None
+) -> Score:
     """PESQ by P.862.2 (50 to 7000 Hz), mean over channels; (C, T), (C, T) -> Score.
 
     Signals above 16 kHz are resampled to it; those below have no such score. NaN when a signal is
@@ -33,7 +37,9 @@ def pesq_wide_band(estimate, reference, sample_rate, mixture=None):
     return _pesq(estimate, reference, sample_rate, 16000, "wb")
 
 
-def pesq_narrow_band(estimate, reference, sample_rate, mixture=None):
+def pesq_narrow_band(
+    estimate: np.ndarray, reference: np.ndarray, sample_rate: int, mixture: np.ndarray | None = None
+) -> Score:
     """PESQ by P.862.1 (telephone band), mean over channels; (C, T), (C, T) -> Score.
 
     At 8 kHz, whatever the signals' rate, as P.862 has it for telephone speech: their resampled

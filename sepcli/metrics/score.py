@@ -1,5 +1,8 @@
 """What all metrics share: the number they return, and how they treat channels and silence."""
 
+from collections.abc import Callable
+from typing import Any, Self
+
 import numpy as np
 
 SILENCE = 1e-15  # peak to peak; below, squares get lost in the single precision of PESQ
@@ -8,18 +11,20 @@ SILENCE = 1e-15  # peak to peak; below, squares get lost in the single precision
 class Score(float):
     """A float that knows in words how it came about: why it is NaN, or what was measured."""
 
-    def __new__(cls, value, note=""):
+    note: str
+
+    def __new__(cls, value: float, note: str = "") -> Self:
         score = super().__new__(cls, value)
         score.note = note
         return score
 
 
-def undefined(reason):
+def undefined(reason: str) -> Score:
     """The score of signals for which the metric has none: NaN with a reason."""
     return Score(np.nan, reason)
 
 
-def check(estimate, *others):
+def check(estimate: np.ndarray, *others: Any) -> list[np.ndarray]:
     """Return all signals as float64 (C, T); ValueError unless they have one shape and numbers."""
     signals = [np.asarray(signal, dtype=np.float64) for signal in (estimate, *others)]
     for signal in signals:
@@ -32,12 +37,17 @@ def check(estimate, *others):
     return signals
 
 
-def silent(signal):
+def silent(signal: np.ndarray) -> bool:
     """Whether the signal is a constant, or as good as one."""
-    return np.ptp(signal) < SILENCE
+    return bool(np.ptp(signal) < SILENCE)
 
 
-def over_channels(score, estimate, reference, *others):
+def over_channels(
+    score: Callable[..., Score],
+    estimate: np.ndarray,
+    reference: np.ndarray,
+    *others: Any,
+) -> Score:
     """Mean of score(estimate, reference, *others) over channels; (C, T) each -> Score.
 
     Channels whose reference is silent have no score and are left out; with no channel left, or

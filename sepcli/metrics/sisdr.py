@@ -9,7 +9,12 @@ import numpy as np
 from sepcli.metrics.score import Score, over_channels, silent, undefined
 
 
-def si_sdr(estimate, reference, sample_rate=None, mixture=None):
+def si_sdr(
+    estimate: np.ndarray,
+    reference: np.ndarray,
+    sample_rate: int | None = None,
+    mixture: np.ndarray | None = None,
+) -> Score:
     """SI-SDR in dB, mean over channels; (C, T), (C, T) -> Score.
 
     A scaled copy of the reference scores inf. NaN when estimate or reference is silent.
@@ -17,7 +22,12 @@ def si_sdr(estimate, reference, sample_rate=None, mixture=None):
     return over_channels(_si_sdr, estimate, reference)
 
 
-def si_sdr_improvement(estimate, reference, sample_rate=None, mixture=None):
+def si_sdr_improvement(
+    estimate: np.ndarray,
+    reference: np.ndarray,
+    sample_rate: int | None = None,
+    mixture: np.ndarray | None = None,
+) -> Score:
     """SI-SDR of the estimate minus that of the mixture in dB, mean over channels -> Score.
 
     NaN also when the mixture is silent, or is the reference itself: then nothing can improve.

@@ -9,7 +9,12 @@ from sepcli.dsp import level
 from sepcli.metrics.score import Score, check, silent, undefined
 
 
-def snr(estimate, reference, sample_rate=None, mixture=None):
+def snr(
+    estimate: np.ndarray,
+    reference: np.ndarray,
+    sample_rate: int | None = None,
+    mixture: np.ndarray | None = None,
+) -> Score:
     """10·log10(|reference|² / |estimate - reference|²) in dB; (C, T), (C, T) -> Score.
 
     Equal signals score inf, a silent estimate 0. NaN when the reference is silent.
@@ -20,12 +25,17 @@ def snr(estimate, reference, sample_rate=None, mixture=None):
     return Score(level.snr_db(estimate, reference))
 
 
-def snr_improvement(estimate, reference, sample_rate=None, mixture=None):
+def snr_improvement(
+    estimate: np.ndarray,
+    reference: np.ndarray,
+    sample_rate: int | None = None,
+    mixture: np.ndarray | None = None,
+) -> Score:
     """SNR of the estimate minus that of the mixture in dB; (C, T) each -> Score.
 
     NaN also when the mixture is the reference itself: then nothing can improve.
     """
-    before = snr(mixture, reference)
+    before = snr(np.asarray(mixture), reference)
     if np.isposinf(before):
         return undefined("the mixture has nothing but the reference")
     after = snr(estimate, reference)

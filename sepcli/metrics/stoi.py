@@ -19,7 +19,9 @@ SHORTEST_S = 0.4
 TOO_SHORT = f"less than {SHORTEST_S} s of sound in the reference"
 
 
-def stoi(estimate, reference, sample_rate, mixture=None):
+def stoi(
+    estimate: np.ndarray, reference: np.ndarray, sample_rate: int, mixture: np.ndarray | None = None
+) -> Score:
     """STOI, mean over channels; (C, T), (C, T) -> Score.
 
     NaN when a signal is silent, or the reference has less than 0.4 s within 40 dB of its peak.
@@ -27,7 +29,9 @@ def stoi(estimate, reference, sample_rate, mixture=None):
     return _stoi(estimate, reference, sample_rate, extended=False)
 
 
-def extended_stoi(estimate, reference, sample_rate, mixture=None):
+def extended_stoi(
+    estimate: np.ndarray, reference: np.ndarray, sample_rate: int, mixture: np.ndarray | None = None
+) -> Score:
     """Extended STOI, which also predicts maskers that come and go; otherwise like `stoi`."""
     return _stoi(estimate, reference, sample_rate, extended=True)
 

@@ -1,13 +1,20 @@
 """Pictures of decays, with matplotlib, which is loaded when the first one is drawn."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sepcli import files
 from sepcli.dsp import decay
 from sepcli.errors import SepcliError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from sepcli.rirs.responses import Room
 
 MOST = 20  # responses in one picture
 SMOOTH_MS = 2  # Hann window under which a squared response is shown
@@ -25,11 +32,12 @@ def _axes(title):
     return figure, axes
 
 
-def decay_figure(rooms):
+def decay_figure(rooms: "Sequence[Room]") -> "Figure":
     """The decay curve of every `rooms.Room` that has one, with the line through it."""
     figure, axes = _axes("Decay")
-    for room in [room for room in rooms if room.measurement.curve][:MOST]:
-        level, fit = room.measurement.curve.level_db, room.measurement.fit
+    curves = [(room, curve) for room in rooms if (curve := room.measurement.curve)]
+    for room, curve in curves[:MOST]:
+        level, fit = curve.level_db, room.measurement.fit
         label = room.label
         if fit:
             label += f": {room.measurement.source} {room.measurement.rt60_s:.3f} s"
@@ -42,7 +50,7 @@ def decay_figure(rooms):
     return figure
 
 
-def shortening_figure(responses):
+def shortening_figure(responses: Sequence[Any]) -> "Figure":
     """Before and after `decay_rir`. responses: (label, before (R,), after (R,), sample rate)."""
     figure, axes = _axes("Response before and after")
     for label, before, after, rate in responses[:MOST]:
@@ -60,7 +68,7 @@ def shortening_figure(responses):
     return figure
 
 
-def save(path, figure):
+def save(path: str | Path, figure: Any) -> None:
     """Write a figure to `path`, in the format of its extension, whole or not at all."""
     kind = Path(path).suffix[1:].lower()
     if kind not in figure.canvas.get_supported_filetypes():

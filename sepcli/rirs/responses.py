@@ -4,8 +4,12 @@ import json
 import math
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from sepcli import audio
 from sepcli.dsp import acoustics, decay, octaves
@@ -41,7 +45,7 @@ class Room:
     measurement: acoustics.Measurement
 
     @property
-    def label(self):
+    def label(self) -> str:
         """What to call it in a message."""
         parts = [self.file]
         if self.channels > 1:
@@ -51,18 +55,18 @@ class Room:
         return ", ".join(parts)
 
     @property
-    def measurable(self):
+    def measurable(self) -> bool:
         """Whether there is a reverberation time."""
         return not math.isnan(self.measurement.rt60_s)
 
 
-def find_responses(inputs):
+def find_responses(inputs: Sequence[str]) -> Iterator[str]:
     """The paths that files, folders, globs and lists stand for, sorted by input; "-" stays."""
     for source in inputs:
         yield from (source,) if source == "-" else find_audio(source)
 
 
-def open_response(path):
+def open_response(path: str | Path) -> Any:
     """An `audio.Reader` of a file, or of standard input for "-"."""
     if path != "-":
         return audio.open_blocks(path)
@@ -71,14 +75,21 @@ def open_response(path):
     return audio.open_blocks(sys.stdin.buffer, name=STDIN)
 
 
-def check_response(response, name):
+def check_response(response: np.ndarray, name: str | Path) -> np.ndarray:
     """Return (C, R), or raise SepcliError if it cannot be an impulse response."""
     if not response.any():
         raise SepcliError(f"{name}: silent, so no impulse response; remove it")
     return response
 
 
-def measure_rooms(path, *, band="none", method="schroeder", range_db=None, window_ms=None):
+def measure_rooms(
+    path: str | Path,
+    *,
+    band: str = "none",
+    method: str = "schroeder",
+    range_db: float | None = None,
+    window_ms: float | None = None,
+) -> Iterator[Room]:
     """Yield a `Room` for every channel and band of a file or, for "-", of standard input.
 
     band: "octave", "third" or "none". The rest is for `acoustics.measure_rir`. Raises SepcliError.
@@ -95,10 +106,10 @@ def measure_rooms(path, *, band="none", method="schroeder", range_db=None, windo
             found = acoustics.measure_rir(
                 rir, rate, method=method, range_db=range_db, band=part, window_ms=window_ms
             )
-            yield Room(name, channel, channels, rate, part, method, found)
+            yield Room(str(name), channel, channels, rate, part, method, found)
 
 
-def as_json(room):
+def as_json(room: Room) -> str:
     """One line of JSON: null is what could not be measured, `not_measurable` tells why."""
     found = room.measurement
     record = {
@@ -117,7 +128,7 @@ def as_json(room):
     return json.dumps(record)
 
 
-def table(rooms):
+def table(rooms: Sequence[Room]) -> tuple[list[str], list[list[str]]]:
     """(header, rows) of strings for a list of rooms; channels and bands only where there are."""
     labels = {"file": lambda room: room.file}
     if any(room.channels > 1 for room in rooms):
@@ -139,7 +150,7 @@ def _cells(found):
         yield value or "-"
 
 
-def remarks(rooms):
+def remarks(rooms: Sequence[Room]) -> list[str]:
     """A line for every room that has no reverberation time, saying why."""
     return [
         f"{room.label}: not measurable, {room.measurement.reasons['rt60_s']}"
@@ -149,7 +160,7 @@ def remarks(rooms):
     ]
 
 
-def output_paths(inputs, folder):
+def output_paths(inputs: Sequence[str], folder: str | Path) -> dict[Any, Path]:
     """{path: where its shortened copy goes below `folder`}, keeping the tree of folders.
 
     Raises SepcliError when two files would share a place.
@@ -167,7 +178,7 @@ def output_paths(inputs, folder):
     return places
 
 
-def shorten(path, target, **settings):
+def shorten(path: str | Path, target: Any, **settings: Any) -> tuple[np.ndarray, np.ndarray, int]:
     """Write the RIRs of `path` ("-": standard input) through `decay.decay_rir` to `target`.
 
     target: a path, or a binary stream that gets WAV. Rate, channels and, where the format can hold
