@@ -10,9 +10,13 @@ import math
 import re
 
 from sepcli.errors import SepcliError
+from sepcli.files import read_text
 
-# YAML 1.1, which PyYAML follows, reads `1e-3` as text and `-5:15` as the base-60 number -315.
-# These are the numbers of the YAML 1.2 core schema (https://yaml.org/spec/1.2.2/#1032-tag-resolution).
+# YAML 1.1, which PyYAML follows, reads `1e-3` as text, `-5:15` as the base-60 number -315, `no` as
+# false, and `2024-01-01` as a day. These are the words and numbers of the YAML 1.2 core schema
+# (https://yaml.org/spec/1.2.2/#1032-tag-resolution).
+_TAG = "tag:yaml.org,2002:"
+_BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
 _INT = re.compile(r"^[-+]?(?:0|[1-9][0-9]*)$")
 _FLOAT = re.compile(
     r"^[-+]?(?:(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))$"
@@ -28,12 +32,8 @@ def load(path, overrides=()):
     Raises SepcliError for a file that cannot be read, is not YAML, or is not a mapping, and for an
     override that has no `=` or goes through something that is not a mapping.
     """
-    try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SepcliError(f"{path}: cannot be read ({error}); name a YAML file") from None
-    config = _plain(_parse(text, path))  # each alias (*name) becomes a copy, to be overridden alone
+    # Each alias (*name) becomes a copy, to be overridden alone.
+    config = _plain(_parse(read_text(path), path))
     config = {} if config is None else config
     if not isinstance(config, dict):
         raise SepcliError(f"{path}: holds no settings; write `section: {{key: value}}` lines")
@@ -46,7 +46,10 @@ def dump(config):
     """The settings as YAML text that `load` reads back to the same values."""
     import yaml
 
-    return yaml.dump(_plain(config), Dumper=_with_numbers(yaml.SafeDumper), sort_keys=False)
+    dumper = _of_yaml_12(yaml.SafeDumper, quotes=("bool", "timestamp"))
+    for kind in (int, float):
+        dumper.add_multi_representer(kind, getattr(dumper, f"represent_{kind.__name__}"))
+    return yaml.dump(_plain(config), Dumper=dumper, sort_keys=False)
 
 
 def check_keys(fn, settings, *, section="", reserved=()):
@@ -65,7 +68,7 @@ def check_keys(fn, settings, *, section="", reserved=()):
     missing = [k for k, p in known.items() if p.default is p.empty and k not in settings]
     if missing:
         raise SepcliError(f"{_dotted(section, missing[0])} is missing; add it to the configuration")
-    return {k: _fit(v, known[k].default, _dotted(section, k)) for k, v in settings.items()}
+    return {k: _bare(_fit(v, known[k].default, _dotted(section, k))) for k, v in settings.items()}
 
 
 def defaults(fn, *, reserved=()):
@@ -88,23 +91,49 @@ def _parse(text, where):
     import yaml
 
     try:
-        return yaml.load(text, Loader=_unique_keys(_with_numbers(yaml.SafeLoader)))
+        return yaml.load(text, Loader=_unique_keys(_with_texts(_of_yaml_12(yaml.SafeLoader))))
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise SepcliError(f"{where}: not valid YAML ({reason})") from None
 
 
-def _with_numbers(base):
-    """A PyYAML loader or dumper that knows the numbers of YAML 1.2 instead of those of 1.1."""
+class _Int(int):
+    """A whole number that knows how it was written: a folder may be called 0123."""
+
+
+class _Float(float):
+    """A number that knows how it was written: a folder may be called 1e3."""
+
+
+def _of_yaml_12(base, quotes=()):
+    """A PyYAML loader or dumper of the words and numbers of YAML 1.2 instead of those of 1.1.
+
+    quotes: kinds of YAML 1.1 that text should not look like either, for a dumper.
+    """
     kind = type(base.__name__, (base,), {})
-    numbers = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+    dropped = {f"{_TAG}{name}" for name in ("bool", "int", "float", "timestamp", "value")}
+    dropped -= {f"{_TAG}{name}" for name in quotes}
     kind.yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag not in numbers]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in dropped]
         for first, resolvers in base.yaml_implicit_resolvers.items()
     }
-    kind.add_implicit_resolver(numbers[0], _INT, list("-+0123456789"))
-    kind.add_implicit_resolver(numbers[1], _FLOAT, list("-+.0123456789"))
+    kind.add_implicit_resolver(f"{_TAG}bool", _BOOL, list("tTfF"))
+    kind.add_implicit_resolver(f"{_TAG}int", _INT, list("-+0123456789"))
+    kind.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+.0123456789"))
     return kind
+
+
+def _with_texts(loader):
+    """A PyYAML loader whose numbers know how they were written."""
+    for name, kind in (("int", _Int), ("float", _Float)):
+
+        def number(self, node, name=name, kind=kind):
+            value = kind(getattr(self, f"construct_yaml_{name}")(node))
+            value.text = node.value
+            return value
+
+        loader.add_constructor(f"{_TAG}{name}", number)
+    return loader
 
 
 def _unique_keys(loader):
@@ -162,8 +191,23 @@ def _fit(value, default, name):
     if isinstance(default, float):
         return float(_expect(_is_number(value), value, name, "a number"))
     if isinstance(default, str):
-        return _expect(isinstance(value, str), value, name, "text")
+        return _fit_text(value, name)
     return value
+
+
+def _bare(value):
+    """`value` without how its numbers were written; a section keeps that until it is checked."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_bare, value))
+    if isinstance(value, _Int | _Float):
+        return int(value) if isinstance(value, int) else float(value)
+    return value
+
+
+def _fit_text(value, name):
+    """Text as it was written, also if it looks like a number."""
+    value = getattr(value, "text", value)
+    return _expect(isinstance(value, str), value, name, "text in quotes")
 
 
 def _fit_tuple(value, default, name):
@@ -172,7 +216,10 @@ def _fit_tuple(value, default, name):
         value = _fit_range(value)
         valid = len(value) == 2 and all(_is_number(item) for item in value)
         return _expect(valid, value, name, "LO:HI, [LO, HI] or one number")
-    return tuple(value) if isinstance(value, list | tuple) else (value,)
+    values = tuple(value) if isinstance(value, list | tuple) else (value,)
+    if default == () or isinstance(default[0], str):
+        return tuple(_fit_text(item, name) for item in values)
+    return values
 
 
 def _fit_range(value):

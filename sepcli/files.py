@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import unicodedata
 from pathlib import Path
 
 from sepcli.errors import SepcliError
@@ -115,6 +116,59 @@ def temporary(path, ending=ENDING):
     """A new hidden name beside `path` for what will take its place; short, whatever `path` is."""
     path = Path(path)
     return path.with_name(f".{path.name[:_SHOWN]}.{secrets.token_hex(4)}{ending}")
+
+
+def composed(name):
+    """A name as it is compared with others: é is one letter, though macOS writes it as two."""
+    return unicodedata.normalize("NFC", name)
+
+
+# Text
+
+
+_MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+
+
+def encoding_of(head):
+    """(encoding, length of the byte order mark) of a text that begins with the bytes `head`.
+
+    UTF-16 is recognised without a mark, too, by the zero in its first letter, which is ASCII in
+    every list and in JSON.
+    """
+    for mark, encoding in _MARKS:
+        if head.startswith(mark):
+            return encoding, len(mark)
+    if len(head) > 1 and 0 in head[:2] and any(head[:2]):
+        return ("utf-16-le" if head[1] == 0 else "utf-16-be"), 0
+    return "utf-8", 0
+
+
+def text_of(data, where):
+    """The text in bytes: UTF-8 or UTF-16, with a byte order mark or without.
+
+    Names of files may be any bytes: those that are no UTF-8 become surrogates, as Python has them.
+    Raises SepcliError, naming `where`, for what is no text.
+    """
+    encoding, mark = encoding_of(data)
+    try:
+        errors = "surrogateescape" if encoding == "utf-8" else "strict"
+        text = data[mark:].decode(encoding, errors)
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise SepcliError(f"{where}: neither UTF-8 nor UTF-16; save it as UTF-8 text")
+    return text
+
+
+def read_text(path):
+    """The text in a file, see `text_of`; SepcliError where it cannot be read."""
+    with explained(path):
+        return text_of(Path(path).read_bytes(), path)
+
+
+def lines_of(text):
+    """The lines of a text, without their ends, which may be those of any system."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 # What exists already

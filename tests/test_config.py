@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
+import yaml
 
 from sepcli import config
 from sepcli.errors import SepcliError
@@ -45,6 +46,11 @@ def load(tmp_path):
         ("12", 12),
         ("-5:15", "-5:15"),
         ("true", True),
+        ("no", "no"),
+        ("On", "On"),
+        ("y", "y"),
+        ("2024-01-01", "2024-01-01"),
+        ("=", "="),
         ("'1e-3'", "1e-3"),
         ("[-5, 1e1]", [-5, 10.0]),
         ("e3", "e3"),
@@ -55,7 +61,8 @@ def load(tmp_path):
 def test_numbers_are_those_of_yaml_1_2(load, text, value):
     read = load(f"a: {text}")["a"]
     assert read == value
-    assert type(read) is type(value)
+    assert isinstance(read, type(value))
+    assert isinstance(value, bool) == isinstance(read, bool)
 
 
 def test_an_empty_file_is_an_empty_configuration(load):
@@ -123,10 +130,10 @@ def test_a_wrong_file_is_one_line(load, text, message):
 
 
 def test_a_missing_or_binary_file_is_one_line(tmp_path):
-    with pytest.raises(SepcliError, match=r"absent\.yaml: cannot be read .*; name a YAML file"):
+    with pytest.raises(SepcliError, match=r"absent\.yaml: No such file or directory; check"):
         config.load(tmp_path / "absent.yaml")
-    (tmp_path / "audio.wav").write_bytes(b"RIFF\xff\xff\xff\xff")
-    with pytest.raises(SepcliError, match=r"audio\.wav: cannot be read"):
+    (tmp_path / "audio.wav").write_bytes(b"RIFF\xff\xff\xff\xff\0")
+    with pytest.raises(SepcliError, match=r"audio\.wav: neither UTF-8 nor UTF-16; save it as"):
         config.load(tmp_path / "audio.wav")
 
 
@@ -173,7 +180,7 @@ def test_values_take_the_type_of_the_default(given, fitted):
         ({"steps": True}, r"train\.steps must be a whole number, not True"),
         ({"lr": "fast"}, r"train\.lr must be a number, not 'fast'"),
         ({"lr": float("nan")}, r"train\.lr must be a number, not nan"),
-        ({"name": 3}, r"train\.name must be text, not 3"),
+        ({"name": 3}, r"train\.name must be text in quotes, not 3"),
         ({"fast": 1}, r"train\.fast must be true or false, not 1"),
         ({"snr_db": [1, 2, 3]}, r"train\.snr_db must be LO:HI, \[LO, HI\] or one number"),
         ({"snr_db": "low:high"}, r"train\.snr_db must be LO:HI"),
@@ -211,3 +218,66 @@ def test_differences_name_the_path_and_both_values():
         "came: absent -> {}",
     ]
     assert config.differences(old, old) == []
+
+
+@dataclass
+class Places:
+    folder: str = ""
+    speech: tuple = ()
+    gain: tuple = (0.0, 1.0)
+
+
+WORDS = [
+    "no",
+    "on",
+    "Yes",
+    "y",
+    "1e3",
+    "0123",
+    "12",
+    "-5",
+    "2024-01-01",
+    "12:30:00",
+    "0x1F",
+    "1_000",
+]
+
+
+@pytest.mark.parametrize("word", [*WORDS, ".5", "1.", "+7", "=", "a=0.5", "v1.0", "~x", "nulls"])
+def test_a_path_is_what_is_written_whatever_else_yaml_takes_it_for(load, word):
+    for text in (f"{{folder: {word}, speech: {word}}}", f"{{folder: {word}, speech: [{word}]}}"):
+        settings = load(f"data: {text}")["data"]
+        checked = config.check_keys(Places, settings, section="data")
+        assert checked == {"folder": word, "speech": (word,)}
+        assert [type(value) for value in (checked["folder"], *checked["speech"])] == [str, str]
+        again = load(config.dump({"data": checked}))["data"]
+        assert config.check_keys(Places, again) == checked
+    settings = load("", f"data.folder={word}")["data"]
+    assert config.check_keys(Places, settings) == {"folder": word}
+
+
+@pytest.mark.parametrize("word", ["true", "False", "null", "~", "[a]", "{a: b}"])
+def test_a_path_that_is_a_word_of_yaml_is_to_be_quoted(load, word):
+    with pytest.raises(SepcliError, match=r"data\.folder must be text in quotes, not "):
+        config.check_keys(Places, load(f"data: {{folder: {word}}}")["data"], section="data")
+    assert config.check_keys(Places, load(f"folder: '{word}'")) == {"folder": word}
+
+
+@pytest.mark.parametrize("word", ["no", "on", "off", "y", "2024-01-01", "true", "1e3", "0123"])
+def test_what_is_dumped_reads_the_same_elsewhere(word):
+    """Also where YAML is still 1.1."""
+    assert yaml.safe_load(config.dump({"folder": word})) == {"folder": word}
+
+
+def test_numbers_are_plain_ones_once_they_are_checked(load):
+    settings = load("{steps: 12, lr: 1e-3, snr_db: [1, 2.5]}")
+    checked = config.check_keys(Settings, settings)
+    found = (checked["steps"], checked["lr"], *checked["snr_db"])
+    assert [type(number) for number in found] == [int, float, int, float]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_settings_are_read_as_any_editor_saves_them(tmp_path, encoding):
+    path = tmp_path / "config.yaml"
+    path.write_bytes("train:\r\n  folder: Träume\r\n".encode(encoding))
+    assert config.load(path) == {"train": {"folder": "Träume"}}

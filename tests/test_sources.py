@@ -92,14 +92,14 @@ def test_places_without_audio_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "none.txt").write_text("\n")
     (tmp_path / "bad.jsonl").write_text('{"file": "a.wav"}\n')
-    (tmp_path / "latin.txt").write_bytes(b"\xe4.wav")
+    (tmp_path / "sound.txt").write_bytes(b"RIFF\0\0\0\0WAVE")
     for name, message in {
         "empty": "empty: no audio files there",
         "none.txt": "none.txt: no audio files there",
         "nowhere": "nowhere: no such file or folder; check the spelling",
         "no*match": r"no\*match: no such file or folder",
         "bad.jsonl": r'bad.jsonl, line 1: expected \{"path": "a.wav"\}, got \{"file"',
-        "latin.txt": "latin.txt: cannot be read as text",
+        "sound.txt": "sound.txt: neither UTF-8 nor UTF-16",
     }.items():
         with pytest.raises(SepcliError, match=message):
             Pool([str(tmp_path / name)])

@@ -1,6 +1,7 @@
 """Byte streams that cannot seek: look ahead, tell what they hold, read what is there."""
 
 from sepcli.audio import formats, mp3, wav
+from sepcli.files import encoding_of
 
 _SNIFFED = 512  # bytes: one tar header
 _MAGICS = (b"fLaC", b"OggS", b".snd", b"caff", b"riff", b"NIST")  # "riff": Wave64
@@ -14,13 +15,26 @@ def sniff(head):
     """
     if head[:4] in wav.MAGICS:
         return "wav"
-    if head[257:262] == b"ustar":
+    if head[257:262] == b"ustar" or _is_old_tar(head):
         return "tar"
-    if head.lstrip()[:1] == b"{":
+    if _is_json(head):
         return "jsonl"
     is_aiff = head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC")
     is_audio = is_aiff or head[:4] in _MAGICS or mp3.is_mp3(head) or formats.format_of(head)
     return "audio" if is_audio else None
+
+
+def _is_old_tar(head):
+    """Whether 512 bytes are a header of tar as it was before POSIX, which only its sum tells."""
+    text = head[148:156].strip(b" \0")
+    if len(head) < _SNIFFED or not text or text.strip(b"01234567"):
+        return False
+    return int(text, 8) == sum(head[:148]) + 8 * ord(" ") + sum(head[156:_SNIFFED])
+
+
+def _is_json(head):
+    encoding, mark = encoding_of(head)
+    return head[mark:].decode(encoding, "replace").lstrip()[:1] == "{"
 
 
 class Peekable:

@@ -7,6 +7,7 @@ from string import Formatter
 
 from sepcli.audio import FORMATS, Writer, names_a_file
 from sepcli.errors import SepcliError, UsageError
+from sepcli.files import composed
 from sepcli.inference.separate import WithResidual, block_frames, load
 
 FOR_TARGETS = {"speech": "denoise", "vocals": "vocals"}  # default models of samples that ask
@@ -53,7 +54,9 @@ def choose(separator, wanted=(), *, residual=False):
 
     Raises UsageError when one is not to be had.
     """
-    wanted = list(dict.fromkeys(wanted)) or list(separator.sources)
+    known = {composed(name): name for name in separator.sources}
+    wanted = [known.get(composed(name), name) for name in dict.fromkeys(wanted)]
+    wanted = wanted or list(separator.sources)
     if missing := [name for name in wanted if name not in separator.sources]:
         raise UsageError(
             f"the model finds {', '.join(separator.sources)}, not {', '.join(missing)}; "

@@ -62,9 +62,13 @@ def resolve(settings, *, section, items, seed):
     kind = _kind(settings["kind"], section)
     spec = _load(kind.settings)
     own = {key: value for key, value in settings.items() if key not in common}
-    common = {key: settings.get(key, value) for key, value in common.items()}
+    common |= config.check_keys(
+        lambda kind="", items=0, seed=0: None,
+        {key: value for key, value in settings.items() if key in common},
+        section=section,
+    )
     for key in ("items", "seed"):
-        if type(common[key]) is not int or common[key] < 0:
+        if common[key] < 0:
             raise SepcliError(f"{section}.{key} must be a whole number, 0 or more")
     own = config.check_keys(spec, own, section=section, reserved=kind.given)
     return common | config.defaults(spec, reserved=kind.given) | own

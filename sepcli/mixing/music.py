@@ -12,6 +12,7 @@ from scipy import fft
 from sepcli.dsp import level
 from sepcli.dsp.tempo import change_tempo
 from sepcli.errors import SepcliError
+from sepcli.files import composed
 from sepcli.mixing.mixtures import Mixture, add
 from sepcli.mixing.source import Source
 from sepcli.mixing.specs import AUGMENTATIONS, StemSpec
@@ -295,6 +296,7 @@ def _songs_in_folder(folder):
             song, stem = os.path.join(rest, name), first
         else:
             song, stem = above, name
+        song = composed(song)
         if stem != MIXTURE:
             songs.setdefault(song, {}).setdefault(stem_name(stem), []).append(path)
     if not songs:

@@ -77,7 +77,7 @@ def _target(file):
 def _about(folder):
     path = folder / "separator.json"
     try:
-        return ABOUT | json.loads(path.read_text(encoding="utf-8")) if path.exists() else ABOUT
+        return ABOUT | json.loads(files.read_text(path)) if path.exists() else ABOUT
     except (OSError, ValueError, TypeError) as error:
         raise SepcliError(f"{path}: not what Open-Unmix writes ({error})") from None
 

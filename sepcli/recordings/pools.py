@@ -13,6 +13,7 @@ import numpy as np
 from sepcli import audio
 from sepcli.dsp import level
 from sepcli.errors import SepcliError
+from sepcli.files import lines_of, read_text
 from sepcli.recordings import stored
 
 LIST_EXTENSIONS = (".txt", ".jsonl")
@@ -269,10 +270,7 @@ def _walk(folder, listing, above=()):
 
 def _read_list(path):
     """The paths in a .txt or .jsonl list, seen from its folder."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SepcliError(f"{path}: cannot be read as text ({error})") from None
+    lines = lines_of(read_text(path))
     numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
     if path.suffix == ".jsonl":
         names = [_json_path(line, f"{path}, line {n}") for n, line in numbered if line]

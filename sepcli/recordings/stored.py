@@ -11,7 +11,7 @@ import numpy as np
 
 from sepcli import audio
 from sepcli.errors import SepcliError
-from sepcli.files import explained
+from sepcli.files import explained, lines_of, read_text
 from sepcli.samples.pack import Pack
 from sepcli.samples.packwriting import BYTES
 from sepcli.samples.sample import parse_meta, split_audio_name
@@ -173,8 +173,8 @@ class TarRecording:
 
 def _shard_recordings(folder, what, split):
     """Those of the recordings in a folder of shards that its manifest says are of a split."""
-    with explained(folder), open(os.path.join(folder, MANIFEST), encoding="utf-8") as file:
-        lines = [parse_meta(line, f"{folder}/{MANIFEST}") for line in file]
+    text = read_text(os.path.join(folder, MANIFEST))
+    lines = [parse_meta(line, f"{folder}/{MANIFEST}") for line in lines_of(text) if line]
     wanted = {
         (line.get("shard"), prefix_of(str(line.get("key"))))
         for line in lines

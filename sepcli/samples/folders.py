@@ -9,7 +9,7 @@ from pathlib import Path
 from sepcli.audio import AUDIO_EXTENSIONS, Listing
 from sepcli.errors import SepcliError
 from sepcli.files import exists, explained, make_folder, temporary
-from sepcli.samples.sample import Sample, parse_meta, split_audio_name
+from sepcli.samples.sample import Sample, parse_meta, split_audio_name, unreadable
 from sepcli.samples.stems import MIXTURE, STEMS, stem_order
 
 META = "sample.json"
@@ -87,8 +87,11 @@ def sample_from_folder(key, folder):
     meta = {}
     members = {path.name: path for path in folder.iterdir() if _is_member(path)}
     if (path := folder / META).is_file():
-        with explained(path):
-            meta = parse_meta(path.read_bytes(), str(path))
+        try:
+            with explained(path):
+                meta = parse_meta(path.read_bytes(), str(path))
+        except SepcliError as error:
+            return unreadable(key, error)
         for name in meta.get("fields") or ():
             if _is_file_name(name):  # one that is gone fails when it is read
                 members.setdefault(name, folder / name)

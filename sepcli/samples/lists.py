@@ -1,36 +1,51 @@
 """Samples as JSON lines of paths."""
 
+import codecs
+import itertools
 from collections import Counter
 from pathlib import Path
 
 from sepcli.audio.streams import read_some
 from sepcli.errors import SepcliError
-from sepcli.samples.sample import Sample, parse_meta, split_audio_name
+from sepcli.files import encoding_of
+from sepcli.samples.sample import Sample, parse_meta, split_audio_name, unreadable
 
 _LONGEST_LINE = 1 << 20  # bytes
+_MARK = 3  # bytes, the longest byte order mark
 
 
 def read_list(stream, *, origin="standard input", folder="."):
     """Yield the samples of JSON lines such as {"mix": "a.wav", "ref": {"speech": "b.wav"}}.
 
     Each line names files by `mix` (or `path`), `enroll`, `ref` and `est` (targets to paths), seen
-    from `folder`, and may give a `key`; the rest is the sample's JSON. No audio is opened.
+    from `folder`, and may give a `key`; the rest is the sample's JSON. No audio is opened. A line
+    that makes no sense is an `unreadable` sample, so that the others are read.
     """
     taken = Counter()
-    for number, line in _lines(stream, origin):
+    for number, line in _lines(stream):
         where = f"{origin}, line {number}"
         if not line.strip():
             continue
-        record = parse_meta(line, where)
-        members = dict(_listed_files(record, Path(folder), where))
-        key = record.pop("key", None)
-        if key is None:
-            stem = split_audio_name(next(iter(members.values())).name)[0]
-            taken[stem] += 1
-            key = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
-        elif not isinstance(key, str) or not key:
-            raise SepcliError(f"{where}: key is {key!r:.40}; write it as text")
-        yield Sample(key, record, members)
+        try:
+            yield _sample(line, where, Path(folder), taken)
+        except SepcliError as error:
+            yield unreadable(f"line {number}", error, origin)
+
+
+def _sample(line, where, folder, taken):
+    """The sample of a line; taken: how often files of a name gave samples theirs so far."""
+    if len(line) > _LONGEST_LINE:
+        raise SepcliError(f"{where}: longer than {_LONGEST_LINE} bytes; write one sample a line")
+    record = parse_meta(line, where)
+    members = dict(_listed_files(record, folder, where))
+    key = record.pop("key", None)
+    if key is None:
+        stem = split_audio_name(next(iter(members.values())).name)[0]
+        taken[stem] += 1
+        key = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
+    elif not isinstance(key, str) or not key:
+        raise SepcliError(f"{where}: key is {key!r:.40}; write it as text")
+    return Sample(key, record, members)
 
 
 def _listed_files(record, folder, where):
@@ -55,17 +70,28 @@ def _listed_files(record, folder, where):
         yield f"{name}{extension}", folder / path
 
 
-def _lines(stream, origin):
-    """Yield (number, line) as the lines, bytes, arrive."""
+def _lines(stream):
+    """Yield (number, line) as the lines, in UTF-8, arrive."""
     number, rest = 0, b""
-    while piece := read_some(stream, 1 << 16):
+    for piece in _in_utf8(stream):
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
             number += 1
             yield number, line
-        if len(rest) > _LONGEST_LINE:
-            raise SepcliError(
-                f"{origin}, line {number + 1}: longer than {_LONGEST_LINE} bytes; "
-                "write one sample a line"
-            )
+        rest = rest[: _LONGEST_LINE + 1]  # enough to tell that it is too long
     yield number + 1, rest
+
+
+def _in_utf8(stream):
+    """Yield the pieces of a text, in UTF-8 or UTF-16 with or without a mark, in UTF-8 without."""
+    head = b""
+    while len(head) < _MARK and (piece := read_some(stream, 1 << 16)):
+        head += piece
+    encoding, mark = encoding_of(head)
+    pieces = itertools.chain([head[mark:]], iter(lambda: read_some(stream, 1 << 16), b""))
+    if encoding == "utf-8":
+        yield from pieces
+        return
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    for piece in pieces:
+        yield decoder.decode(piece).encode(errors="replace")

@@ -8,6 +8,7 @@ from pathlib import Path
 from sepcli.audio import AUDIO_EXTENSIONS, decode, encode_wav, open_blocks, read
 from sepcli.audio.checks import HIGHEST_RATE
 from sepcli.errors import SepcliError
+from sepcli.files import composed
 
 ROLES = ("mix", "ref", "enroll", "est")  # the order in which members are written
 
@@ -53,6 +54,7 @@ class Sample:
     @property
     def sample_rate(self):
         """In Hz, from `meta` or else the first signal's header; SepcliError when there is none."""
+        self.check()
         if "sample_rate" not in self.meta:
             names = [name for name in self.ordered() if split_audio_name(name)[1]]
             if not names:
@@ -66,7 +68,7 @@ class Sample:
     @property
     def targets(self):
         """Names of what is to be found in the mixture: as in `meta`, or those of the references."""
-        return list(self.meta.get("targets") or self.refs())
+        return list(map(composed, self.meta.get("targets") or self.refs()))
 
     def label(self, member=None):
         """What messages call the sample, or one member of it."""
@@ -99,8 +101,12 @@ class Sample:
         if name in self.members:
             return name
         stems = (name, "") if name == "mix" else (name,)
-        parts = ((member, *split_audio_name(member)) for member in self.ordered())
-        return next((member for member, stem, ext in parts if ext and stem in stems), None)
+        stems = tuple(map(composed, stems))
+        for member in self.ordered():
+            stem, extension = split_audio_name(member)
+            if extension and composed(stem) in stems:
+                return member
+        return None
 
     def has(self, name):
         """Whether there is a signal `name`, such as "mix" or "ref.speech"."""
@@ -125,6 +131,7 @@ class Sample:
         return signal
 
     def _find(self, name):
+        self.check()
         if (member := self.find(name)) is None:
             there = ", ".join(self.ordered()) or "nothing"
             raise SepcliError(f"{self.label()} has no {name}; it holds {there}")
@@ -165,12 +172,13 @@ class Sample:
         for member in self.names(role):
             stem, extension = split_audio_name(member)
             if extension and stem != role:
-                found.setdefault(stem[len(role) + 1 :], member)
-        first = [target for target in self.meta.get("targets") or () if target in found]
+                found.setdefault(composed(stem[len(role) + 1 :]), member)
+        first = filter(found.__contains__, map(composed, self.meta.get("targets") or ()))
         return {target: found[target] for target in dict.fromkeys([*first, *found])}
 
     def json(self):
         """`meta` as one line of JSON bytes: key, sample_rate, fields and targets first."""
+        self.check()
         record = {"key": self.key}
         if any(split_audio_name(name)[1] for name in self.members) or "sample_rate" in self.meta:
             record["sample_rate"] = self.sample_rate
@@ -185,7 +193,7 @@ def unreadable(key, error, origin=""):
 
     Whatever uses it gets the SepcliError from `check`.
     """
-    return Sample(key, origin=origin, fault=str(error))
+    return Sample(key, origin=origin, fault=str(SepcliError(str(error))))
 
 
 def json_line(record):
@@ -204,7 +212,7 @@ def json_line(record):
 def parse_meta(data, name):
     """The dict in the JSON bytes `data`; SepcliError, naming `name`, for anything else."""
     try:
-        meta = json.loads(data)
+        meta = json.loads(data.removeprefix("\ufeff") if isinstance(data, str) else data)
     except (ValueError, RecursionError) as error:
         raise SepcliError(f"{name}: not JSON ({error}); write it again") from None
     if not isinstance(meta, dict):

@@ -1,5 +1,7 @@
 """Names of stems: their order, what else they are called, and which add up to others."""
 
+from sepcli.files import composed
+
 VOCALS, ACCOMPANIMENT, MIXTURE = "vocals", "accompaniment", "mixture"
 STEMS = (VOCALS, "drums", "bass", "other", ACCOMPANIMENT)  # MUSDB's, in its order
 SAME = {  # other names of a stem
@@ -16,7 +18,7 @@ def stem_order(name: str) -> tuple[int, str]:
 
 def stem_name(name: str) -> str:
     """What a stem is called here: `name` itself unless that is another word for one in `STEMS`."""
-    return SAME.get(name, name)
+    return SAME.get(name) or composed(name)
 
 
 def is_music(names) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sepcli.errors import OutputError, SepcliError
 from sepcli.files import explained
-from sepcli.samples.sample import Sample, json_line, parse_meta
+from sepcli.samples.sample import Sample, json_line, parse_meta, unreadable
 from sepcli.samples.tarblocks import END_OF_ARCHIVE, CutError, header, padding, read_members
 
 END = "__end__"
@@ -120,7 +120,8 @@ def read_tar(stream, *, origin="standard input", strict=True):
     strict: whether a stream that ends early, a sample that lacks a field, and a closing count
     that is missing or wrong are a SepcliError, raised after all samples before it. Otherwise
     what is there is read, but for a sample in which the stream ends.
-    Raises SepcliError in any case for a stream that is damaged, or JSON that is none.
+    Raises SepcliError in any case for a stream that is damaged. A sample whose JSON is none, or
+    that has a member twice, is an `unreadable` one.
     """
     reader = _Reader(origin, strict)
     try:
@@ -226,16 +227,19 @@ class _Group:
 
     def __init__(self, prefix, origin):
         self.prefix, self.origin = prefix, origin
-        self.meta, self.members = None, {}
+        self.meta, self.members, self.fault = None, {}, None
 
     def add(self, name, data):
         label = f"{self.origin}: {self.prefix}.{name}"
         if name in self.members or (name == "json" and self.meta is not None):
-            raise SepcliError(f"{label} comes twice in one sample; remove one")
-        if name == "json":
-            self.meta = parse_meta(data, label)
-        else:
+            self.fault = f"{label} comes twice in one sample; remove one"
+        elif name != "json":
             self.members[name] = data
+        else:
+            try:
+                self.meta = parse_meta(data, label)
+            except SepcliError as error:
+                self.meta, self.fault = {}, str(error)
 
     def missing(self):
         fields = (self.meta or {}).get("fields") or ()
@@ -249,4 +253,6 @@ class _Group:
         key = meta.get("key")
         if not isinstance(key, str) or prefix_of(key) != self.prefix:
             key = self.prefix
+        if self.fault:
+            return unreadable(key, self.fault, self.origin)
         return Sample(key, meta, self.members, self.origin)

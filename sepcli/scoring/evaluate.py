@@ -50,7 +50,7 @@ def _with_estimates(samples):
     """Pass samples on; SepcliError if there are none, or the first of them has no estimate."""
     number = -1
     for number, sample in enumerate(samples):
-        if number == 0 and not sample.ests():
+        if number == 0 and not (sample.ests() or sample.fault):
             raise SepcliError(
                 f"{_without_estimate(sample)}; pipe samples through `sepcli separate -` first, "
                 "or name both: sepcli eval EST REF"
@@ -62,6 +62,8 @@ def _with_estimates(samples):
 
 def score_sample(sample, names=None, framing=None, pad=False):
     """The `Row` of each estimate in a sample that has a reference; the others are not scored."""
+    if sample.fault:
+        return [Row(sample.key, "", error=sample.fault)]
     alone = [name for name in names or () if not metrics.METRICS[name].needs_reference]
     targets = find_targets(sample, alone=bool(alone))
     if not sample.ests():

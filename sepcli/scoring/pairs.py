@@ -1,9 +1,11 @@
 """Bring estimates and references that lie in different places together, as samples."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from sepcli.errors import SepcliError
+from sepcli.files import composed
 from sepcli.samples.sample import Sample, split_audio_name
 from sepcli.samples.stems import ACCOMPANIMENT, is_music, parts_of_accompaniment, stem_name
 from sepcli.samples.streams import read_samples
@@ -66,7 +68,8 @@ def pair(estimates, references, mixtures=None):
         for target, member in ref.signals.items():
             if (key, member) not in taken:
                 _add(sample, f"ref.{target}", ref, member)
-    return list(samples.values())
+    found = (each.sample for place in (ests, refs, mixes or {}) for each in place.values())
+    return [*samples.values(), *(sample for sample in found if sample.fault)]
 
 
 def _read(place, role):
@@ -75,13 +78,14 @@ def _read(place, role):
     is_file = bool(split_audio_name(Path(place).name)[1]) and not Path(place).is_dir()
     if place == "-":
         is_file = [list(sample.members) for sample in samples] == [["mix.wav"]]
-    found = {}
+    found, taken = {}, Counter(composed(sample.key) for sample in samples)
     for sample in samples:
-        mix = sample.find("mix")
+        mix, key = sample.find("mix"), composed(sample.key)
+        key = key if taken[key] == 1 else sample.key
         if mix and (is_file or _has_own_name(sample, mix)):
-            found[sample.key] = _Found(sample, {UNNAMED: mix}, mix if role == "mix" else None)
+            found[key] = _Found(sample, {UNNAMED: mix}, mix if role == "mix" else None)
         else:
-            found[sample.key] = _Found(sample, _signals(sample, role), mix)
+            found[key] = _Found(sample, _signals(sample, role), mix)
     if not is_file:
         found = _with_tracks(found, role, Path(place))
     if is_file or (len(found) == 1 and _lies_in(Path(place), *found.values())):

@@ -9,6 +9,7 @@ import numpy as np
 import sepcli
 from sepcli import metrics
 from sepcli.errors import SepcliError
+from sepcli.files import composed
 from sepcli.metrics import aggregate
 
 
@@ -95,14 +96,13 @@ def compare(report, old, name, statistic="mean"):
     "only_new": how many are not, "summary": {target: {key: `aggregate.compare`}}}. Raises
     SepcliError when no item is in both.
     """
-    before = {(item["key"], item["target"]): item for item in old["items"]}
-    after = {(item["key"], item["target"]): item for item in report["items"]}
+    before, after = _by_name(old["items"]), _by_name(report["items"])
     both = [entry for entry in after if entry in before]
     if not both:
         raise SepcliError(f"{name}: has none of these items; compare scores of the same samples")
     summary = {}
     for target, keys in report["summary"].items():
-        common = [entry for entry in both if entry[1] == target]
+        common = [entry for entry in both if entry[1] == composed(target)]
         compared = {
             key: aggregate.compare(
                 [_number(before[entry].get(key)) for entry in common],
@@ -121,6 +121,10 @@ def compare(report, old, name, statistic="mean"):
         "only_new": len(after.keys() - before.keys()),
         "summary": summary,
     }
+
+
+def _by_name(items):
+    return {(composed(item["key"]), composed(item["target"])): item for item in items}
 
 
 def _number(value):
