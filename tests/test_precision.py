@@ -10,7 +10,8 @@ from sepcli.mixing.datasets import Items
 from sepcli.mixing.toy import Toy, ToySpec
 from sepcli.models import build
 from sepcli.training import losses
-from sepcli.training.loop import Settings, State, fit
+from sepcli.training.loop import State, fit
+from sepcli.training.settings import Settings
 
 SOURCES = ("modulated", "sines")
 SMALL = {"sources": SOURCES, "hidden": 8, "blocks": 2, "repeats": 1}

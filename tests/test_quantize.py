@@ -133,6 +133,22 @@ def test_calibration_with_recordings_at_another_rate(model, tmp_path):
     assert report["calibration_minutes"] == pytest.approx(2 * 0.1 / 60, abs=0.01)
 
 
+def test_recordings_that_cannot_be_read_are_left_out_of_the_calibration(model, tmp_path):
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    for name in ("a", "c"):
+        sepcli.write(sounds / f"{name}.wav", 0.1 * np.ones((1, 1600), np.float32), 16000)
+    (sounds / "b.wav").write_text("no sound")
+    (sounds / "d.wav").write_bytes(b"")
+    told = []
+    network, _ = modelfile.load_model(model)
+    heard = list(quantize.heard(sounds, network, told.append))
+    assert [signal.shape for signal in heard] == [(1, 1, 1600)] * 2
+    assert [record["event"] for record in told] == ["warning"] * 2
+    assert all(record["message"].endswith("; left out of the calibration") for record in told)
+    quantised(model, "--calib", sounds)
+
+
 def test_silence_without_samples_calibrates_nothing():
     twin = quantize_cpu.prepare(build("conv_tasnet", **SETTINGS))
     with pytest.raises(SepcliError, match="nothing to calibrate with: name samples or sound"):

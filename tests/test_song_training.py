@@ -8,7 +8,7 @@ import torch
 from sepcli.errors import SepcliError
 from sepcli.models.modelfile import load_model
 from sepcli.training import runs
-from sepcli.training.loop import Plateau, Settings
+from sepcli.training.settings import Plateau, Settings
 
 RATE = 8000
 

@@ -14,14 +14,13 @@ from sepcli.mixing.source import Drawn, Source
 from sepcli.nn.model import Model
 from sepcli.training import checkpoint
 from sepcli.training.loop import (
-    Settings,
     State,
     clip_gradients,
     fit,
-    learning_rate,
     move_average,
     renew_statistics,
 )
+from sepcli.training.settings import Settings, learning_rate
 from sepcli.training.validation import evaluate
 
 T = 400

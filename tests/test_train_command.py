@@ -18,7 +18,7 @@ from sepcli import config
 from sepcli.cli import main
 from sepcli.models import modelfile
 from sepcli.training import runlog, runs, validation
-from sepcli.training.loop import Settings, learning_rate
+from sepcli.training.settings import Settings, learning_rate
 
 TINY = """
 model: {name: conv_tasnet, sources: [modulated, sines], filters: 8, kernel: 20, bottleneck: 4,

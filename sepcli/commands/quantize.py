@@ -140,6 +140,8 @@ def teller(progress, quiet):
             click.echo(json.dumps(plain), err=True)
         elif record["event"] == "calibrating":
             click.echo("Calibrating ...", err=True)
+        elif record["event"] == "warning":
+            click.echo(record["message"], err=True)
         elif record["event"] == "valid":
             best = " (best)" if record["best"] else ""
             click.echo(

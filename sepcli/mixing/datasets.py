@@ -17,6 +17,7 @@ import torch
 
 from sepcli import config
 from sepcli.errors import SepcliError
+from sepcli.recordings import stored
 from sepcli.samples.workers import by_workers
 
 
@@ -110,6 +111,33 @@ class Items:
     def __init__(self, source, sources, *, items, seed):
         self.source, self.sources = source, tuple(sources)
         self.items, self.seed = items, seed
+        self.faults = {}  # {recording: why it could not be read, and another one was drawn}
+
+    def check(self, section):
+        """Raise SepcliError if a recording that may be drawn has no header that can be read.
+
+        section: where the recordings are named, for the message.
+        """
+        count, errors = 0, []
+        for recording in self.source.recordings():
+            count += 1
+            try:
+                if not stored.header(recording)[0]:
+                    raise SepcliError(f"{recording}: empty; remove it")
+            except SepcliError as error:
+                errors.append(error)
+        if errors:
+            others = f" ({len(errors)} of {count} recordings cannot be read)" * (len(errors) > 1)
+            raise SepcliError(f"{section}: {errors[0]}{others}")
+
+    def spare(self):
+        """From now on, draw others in place of recordings that cannot be read: see `faults`."""
+        if self.source.faults:
+            self.source.faults.spared = True
+
+    def take_faults(self):
+        """{recording: why it cannot be read}, of those since the last call."""
+        return self.source.faults.take() if self.source.faults else {}
 
     def __getitem__(self, number):
         """Item `number`, as after all steps; or (number, step), as it is in that step.
@@ -181,17 +209,26 @@ def _made(data, order, workers):
         remedy = "try fewer train.workers"
         how = {"workers": workers, "method": None, "remedy": remedy}
         made = by_workers(partial(_batch_in_worker, data), order, **how)
-    yield from _pinned(made) if torch.cuda.is_available() else made
+    batches = _noted(made, data.faults)
+    yield from _pinned(batches) if torch.cuda.is_available() else batches
+
+
+def _noted(made, faults):
+    """The batches of those and their faults, which are added to `faults`."""
+    for batch, found in made:
+        faults |= found
+        yield batch
 
 
 def _batch(data, numbers):
+    """(signals, {recording: why it could not be read}) of these items."""
     items = [data[number] for number in numbers]
     signals = list(zip(*items, strict=True))  # mixes, refs, enrolments if there are any
     if any(len({x.shape for x in batch}) > 1 for batch in signals):
         raise SepcliError(
             "the items of a batch differ in length; give duration_s as one number, and enroll_s"
         )
-    return tuple(map(torch.stack, signals))
+    return tuple(map(torch.stack, signals)), data.take_faults()
 
 
 def _batch_in_worker(data, numbers):

@@ -5,6 +5,7 @@ rooms. Item i is a function of (seed, i), as everywhere; there is nothing for wo
 """
 
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ class Excerpts(Source):
     def __init__(self, spec=None):
         """Look up the spec's sources; raises SepcliError where there is no audio."""
         self.spec = spec or ExcerptSpec()
-        pools = memory.find(self.spec)
+        self._pools = pools = memory.find(self.spec)
         self.samples = round(self.spec.duration_s * self.spec.sample_rate)
         self._memory = lru_cache(maxsize=1)(lambda seed: memory.load(self.spec, pools, seed))
         self._memory_on = lru_cache(maxsize=2)(lambda seed, device: self._memory(seed).to(device))
@@ -39,6 +40,10 @@ class Excerpts(Source):
 
     def __setstate__(self, spec):
         self.__init__(spec)
+
+    def recordings(self):
+        """All of the speech, the noise and the rooms."""
+        return chain.from_iterable(p.recordings() for p in self._pools.values() if p)
 
     def draw(self, seed, index, step=None):
         """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`."""

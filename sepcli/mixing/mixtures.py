@@ -4,6 +4,7 @@ import contextlib
 import os
 from dataclasses import dataclass
 from functools import lru_cache, reduce
+from itertools import chain
 
 import numpy as np
 
@@ -53,6 +54,11 @@ class Mixer(Source):
         self._speech = self._pool(spec.speech, "speech")
         self._noise = self._pool(spec.noise, "noise")
         self._rir = self._pool(spec.rir, "rir")
+
+    def recordings(self):
+        """All of the speech, the noise and the rooms."""
+        pools = filter(None, (self._speech, self._noise, self._rir))
+        return chain.from_iterable(pool.recordings() for pool in pools)
 
     def _pool(self, sources, what):
         return Pool(sources, what=what, faults=self.faults) if sources else None

@@ -5,6 +5,7 @@ import os
 import re
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 from scipy import fft
@@ -55,6 +56,11 @@ class StemMixer(Source):
         self._edges = np.cumsum(weights) / sum(weights)  # source k is drawn below edge k
         self.names = self._common_names()
         self._headers = {}  # path -> (frames, sample rate)
+
+    def recordings(self):
+        """All stems of all songs."""
+        songs = chain.from_iterable(self._songs)
+        return chain.from_iterable(chain(*song.stems.values()) for song in songs)
 
     def _common_names(self):
         """The names of the stems, which are those of every song."""

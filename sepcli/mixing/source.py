@@ -1,11 +1,13 @@
 """What makes training items: the contract of a kind of data."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+
+from sepcli.recordings.pools import Faults
 
 if TYPE_CHECKING:
     import torch
@@ -43,9 +45,15 @@ class Source(ABC):
     that make no sense.
 
     draws_batches: whether it makes whole batches on any device, by `draw_many`.
+    faults: what becomes of recordings that cannot be read; None where that is always an error.
     """
 
     draws_batches = False
+    faults: Faults | None = None
+
+    def recordings(self) -> Iterable[Any]:
+        """All that may be drawn from, each as `sepcli.recordings.stored` takes it."""
+        return ()
 
     @abstractmethod
     def draw(self, seed: int, index: int, step: int | None = None) -> Item:

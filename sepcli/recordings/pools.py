@@ -96,6 +96,10 @@ class Pool:
         self._headers = {}  # path -> (frames, sample rate)
         self._bad = {}  # recordings of which nothing can be used, and the errors that say why
 
+    def recordings(self):
+        """All that may be drawn, in a fixed order."""
+        return itertools.chain(*self.files)
+
     def crop(self, samples, sample_rate, rng, *, min_rms_db, among=None, before=0):
         """Draw (T,) float32 of `samples` at `sample_rate`, mono by mean over the channels.
 
@@ -168,7 +172,7 @@ class Pool:
 
     @functools.cached_property
     def _all(self):
-        return set(itertools.chain(*self.files))
+        return set(self.recordings())
 
     def draw_source(self, rng):
         """The number of a source, by weight."""

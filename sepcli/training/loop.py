@@ -7,8 +7,7 @@ saved state to bit-equal weights. All randomness of step k is a function of (see
 import copy
 import math
 import time
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice
 
@@ -16,131 +15,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from sepcli import config
 from sepcli.errors import SepcliError
 from sepcli.mixing import datasets
 from sepcli.training import losses, precision, validation
+from sepcli.training.settings import Plateau, learning_rate
 
 NORM_BATCHES = 16  # of training data, for the statistics of batch norm in the averaged model
 EMA_RAMP = 10  # the average starts fast, decay (1 + n) / (10 + n), so that early steps fade
-AT_LEAST_1 = ("steps", "batch", "accumulate", "max_bad_steps", "log_every", "validate_every")
-AT_LEAST_0 = (
-    "epochs", "warmup", "final_lr", "weight_decay", "clip", "seed", "workers", "save_minutes",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train: the `train` section of a configuration.
-
-    steps: optimizer steps in all. batch: items per forward pass. accumulate: forward passes per
-        step, so that a step sees batch * accumulate items. epochs: passes through the training
-        items, each followed by a validation, in place of `steps` and `validate_every`; 0 for those.
-    keep_epochs: epochs (or validations) after which the model is kept in a file of its own.
-    loss: {name: weight}, see `losses.weighted`. mixture_consistency: make the estimates add up to
-        the mixture before the loss.
-    lr: Adam's learning rate, reached after `warmup` steps, then falling as a half cosine to
-        `final_lr` at the end. weight_decay: AdamW's. clip: largest gradient norm, 0 for no limit.
-    plateau: keywords of `Plateau`: after the warm-up the learning rate only falls when validations
-        stop improving, not as a cosine.
-    ema: decay of the moving average of the weights that is validated and kept, 0 for none.
-    max_bad_steps: so many steps in a row without a finite loss and gradient end the training.
-    seed: of the initial weights, the order of the data, and dropout.
-    log_every, validate_every: steps. save_minutes: longest time between checkpoints.
-    workers: processes that make training items ahead of time.
-    autocast: numbers in which the model computes products, "bf16", "fp16" (for GPUs without
-        bfloat16), or "none" for float32. compile: whether torch.compile makes the model faster.
-    init: a model (its name, file or run folder) whose weights the training begins with.
-    """
-
-    steps: int = 10_000
-    batch: int = 8
-    accumulate: int = 1
-    epochs: int = 0
-    keep_epochs: list = field(default_factory=list)
-    loss: dict = field(default_factory=lambda: {"si_sdr": 1.0})
-    mixture_consistency: bool = False
-    lr: float = 1e-3
-    final_lr: float = 0.0
-    warmup: int = 500
-    plateau: dict = field(default_factory=dict)
-    weight_decay: float = 0.0
-    clip: float = 5.0
-    ema: float = 0.0
-    max_bad_steps: int = 10
-    seed: int = 0
-    log_every: int = 50
-    validate_every: int = 1000
-    save_minutes: float = 10.0
-    workers: int = 0
-    autocast: str = "none"
-    compile: bool = False
-    init: str = ""
-
-    def __post_init__(self):
-        for name in AT_LEAST_1:
-            self._check(name, getattr(self, name) >= 1, "at least 1")
-        for name in AT_LEAST_0:
-            self._check(name, getattr(self, name) >= 0, "0 or more")
-        self._check("lr", self.lr > 0, "above 0")
-        self._check("ema", 0 <= self.ema < 1, "at least 0 and below 1")
-        numbers = " or ".join(precision.DTYPES)
-        self._check("autocast", self.autocast in precision.DTYPES, numbers)
-        losses.weighted(self.loss)
-        kept = isinstance(self.keep_epochs, list) and all(type(n) is int for n in self.keep_epochs)
-        self._check("keep_epochs", kept, "a list of epochs such as [25, 50]")
-        config.check_keys(Plateau, self.plateau, section="train.plateau")
-
-    def for_items(self, items):
-        """The settings with `steps` and `validate_every` for so many training items an epoch."""
-        if not self.epochs:
-            return self
-        if not items:
-            raise SepcliError("train.epochs needs data.train.items: without, the data never ends")
-        steps = -(-items // (self.batch * self.accumulate))
-        return replace(self, steps=self.epochs * steps, validate_every=steps)
-
-    def _check(self, name, valid, what):
-        if not valid:
-            raise SepcliError(f"train.{name} must be {what}, not {getattr(self, name)!r}")
-
-
-@dataclass
-class Plateau:
-    """When the learning rate falls: `torch.optim.lr_scheduler.ReduceLROnPlateau` as plain data.
-
-    factor: by which it falls after more than `patience` validations in a row whose loss was not
-        below the lowest, which then pause for `cooldown` validations.
-    stop_after: so many validations without a new lowest loss end the training, 0 for never.
-    The defaults are those of Open-Unmix.
-    """
-
-    factor: float = 0.3
-    patience: int = 80
-    cooldown: int = 10
-    stop_after: int = 140
-
-    THRESHOLD = 1e-4  # part of the lowest loss by which another one has to be lower
-
-    def start(self):
-        """What has happened before the first validation."""
-        return {"scale": 1.0, "lowest": math.inf, "bad": 0, "pause": 0, "since_lowest": 0}
-
-    def step(self, past, loss):
-        """What has happened after a validation with this loss; `scale` is of the learning rate."""
-        now = dict(past)
-        lower = loss < past["lowest"] * (1 - self.THRESHOLD)
-        now["lowest"] = loss if lower else past["lowest"]
-        now["since_lowest"] = 0 if lower else past["since_lowest"] + 1
-        now["bad"] = 0 if lower or past["pause"] else past["bad"] + 1
-        now["pause"] = max(0, past["pause"] - 1)
-        if now["bad"] > self.patience:
-            now |= {"scale": past["scale"] * self.factor, "bad": 0, "pause": self.cooldown}
-        return now
-
-    def is_over(self, past):
-        """Whether the training should end."""
-        return 0 < self.stop_after <= past["since_lowest"]
 
 
 class State:
@@ -198,6 +79,19 @@ class State:
             setattr(self, name, saved[name])
 
 
+class DataError(SepcliError):
+    """The data could not be had; the state is that between two steps, and may be saved."""
+
+
+@contextmanager
+def data_needed():
+    """Make a SepcliError a DataError."""
+    try:
+        yield
+    except SepcliError as error:
+        raise DataError(str(error)) from None
+
+
 def fit(state, train_data, valid_data, settings, *, device="cpu"):
     """Train `state` up to `settings.steps` steps; a generator of records (dicts).
 
@@ -207,7 +101,8 @@ def fit(state, train_data, valid_data, settings, *, device="cpu"):
     happens before the first step, every `validate_every` steps, and after the last. "warning" has
     a "message": what could not be done as the settings want it.
 
-    Raises SepcliError when `max_bad_steps` steps in a row had no finite loss and gradient.
+    Raises SepcliError when `max_bad_steps` steps in a row had no finite loss and gradient, and
+    DataError when items cannot be made.
     """
     order = {"seed": settings.seed, "per_step": settings.accumulate}
     start = state.step * settings.accumulate
@@ -228,20 +123,23 @@ def _steps(state, batches, first, valid_data, settings, device):
     while True:
         if is_due(state, settings):
             if state.average is not None:
-                renew_statistics(state.average, islice(first(), NORM_BATCHES), device)
+                with data_needed():
+                    renew_statistics(state.average, islice(first(), NORM_BATCHES), device)
             yield from validate(state, valid_data, settings, device)
         if state.step >= settings.steps or is_over(state, settings):
             return
 
         started = time.monotonic()
+        with data_needed():
+            parts = list(islice(batches, settings.accumulate))
         torch.manual_seed(seed_of_step(settings.seed, state.step))
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(state.step, settings) * state.plateau["scale"]
         state.model.train()
         running = [buffer.clone() for buffer in state.model.buffers()]
         values, quality = dict.fromkeys(("loss", *settings.loss), 0.0), {}
-        for _ in range(settings.accumulate):
-            mix, refs, *enroll = (x.to(device) for x in next(batches))  # (B, C, T), (B, S, C, T)
+        for part in parts:
+            mix, refs, *enroll = (x.to(device) for x in part)  # (B, C, T), (B, S, C, T)
             mix, refs = validation.as_taken(state.model, settings, mix, refs)
             with precision.autocast(settings, device):
                 estimates = validation.separate(state.model, mix, enroll)  # (B, S, C, T)
@@ -283,7 +181,8 @@ def _steps(state, batches, first, valid_data, settings, device):
 def validate(state, data, settings, device):
     """Score the model that is kept; yields "validating" records and one "valid"."""
     started = time.monotonic()
-    scores, audio = yield from validation.evaluate(state.kept, data, settings, device)
+    with data_needed():
+        scores, audio = yield from validation.evaluate(state.kept, data, settings, device)
     best = is_better(scores, state.best)
     state.last = {"step": state.step, **scores}
     state.first = state.first or state.last
@@ -327,17 +226,6 @@ def is_due(state, settings):
 def is_over(state, settings):
     """Whether validations have not improved for so long that the training ends."""
     return bool(settings.plateau) and Plateau(**settings.plateau).is_over(state.plateau)
-
-
-def learning_rate(step, settings):
-    """The learning rate of a step (from 0): a linear rise, then half a cosine, or no change."""
-    if step < settings.warmup:
-        return settings.lr * (step + 1) / settings.warmup
-    if settings.plateau:
-        return settings.lr
-    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    fall = (1 + math.cos(math.pi * min(1.0, done))) / 2
-    return settings.final_lr + (settings.lr - settings.final_lr) * fall
 
 
 def seed_of_step(seed, step):

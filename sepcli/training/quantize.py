@@ -129,7 +129,9 @@ def quantize(name, output, choices, *, tell=lambda record: None):
     )
     twin = module.prepare(model)
     tell({"event": "calibrating"})
-    signals = heard(choices.calib, model) if choices.calib else drawn(train_data, config)
+    for part, data in (("train", train_data), ("valid", valid_data)):
+        data.check(f"data.{part}")
+    signals = heard(choices.calib, model, tell) if choices.calib else drawn(train_data, config)
     about = {
         "target": choices.target,
         "mode": choices.mode,
@@ -197,10 +199,17 @@ def _needs_no_files(section):
     return section.get("kind") in ("toy", "mixtures") and not files
 
 
-def heard(source, model):
-    """Yield the mixtures (C, T) of samples, or sound files, at the model's rate."""
+def heard(source, model, tell=lambda record: None):
+    """Yield the mixtures (C, T) of samples, or sound files, at the model's rate.
+
+    tell: gets a "warning" of each that cannot be read, which is left out.
+    """
     for sample in read_samples(source):
-        audio = resample(sample.audio("mix"), sample.sample_rate, model.sample_rate)
+        try:
+            audio = resample(sample.audio("mix"), sample.sample_rate, model.sample_rate)
+        except SepcliError as error:
+            tell({"event": "warning", "message": f"{error}; left out of the calibration"})
+            continue
         yield audio.reshape(-1, model.channels, audio.shape[1])
 
 

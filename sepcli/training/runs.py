@@ -11,6 +11,7 @@ import dataclasses
 import json
 import time
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -21,9 +22,11 @@ from sepcli.errors import SepcliError
 from sepcli.mixing import datasets
 from sepcli.models import modelfile
 from sepcli.nn.spectral import OfflineSpectralModel
-from sepcli.training import checkpoint, initial, losses, statistics
-from sepcli.training.loop import Settings, State, fit
+from sepcli.training import checkpoint, initial, statistics
+from sepcli.training.checks import check_fit
+from sepcli.training.loop import DataError, State, fit
 from sepcli.training.runlog import METRICS, RunLog, plain
+from sepcli.training.settings import Settings
 
 CONFIG, CHECKPOINT, SCORES = "config.yaml", "last.ckpt", "scores.json"
 BEST, LAST = modelfile.RUN_FILES
@@ -33,6 +36,7 @@ EVENTS = "events.out.tfevents.*"  # TensorBoard's
 # What changes no weight that is still to come, and what may grow: it only makes a run longer.
 FREE_ON_RESUME = ("workers", "log_every", "save_minutes", "keep_epochs", "init")
 LENGTHS = ("steps", "epochs")
+MOST_WARNINGS = 20  # of unreadable recordings, which are counted besides
 VALIDATION_SEED = 1_000_000  # of data.valid: the same items whatever the seed of the run
 
 
@@ -90,8 +94,9 @@ class Run:
         self.train_data, self.valid_data = (
             self._build(name, config["data"][name]) for name in ("train", "valid")
         )
-        _check_fit(self.model, self.train_data, self.valid_data, self.settings)
+        check_fit(self.model, self.train_data, self.valid_data, self.settings)
         self.state = State(self.model, self.settings)
+        self._warned = 0  # of unreadable recordings
         self.is_fresh = True  # whether nothing has given the model weights yet
         self.initial = ""  # what did, for people
 
@@ -106,29 +111,53 @@ class Run:
     def records(self):
         """Train; yields `fit`'s records after they are logged and what they ask for is saved.
 
-        Whoever stops early calls `save` first.
+        Recordings that cannot be read any more are warnings, and counted as "unreadable". Where
+        others cannot take their place the run is saved, and a SepcliError raised. Whoever stops
+        early calls `save` first.
         """
-        saved = time.monotonic()
-        data = self.train_data, self.valid_data
         if self.is_fresh:
             self._measure()
+        data = self.train_data, self.valid_data
+        for each in data:
+            each.spare()
+        fitted = fit(self.state, *data, self.settings, device=self.device)
         with RunLog(self.folder, self.model.sample_rate, self.state.step) as log:
-            for record in fit(self.state, *data, self.settings, device=self.device):
-                log.write(record)
-                if record["event"] == "valid":
-                    if record["best"]:
-                        self._save_model(BEST)
-                    epoch, rest = divmod(record["step"], self.settings.validate_every)
-                    if epoch in self.settings.keep_epochs and not rest:
-                        self._save_model(f"epoch-{epoch}.safetensors")
-                    files.save(
-                        self.folder / SCORES, json.dumps(plain(self.scores()), indent=1) + "\n"
-                    )
-                long_ago = time.monotonic() - saved > 60 * self.settings.save_minutes
-                if record["event"] == "valid" or (record["event"] == "step" and long_ago):
-                    self.save()
-                    saved = time.monotonic()
-                yield record
+            try:
+                yield from self._kept(chain.from_iterable(map(self._with_warnings, fitted)), log)
+            except DataError as error:
+                self.save()
+                raise SepcliError(
+                    f"{error}; saved at step {self.state.step}: go on with --resume"
+                ) from None
+
+    def _kept(self, records, log):
+        """The records, after they are logged and what they ask for is saved."""
+        saved = time.monotonic()
+        for record in records:
+            log.write(record)
+            if record["event"] == "valid":
+                if record["best"]:
+                    self._save_model(BEST)
+                epoch, rest = divmod(record["step"], self.settings.validate_every)
+                if epoch in self.settings.keep_epochs and not rest:
+                    self._save_model(f"epoch-{epoch}.safetensors")
+                files.save(self.folder / SCORES, json.dumps(plain(self.scores()), indent=1) + "\n")
+            long_ago = time.monotonic() - saved > 60 * self.settings.save_minutes
+            if record["event"] == "valid" or (record["event"] == "step" and long_ago):
+                self.save()
+                saved = time.monotonic()
+            yield record
+
+    def _with_warnings(self, record):
+        """The record, behind warnings of new unreadable recordings and with the count of all."""
+        found = {**self.train_data.faults, **self.valid_data.faults}
+        for reason in list(found.values())[self._warned : MOST_WARNINGS]:
+            message = f"{reason}; others are drawn in its place"
+            yield {"event": "warning", "message": message}
+        self._warned = len(found)
+        if found and record["event"] == "train":
+            record["unreadable"] = len(found)
+        yield record
 
     def begin(self):
         """Take over the weights of `train.init`, where that is set."""
@@ -327,35 +356,6 @@ def _transform(model):
     if isinstance(model, OfflineSpectralModel):
         return model.stft.size, model.stft.hop
     return None
-
-
-def _check_fit(model, train_data, valid_data, settings):
-    """Find out now, not after an hour, what does not go together."""
-    if valid_data.items == 0:
-        raise SepcliError("data.valid.items must be at least 1, not 0")
-    if settings.mixture_consistency and len(model.sources) == 1:
-        raise SepcliError(
-            "train.mixture_consistency makes the sources add up to the mixture, but model.sources "
-            f"is only {model.sources[0]}; name all sources, or leave it out"
-        )
-    if losses.WAVEFORM not in losses.takes(settings.loss) and not model.spectral:
-        raise SepcliError(
-            f"train.loss {', '.join(settings.loss)} needs a model between a Fourier transform and "
-            "its inverse, such as spectral_tasnet"
-        )
-    for section, data in (("data.train", train_data), ("data.valid", valid_data)):
-        item = data[0]
-        if (channels := item[0].shape[0]) != model.channels:
-            raise SepcliError(
-                f"{section}: has {channels} channels but the model takes {model.channels}"
-            )
-        of_spectra = losses.that_take(losses.SPECTRA)
-        for_sound = set(settings.loss) - set(of_spectra)
-        if item[0].is_complex() and for_sound:
-            raise SepcliError(
-                f"train.loss {', '.join(sorted(for_sound))} needs sound; for spectrograms choose "
-                f"from {', '.join(of_spectra)}"
-            )
 
 
 def _trim(path, state):

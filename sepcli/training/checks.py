@@ -1,0 +1,34 @@
+"""What is found out before the first step, and not after an hour."""
+
+from sepcli.errors import SepcliError
+from sepcli.training import losses
+
+
+def check_fit(model, train_data, valid_data, settings):
+    """Find out now, not after an hour, what does not go together."""
+    if valid_data.items == 0:
+        raise SepcliError("data.valid.items must be at least 1, not 0")
+    if settings.mixture_consistency and len(model.sources) == 1:
+        raise SepcliError(
+            "train.mixture_consistency makes the sources add up to the mixture, but model.sources "
+            f"is only {model.sources[0]}; name all sources, or leave it out"
+        )
+    if losses.WAVEFORM not in losses.takes(settings.loss) and not model.spectral:
+        raise SepcliError(
+            f"train.loss {', '.join(settings.loss)} needs a model between a Fourier transform and "
+            "its inverse, such as spectral_tasnet"
+        )
+    for section, data in (("data.train", train_data), ("data.valid", valid_data)):
+        data.check(section)
+        item = data[0]
+        if (channels := item[0].shape[0]) != model.channels:
+            raise SepcliError(
+                f"{section}: has {channels} channels but the model takes {model.channels}"
+            )
+        of_spectra = losses.that_take(losses.SPECTRA)
+        for_sound = set(settings.loss) - set(of_spectra)
+        if item[0].is_complex() and for_sound:
+            raise SepcliError(
+                f"train.loss {', '.join(sorted(for_sound))} needs sound; for spectrograms choose "
+                f"from {', '.join(of_spectra)}"
+            )

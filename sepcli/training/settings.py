@@ -1,0 +1,138 @@
+"""How to train: the settings of a run, and what the learning rate is by them."""
+
+import math
+from dataclasses import dataclass, field, replace
+
+from sepcli import config
+from sepcli.errors import SepcliError
+from sepcli.training import losses, precision
+
+AT_LEAST_1 = ("steps", "batch", "accumulate", "max_bad_steps", "log_every", "validate_every")
+AT_LEAST_0 = (
+    "epochs", "warmup", "final_lr", "weight_decay", "clip", "seed", "workers", "save_minutes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train: the `train` section of a configuration.
+
+    steps: optimizer steps in all. batch: items per forward pass. accumulate: forward passes per
+        step, so that a step sees batch * accumulate items. epochs: passes through the training
+        items, each followed by a validation, in place of `steps` and `validate_every`; 0 for those.
+    keep_epochs: epochs (or validations) after which the model is kept in a file of its own.
+    loss: {name: weight}, see `losses.weighted`. mixture_consistency: make the estimates add up to
+        the mixture before the loss.
+    lr: Adam's learning rate, reached after `warmup` steps, then falling as a half cosine to
+        `final_lr` at the end. weight_decay: AdamW's. clip: largest gradient norm, 0 for no limit.
+    plateau: keywords of `Plateau`: after the warm-up the learning rate only falls when validations
+        stop improving, not as a cosine.
+    ema: decay of the moving average of the weights that is validated and kept, 0 for none.
+    max_bad_steps: so many steps in a row without a finite loss and gradient end the training.
+    seed: of the initial weights, the order of the data, and dropout.
+    log_every, validate_every: steps. save_minutes: longest time between checkpoints.
+    workers: processes that make training items ahead of time.
+    autocast: numbers in which the model computes products, "bf16", "fp16" (for GPUs without
+        bfloat16), or "none" for float32. compile: whether torch.compile makes the model faster.
+    init: a model (its name, file or run folder) whose weights the training begins with.
+    """
+
+    steps: int = 10_000
+    batch: int = 8
+    accumulate: int = 1
+    epochs: int = 0
+    keep_epochs: list = field(default_factory=list)
+    loss: dict = field(default_factory=lambda: {"si_sdr": 1.0})
+    mixture_consistency: bool = False
+    lr: float = 1e-3
+    final_lr: float = 0.0
+    warmup: int = 500
+    plateau: dict = field(default_factory=dict)
+    weight_decay: float = 0.0
+    clip: float = 5.0
+    ema: float = 0.0
+    max_bad_steps: int = 10
+    seed: int = 0
+    log_every: int = 50
+    validate_every: int = 1000
+    save_minutes: float = 10.0
+    workers: int = 0
+    autocast: str = "none"
+    compile: bool = False
+    init: str = ""
+
+    def __post_init__(self):
+        for name in AT_LEAST_1:
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        for name in AT_LEAST_0:
+            self._check(name, getattr(self, name) >= 0, "0 or more")
+        self._check("lr", self.lr > 0, "above 0")
+        self._check("ema", 0 <= self.ema < 1, "at least 0 and below 1")
+        numbers = " or ".join(precision.DTYPES)
+        self._check("autocast", self.autocast in precision.DTYPES, numbers)
+        losses.weighted(self.loss)
+        kept = isinstance(self.keep_epochs, list) and all(type(n) is int for n in self.keep_epochs)
+        self._check("keep_epochs", kept, "a list of epochs such as [25, 50]")
+        config.check_keys(Plateau, self.plateau, section="train.plateau")
+
+    def for_items(self, items):
+        """The settings with `steps` and `validate_every` for so many training items an epoch."""
+        if not self.epochs:
+            return self
+        if not items:
+            raise SepcliError("train.epochs needs data.train.items: without, the data never ends")
+        steps = -(-items // (self.batch * self.accumulate))
+        return replace(self, steps=self.epochs * steps, validate_every=steps)
+
+    def _check(self, name, valid, what):
+        if not valid:
+            raise SepcliError(f"train.{name} must be {what}, not {getattr(self, name)!r}")
+
+
+@dataclass
+class Plateau:
+    """When the learning rate falls: `torch.optim.lr_scheduler.ReduceLROnPlateau` as plain data.
+
+    factor: by which it falls after more than `patience` validations in a row whose loss was not
+        below the lowest, which then pause for `cooldown` validations.
+    stop_after: so many validations without a new lowest loss end the training, 0 for never.
+    The defaults are those of Open-Unmix.
+    """
+
+    factor: float = 0.3
+    patience: int = 80
+    cooldown: int = 10
+    stop_after: int = 140
+
+    THRESHOLD = 1e-4  # part of the lowest loss by which another one has to be lower
+
+    def start(self):
+        """What has happened before the first validation."""
+        return {"scale": 1.0, "lowest": math.inf, "bad": 0, "pause": 0, "since_lowest": 0}
+
+    def step(self, past, loss):
+        """What has happened after a validation with this loss; `scale` is of the learning rate."""
+        now = dict(past)
+        lower = loss < past["lowest"] * (1 - self.THRESHOLD)
+        now["lowest"] = loss if lower else past["lowest"]
+        now["since_lowest"] = 0 if lower else past["since_lowest"] + 1
+        now["bad"] = 0 if lower or past["pause"] else past["bad"] + 1
+        now["pause"] = max(0, past["pause"] - 1)
+        if now["bad"] > self.patience:
+            now |= {"scale": past["scale"] * self.factor, "bad": 0, "pause": self.cooldown}
+        return now
+
+    def is_over(self, past):
+        """Whether the training should end."""
+        return 0 < self.stop_after <= past["since_lowest"]
+
+
+def learning_rate(step, settings):
+    """The learning rate of a step (from 0): a linear rise, then half a cosine, or no change."""
+    if step < settings.warmup:
+        return settings.lr * (step + 1) / settings.warmup
+    if settings.plateau:
+        return settings.lr
+    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    fall = (1 + math.cos(math.pi * min(1.0, done))) / 2
+    return settings.final_lr + (settings.lr - settings.final_lr) * fall
