@@ -9,6 +9,7 @@ from sepcli.errors import SepcliError
 from sepcli.mixing.datasets import Items
 from sepcli.mixing.toy import Toy, ToySpec
 from sepcli.models import build
+from sepcli.nn import rows
 from sepcli.training import losses
 from sepcli.training.loop import State, fit
 from sepcli.training.settings import Settings
@@ -36,15 +37,18 @@ def train(name="spectral_tasnet", steps=STEPS, saved=None, **train):
     if saved:
         state.load_state_dict(saved)
     data = Items(Toy(ToySpec(duration_s=0.05)), SOURCES, items=4, seed=0)
-    products, convolve = [], torch.nn.Conv1d.forward
+    products = []
 
-    def seen(self, x):
-        y = convolve(self, x)
-        products.append(y.dtype)
-        return y
+    def seen(function):
+        def call(*given):
+            products.append(function(*given).dtype)
+            return function(*given)
+
+        return call
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.nn.Conv1d, "forward", seen)
+        patch.setattr(torch.nn.Conv1d, "forward", seen(torch.nn.Conv1d.forward))
+        patch.setattr(rows.F, "linear", seen(rows.F.linear))
         records = list(fit(state, data, data, settings))
     return state, records, products
 

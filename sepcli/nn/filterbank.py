@@ -55,6 +55,11 @@ class LearnedEncoder(Filterbank):
         frames = self.conv(x[:, None])  # (B, filters, N)
         return frames.relu() if self.activation else frames, x[:, x.shape[-1] - self.overlap :]
 
+    def rows(self, x: torch.Tensor) -> torch.Tensor:
+        """The frames (B, N, filters) of a whole signal (B, T)."""
+        frames = x.unfold(-1, self.kernel, self.stride) @ self.conv.weight[:, 0].t()
+        return frames.relu() if self.activation else frames
+
 
 class LearnedDecoder(Filterbank):
     """Transposed convolution of (B, filters, N) to (B, N*stride)."""
@@ -66,6 +71,13 @@ class LearnedDecoder(Filterbank):
     def step(self, frames: torch.Tensor, tail: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         basis = self.conv.weight[:, 0]  # (filters, L)
         return overlap_add(frames.transpose(1, 2) @ basis, self.stride, tail)
+
+    def rows(self, frames: torch.Tensor) -> torch.Tensor:
+        """The whole signals (B, (N - 1) * stride + kernel, S) of frames (B, N, S, filters)."""
+        parts = (frames @ self.conv.weight[:, 0]).unflatten(-1, (-1, self.stride))
+        spare = parts.shape[3] - 1  # strides that a frame goes on for
+        y = sum(F.pad(parts[:, :, :, k], (0, 0, 0, 0, k, spare - k)) for k in range(spare + 1))
+        return y.transpose(2, 3).flatten(1, 2)  # (B, N + spare, S, stride) before
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sepcli.nn import rows
 from sepcli.nn.model import State
 from sepcli.nn.modules import Modules
 
@@ -27,6 +28,10 @@ class ChannelNorm(nn.Module):
         centred = x - x.mean(1, keepdim=True)
         scale = torch.rsqrt(centred.square().mean(1, keepdim=True) + self.eps)
         return centred * scale * self.weight + self.bias
+
+    def rows(self, x: torch.Tensor) -> torch.Tensor:
+        """The same of (B, N, C)."""
+        return F.layer_norm(x, x.shape[-1:], self.weight[:, 0], self.bias[:, 0], self.eps)
 
 
 def norm_layer(kind: str, channels: int) -> nn.Module:
@@ -108,6 +113,25 @@ class TcnBlock(nn.Module):
         side = self.context // 2
         return self._heads(x, F.pad(self.expand(x), (side, self.context - side)))
 
+    def rows(
+        self, x: torch.Tensor, past: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """`step` of (B, N, C) and a past (B, context, H), and without a past `forward`."""
+        hidden, before, after = rows.apply(self.expand, x), 0, 0
+        if past is None:
+            before = self.context if self.causal else self.context // 2
+            after = self.context - before
+        else:
+            hidden = torch.cat([past.to(hidden.dtype), hidden], 1)
+        following = hidden[:, hidden.shape[1] - self.context :]
+        conv, *others = self.depthwise
+        hidden = rows.depthwise(conv, hidden, before, after)
+        for layer in others:
+            hidden = rows.apply(layer, hidden)
+        skip = None if self.skip is None else rows.apply(self.skip, hidden)
+        x = x if self.residual is None else x + rows.apply(self.residual, hidden)
+        return x, skip, following
+
     def _heads(self, x, hidden):
         hidden = self.depthwise(hidden)  # (B, H, N)
         skip = None if self.skip is None else self.skip(hidden)
@@ -184,6 +208,10 @@ class Tcn(nn.Module):
 
     def step(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Map a chunk (B, C, N), any N >= 1, to its output and the next state."""
+        if self.by_rows:
+            pasts = [past.transpose(1, 2) for past in state]  # (B, context, H)
+            x, following = self.rows(x.transpose(1, 2), pasts)
+            return x.transpose(1, 2), tuple(past.transpose(1, 2) for past in following)
         total, following = None, []
         for block, past in zip(self.blocks, state, strict=True):
             x, skip, past = block.step(x, past)
@@ -191,7 +219,25 @@ class Tcn(nn.Module):
             following.append(past)
         return x if total is None else total, tuple(following)
 
+    @property
+    def by_rows(self) -> bool:
+        """Whether all is done on rows: in training, where the blocks can."""
+        return self.training and isinstance(self.blocks[0], TcnBlock)
+
+    def rows(
+        self, x: torch.Tensor, pasts: list[torch.Tensor] | None = None
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """`step` of (B, N, C) and a list of pasts (B, context, H), and without them `forward`."""
+        total, following = None, []
+        for block, past in zip(self.blocks, pasts or [None] * len(self.blocks), strict=True):
+            x, skip, past = block.rows(x, past)
+            total = skip if total is None else total + skip
+            following.append(past)
+        return x if total is None else total, following
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.by_rows:
+            return self.rows(x.transpose(1, 2))[0].transpose(1, 2)
         total = None
         for block in self.blocks:
             x, skip = block(x)
