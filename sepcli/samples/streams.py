@@ -13,7 +13,8 @@ from sepcli.errors import SepcliError
 from sepcli.samples.folders import FolderWriter, read_folder, sample_from_file
 from sepcli.samples.lists import read_list
 from sepcli.samples.sample import Sample, split_audio_name
-from sepcli.samples.tarstream import TarWriter, read_tar
+from sepcli.samples.tarreading import read_tar
+from sepcli.samples.tarstream import TarWriter
 
 __all__ = ["Sample", "open_sample_writer", "read_samples"]
 
@@ -81,6 +82,7 @@ def _read_file(path, strict, input_type, folder):
 
 def _read_stream(stream, origin, strict, input_type, folder):
     """Yield the samples in a binary stream of any kind; paths in a list are seen from `folder`."""
+    file = stream if origin != _STDIN and _starts_and_seeks(stream) else None
     stream = Peekable(stream)
     if not stream.peek(1):
         raise SepcliError(
@@ -88,7 +90,7 @@ def _read_stream(stream, origin, strict, input_type, folder):
         )
     kind = stream.sniff() if input_type == "auto" else input_type
     if kind == "tar":
-        yield from read_tar(stream, origin=origin, strict=strict)
+        yield from read_tar(stream, origin=origin, strict=strict, file=file)
     elif kind == "jsonl":
         yield from read_list(stream, origin=origin, folder=folder)
     elif other := files.stand_in(stream.peek(256)):
@@ -100,6 +102,10 @@ def _read_stream(stream, origin, strict, input_type, folder):
         )
     else:
         yield _sample_from_audio(stream, origin)
+
+
+def _starts_and_seeks(stream):
+    return stream.seekable() and stream.tell() == 0
 
 
 def _sample_from_audio(stream, origin):
