@@ -12,10 +12,17 @@ import click
 from sepcli import __version__, files
 from sepcli.errors import SepcliError, UsageError
 
-# Threads of torch that wait for each other must sleep: by default they spin, and when the other
-# commands of a pipe want the same cores a small model runs a hundred times slower. Read by the
-# OpenMP runtime when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+def let_waiting_threads_sleep():
+    """Set OMP_WAIT_POLICY, which the OpenMP runtime reads when torch is imported, if it is not set.
+
+    Threads of torch that wait for each other spin by default: when the other commands of a pipe
+    want the same cores, a small model then runs a hundred times slower.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+let_waiting_threads_sleep()
 
 COMMANDS = (
     "mix", "rir-decay", "rt60", "separate", "stream", "eval", "train", "pack", "quantize", "export",

@@ -8,7 +8,8 @@ import soundfile
 from scipy.stats import chisquare
 
 from sepcli.errors import SepcliError
-from sepcli.recordings.pools import Pool, find_audio, split_weight
+from sepcli.recordings import stored
+from sepcli.recordings.pools import Pool, Shares, find_audio, split_weight
 
 RATE = 16000
 LOUD = -100.0  # dB; a floor that everything but digital silence is above
@@ -180,6 +181,20 @@ def test_only_the_stretch_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(audio, "read", spy)
     crop(Pool([path]), 9000)
     assert lengths == [9000]
+
+
+def test_a_file_that_takes_the_place_of_another_is_read_anew(tmp_path):
+    headers = stored.Headers()
+    for frames in (100, 200):
+        new = write(tmp_path / "new.wav", ramp(frames))
+        path = new.replace(tmp_path / "a.wav")
+        assert headers[str(path)] == (frames, RATE)
+
+
+def test_numbers_are_drawn_as_often_as_their_weights_say():
+    shares, rng = Shares([1, 3, 0.5]), np.random.default_rng(0)
+    counts = np.bincount([shares.draw(rng) for _ in range(9000)], minlength=3)
+    np.testing.assert_allclose(counts / 9000, [2 / 9, 6 / 9, 1 / 9], atol=0.02)
 
 
 def test_headers_are_read_once(tmp_path, monkeypatch):

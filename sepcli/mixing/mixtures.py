@@ -1,9 +1,7 @@
 """Speech + noise + rooms -> mixtures with their references; item i is a function of (seed, i)."""
 
-import contextlib
-import os
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import cache, lru_cache, reduce
 from itertools import chain
 
 import numpy as np
@@ -19,10 +17,16 @@ from sepcli.samples.sample import Sample
 
 VOICES = 1000  # synthetic speakers to draw from
 
-# glibc hands large blocks back to the system at once, unless a larger one has been freed before
-# (mallopt(3), M_MMAP_THRESHOLD; at most 32 MiB). Without this line, which touches no memory, every
-# item faults in 800 pages anew, and takes twice as long.
-np.empty(31 << 20, np.uint8)
+
+@cache
+def keep_memory():
+    """Let the memory of an item be kept for the next one, in this process.
+
+    glibc hands large blocks back to the system at once, unless a larger one has been freed before
+    (mallopt(3), M_MMAP_THRESHOLD; at most 32 MiB). Without this, which touches no memory, every
+    item faults in 800 pages anew, and takes twice as long.
+    """
+    np.empty(31 << 20, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Mixer(Source):
 
     def draw(self, seed, index, step=None):
         """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`."""
+        keep_memory()
         spec = self.spec
         # Separate generators, so that another noise or SNR leaves the speech as it was.
         rng, speech_rng, noise_rng, room_rng = (
@@ -141,7 +146,7 @@ class Mixer(Source):
         rate = self.spec.sample_rate
         if self._rir:
             path, response = self._rir.draw_for(
-                lambda path: _room(path, _state(path), rate, signal.size, decay_s), rng
+                lambda path: _room(path, stored.state(path), rate, signal.size, decay_s), rng
             )
             record = {"path": str(path)}
         else:
@@ -151,15 +156,6 @@ class Mixer(Source):
         if decay_s is not None:
             record["decay_s"] = decay_s
         return response(signal), record
-
-
-def _state(recording):
-    """What changes when another file takes the place of a recording that is one."""
-    if not isinstance(recording, str):
-        return None
-    with contextlib.suppress(OSError):
-        status = os.stat(recording)
-        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 @lru_cache(maxsize=64)  # 400 kB each for 5 s at 16 kHz and 1 s of response

@@ -14,11 +14,11 @@ from sepcli.dsp import level
 from sepcli.dsp.tempo import change_tempo
 from sepcli.errors import SepcliError
 from sepcli.files import composed
-from sepcli.mixing.mixtures import Mixture, add
+from sepcli.mixing.mixtures import Mixture, add, keep_memory
 from sepcli.mixing.source import Source
 from sepcli.mixing.specs import AUGMENTATIONS, StemSpec
 from sepcli.recordings import stored
-from sepcli.recordings.pools import TRIES, Faults, find_audio, split_weight
+from sepcli.recordings.pools import TRIES, Faults, Shares, find_audio, one_of, split_weight
 from sepcli.samples.sample import split_audio_name
 from sepcli.samples.stems import (
     ACCOMPANIMENT,
@@ -53,9 +53,8 @@ class StemMixer(Source):
             folder, weight = split_weight(source)
             self._songs.append([_with_targets(s, spec.targets) for s in find_songs(folder)])
             weights.append(weight)
-        self._edges = np.cumsum(weights) / sum(weights)  # source k is drawn below edge k
+        self._shares, self._headers = Shares(weights), stored.Headers()
         self.names = self._common_names()
-        self._headers = {}  # path -> (frames, sample rate)
 
     def recordings(self):
         """All stems of all songs."""
@@ -76,6 +75,7 @@ class StemMixer(Source):
 
     def draw(self, seed, index, step=None):
         """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`, (C, T) each."""
+        keep_memory()
         spec = self.spec
 
         def generator(*part):  # one for each part, so that none depends on the others
@@ -177,7 +177,7 @@ class StemMixer(Source):
         signal = np.zeros((1 if spec.downmix else 2, wanted), np.float32)
         pieces = []
         for path in song.stems[name]:
-            frames, file_rate = self._header(path)
+            frames, file_rate = self._headers[path]
             start = round(start_s * file_rate)
             stop = min(frames, start + math.ceil(wanted * file_rate / rate))
             sound, _ = stored.read(path, start=start, stop=stop, sample_rate=rate)
@@ -191,17 +191,11 @@ class StemMixer(Source):
 
     def _song(self, rng):
         """A song: a source by weight, then one of its songs."""
-        songs = self._songs[int(np.searchsorted(self._edges[:-1], rng.random(), side="right"))]
-        return songs[int(rng.random() * len(songs))]
+        return one_of(self._songs[self._shares.draw(rng)], rng)
 
     def _seconds(self, song):
         """How long all stems of a song go on."""
-        return min(np.divide(*self._header(p)) for paths in song.stems.values() for p in paths)
-
-    def _header(self, path):
-        if path not in self._headers:
-            self._headers[path] = stored.header(path)
-        return self._headers[path]
+        return min(np.divide(*self._headers[p]) for paths in song.stems.values() for p in paths)
 
     def _channels(self, sound, path):
         """Any (C, T) as mono, or as stereo."""

@@ -9,9 +9,10 @@ import numpy as np
 from sepcli.dsp import level
 from sepcli.errors import SepcliError
 from sepcli.mixing import synthetic
-from sepcli.mixing.mixtures import VOICES, Mixer, Mixture, add, scaled
+from sepcli.mixing.mixtures import VOICES, Mixer, Mixture, add, keep_memory, scaled
 from sepcli.mixing.specs import SpeakerSpec
 from sepcli.recordings.packing import speaker_of
+from sepcli.recordings.pools import one_of
 from sepcli.recordings.stored import PackRecording
 
 PREROLL_S = 1.0  # of what was said before an item starts, for the rooms to ring with
@@ -50,6 +51,7 @@ class SpeakerMixer(Mixer):
 
     def _draw(self, seed, index, step, attempt):
         """The item, or, in later attempts, others in its place."""
+        keep_memory()
         spec, again = self.spec, [attempt] if attempt else []
 
         def generator(*part):  # one for each part, so that none depends on the others
@@ -248,7 +250,7 @@ class _Recorded:
         """One of the names in `speakers`, lists by source: a source by weight, then a name."""
         while not (names := speakers[self._pool.draw_source(rng)]):
             pass
-        return names[int(rng.random() * len(names))]
+        return one_of(names, rng)
 
     def utterances(self, name, rng):
         """What the target says in the mixture, and for the enrolment: not the same recordings.

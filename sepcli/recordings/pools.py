@@ -92,8 +92,7 @@ class Pool:
             self.files.append(find_audio(path) if packed is None else packed)
             self.sources.append(path)
             weights.append(weight)
-        self._edges = np.cumsum(weights) / sum(weights)  # source k is drawn below edge k
-        self._headers = {}  # path -> (frames, sample rate)
+        self._shares, self._headers = Shares(weights), stored.Headers()
         self._bad = {}  # recordings of which nothing can be used, and the errors that say why
 
     def recordings(self):
@@ -130,7 +129,7 @@ class Pool:
                 continue
             if part.size > missing:
                 part = part[:missing]
-                used = math.ceil(missing * self._header(path)[1] / sample_rate)
+                used = math.ceil(missing * self._headers[path][1] / sample_rate)
                 piece["stop"] = piece["start"] + used
             if ahead.size:
                 lead[-ahead.size :] = ahead
@@ -144,8 +143,7 @@ class Pool:
 
     def draw(self, rng):
         """The path of a file, or a recording in a pack: a source by weight, then one of its own."""
-        files = self.files[self.draw_source(rng)]
-        return files[int(rng.random() * len(files))]
+        return one_of(self.files[self.draw_source(rng)], rng)
 
     def draw_for(self, use, rng):
         """A drawn recording that can be used, and what `use` makes of it."""
@@ -160,7 +158,7 @@ class Pool:
     def _draw_good(self, rng, among=None):
         """A recording, out of a list or of all, that is not known to be bad."""
         while True:
-            path = among[int(rng.random() * len(among))] if among else self.draw(rng)
+            path = one_of(among, rng) if among else self.draw(rng)
             if path not in self._bad:
                 return path
             recordings = set(among) if among else self._all
@@ -176,7 +174,7 @@ class Pool:
 
     def draw_source(self, rng):
         """The number of a source, by weight."""
-        return int(np.searchsorted(self._edges[:-1], rng.random(), side="right"))
+        return self._shares.draw(rng)
 
     def _stretch(self, path, samples, sample_rate, rng, before):
         """Up to `samples` from a random place of `path`, and up to `before` that come before it.
@@ -184,7 +182,7 @@ class Pool:
         Returns (stretch (T,), (T',), {"path", "start", "stop"} of the stretch).
         """
         try:
-            frames, rate = self._header(path)
+            frames, rate = self._headers[path]
         except SepcliError as error:
             self._bad[path] = error
             raise
@@ -197,19 +195,27 @@ class Pool:
         piece = {"path": str(path), "start": start, "stop": stop}
         return mono[ahead : ahead + samples], mono[:ahead], piece
 
-    def _header(self, path):
-        """(frames, sample rate); a pack has all of them at hand."""
-        if isinstance(path, stored.PackRecording):
-            return path.header()
-        if path not in self._headers:
-            self._headers[path] = stored.header(path)
-        return self._headers[path]
-
     def _too_quiet(self, min_rms_db):
         return SepcliError(
             f"{self.what}: {TRIES} stretches in a row were silent or quieter than "
             f"{min_rms_db:g} dB re full scale; lower --min-rms or name louder files"
         )
+
+
+class Shares:
+    """The numbers 0 to K - 1, drawn as often as their weights say."""
+
+    def __init__(self, weights):
+        self._edges = np.cumsum(weights) / sum(weights)  # number k is drawn below edge k
+
+    def draw(self, rng):
+        """One of the numbers."""
+        return int(np.searchsorted(self._edges[:-1], rng.random(), side="right"))
+
+
+def one_of(items, rng):
+    """One of the items of a sequence, each as likely as any other."""
+    return items[int(rng.random() * len(items))]
 
 
 def split_weight(source):

@@ -1,5 +1,6 @@
 """Recordings wherever they are: files, items of packs, members of tars; read alike."""
 
+import contextlib
 import glob
 import io
 import os
@@ -48,6 +49,33 @@ def header(recording):
         about = audio.info(recording)
         return about.frames, about.sample_rate
     return recording.header()
+
+
+def state(recording):
+    """What changes when another file takes the place of a recording that is one, else None."""
+    if not isinstance(recording, str | os.PathLike):
+        return None
+    with contextlib.suppress(OSError):
+        status = os.stat(recording)
+        return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class Headers:
+    """The headers of recordings, of which each is read once unless its file changes."""
+
+    def __init__(self):
+        self._known = {}  # recording -> its state, its header
+
+    def __getitem__(self, recording):
+        """(frames, sample rate); a pack has all of them at hand."""
+        if isinstance(recording, PackRecording):
+            return recording.header()
+        now = state(recording)
+        before, found = self._known.get(recording, (None, None))
+        if found is None or now != before:
+            found = header(recording)
+            self._known[recording] = now, found
+        return found
 
 
 def read(recording, *, start=0, stop=None, sample_rate=None):
