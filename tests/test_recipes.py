@@ -42,6 +42,10 @@ if command == "eval" and "-o" in arguments:
 DATA = {"vocals-open-unmix": "MUSDB"}  # which variable names recordings, where it is not DATA
 # (recipe, size, recordings given) -> items to (train, validate) with; 0 is without end.
 FORMS = {
+    ("denoise", "", False): (0, 100),
+    ("denoise", "", True): (0, 100),
+    ("denoise", "SMOKE", False): (0, 16),
+    ("denoise", "SMOKE", True): (0, 16),
     ("denoise-16k", "", False): (0, 100),
     ("denoise-16k", "", True): (0, 100),
     ("denoise-16k", "SMALL", False): (0, 50),
