@@ -8,6 +8,7 @@ those that would be on the chip, convolutions in groups made dense, as the chip 
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sepcli.errors import SepcliError
 from sepcli.max78000 import limits
@@ -53,12 +54,12 @@ class Row:
     columns: int = 0
     layers: int = 0
 
-    def refuse(self, what, instead):
+    def refuse(self, what: str, instead: str) -> None:
         self.violations.append(what)
         self.replacement = "; ".join(filter(None, [self.replacement, instead]))
 
 
-def check(name):
+def check(name: str | Path) -> dict[str, Any]:
     """Check the model, YAML configuration or export `name`; a dict that fits into JSON.
 
     `layers`: a dict per layer, see `Row`; `totals`, `limits`; `violations`: lines, empty when the
@@ -255,7 +256,7 @@ def _times(sizes):
     return "x".join(map(str, sizes))
 
 
-def table(about):
+def table(about: dict[str, Any]) -> str:
     """What `check` found, for people."""
     rows = [row for row in about["layers"] if row["violations"]]
     width = max((len(row["name"]) for row in rows), default=0)

@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ from sepcli.files import explained, honest, replacing
 from sepcli.max78000 import files
 from sepcli.max78000.host import Host
 from sepcli.max78000.lint import lint
-from sepcli.max78000.plan import plan
+from sepcli.max78000.plan import Plan, plan
 from sepcli.max78000.report import markdown, report
 from sepcli.mixing import synthetic
 from sepcli.models.modelfile import load_model
@@ -27,7 +29,7 @@ NAMES = (
 )  # fmt: skip
 
 
-def export(name, folder, *, frames=None):
+def export(name: str, folder: str | Path, *, frames: int | None = None) -> dict[str, Any]:
     """Export the model `name` (see `modelfile.locate`) into a new `folder`; return the report.
 
     frames: of output per run of the chip; as many as 20 ms have if None. An older export in
@@ -50,7 +52,7 @@ class Package:
     (C', frames).
     """
 
-    def __init__(self, made, sample):
+    def __init__(self, made: Plan, sample: Any) -> None:
         config = files.config(made)
         self.texts = {"network.yaml": files.yaml(config)}
         self.checkpoint = files.checkpoint(made.network)
@@ -59,7 +61,7 @@ class Package:
         self.expected = chip.run(made.network, self.sample).astype(np.int64)
 
 
-def build(model, *, name, frames=None):
+def build(model: Any, *, name: str, frames: int | None = None) -> tuple[Package, dict[str, Any]]:
     """The `Package` of a quantised `TcnMax78000`, and its report; for errors see `export`."""
     try:
         return _build(model, name, frames)
@@ -84,7 +86,7 @@ def _build(model, name, frames):
     return package, report(str(name), model, made, host)
 
 
-def write(package, folder):
+def write(package: Package, folder: str | Path) -> None:
     """Write the files of a `Package`, read them back, and only then give them their place."""
     check_replaceable(folder)
     with replacing(folder) as part:
@@ -98,7 +100,7 @@ def write(package, folder):
         refuse(problems(part))
 
 
-def refuse(lines):
+def refuse(lines: Sequence[Any]) -> None:
     """Raise SepcliError with the first of the lines that say what is wrong, if there are any."""
     if lines:
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
@@ -106,7 +108,7 @@ def refuse(lines):
 
 
 @torch.inference_mode()
-def sample_window(model, made):
+def sample_window(model: Any, made: Plan) -> np.ndarray:
     """A window of features, integers (C, T), of generated speech in noise."""
     rng, length = np.random.default_rng(0), made.input.frames * model.hop
     x = synthetic.speech(length, model.sample_rate, rng, 0)
@@ -119,7 +121,7 @@ def sample_window(model, made):
     return window
 
 
-def problems(folder):
+def problems(folder: str | Path) -> list[str]:
     """What is wrong with the export in `folder`, as its files are: lines of the lint, or of us.
 
     Raises SepcliError when they cannot be read as an export at all.
@@ -141,7 +143,7 @@ def problems(folder):
     return []
 
 
-def check_replaceable(folder):
+def check_replaceable(folder: str | Path) -> None:
     """Raise SepcliError when `folder` is there and holds more than an older export."""
     with explained(folder):
         if os.path.exists(folder) and not set(os.listdir(folder)) <= {*NAMES}:

@@ -1,11 +1,13 @@
 """A plan in the files of Analog Devices' tools: the network's YAML, and its checkpoint."""
 
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import torch
 
 from sepcli.max78000 import limits
+from sepcli.max78000.plan import Plan
 from sepcli.quant.chip import INPUT, ChipLayer, ChipNetwork
 
 ARCH = "tcn_max78000"
@@ -13,7 +15,7 @@ OPERATIONS = {"conv": "Conv1d", "keep": "Passthrough", "add": "Add"}
 HEX = {"processors": 16, "output_processors": 16, "in_offset": 4, "out_offset": 4}  # digits
 
 
-def config(plan):
+def config(plan: Plan) -> dict[str, Any]:
     """What network.yaml says, as a dict."""
     layers = [_layer(plan, i) for i in range(len(plan.steps))]
     return {"arch": ARCH, "dataset": "sepcli", "layers": layers}
@@ -50,7 +52,7 @@ def _layer(plan, index):
     return entry
 
 
-def yaml(config):
+def yaml(config: dict[str, Any]) -> str:
     """The text of network.yaml."""
     lines = ["---", f"arch: {config['arch']}", f"dataset: {config['dataset']}", "", "layers:"]
     for entry in config["layers"]:
@@ -65,7 +67,7 @@ def _value(key, value):
     return f"[{', '.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
-def checkpoint(network):
+def checkpoint(network: ChipNetwork) -> dict[str, Any]:
     """The dict that checkpoint.pth.tar holds: all numbers are integers, as float32."""
     state = OrderedDict()
     for layer in network.layers:
@@ -80,7 +82,7 @@ def checkpoint(network):
     return {"epoch": 0, "arch": ARCH, "state_dict": state}
 
 
-def network(config, checkpoint):
+def network(config: dict[str, Any], checkpoint: dict[str, Any]) -> ChipNetwork:
     """The `ChipNetwork` that the files describe, without padding; undoes the two above."""
     state, layers = checkpoint["state_dict"], []
     weights = iter(key.removesuffix(".op.weight") for key in state if key.endswith(".op.weight"))

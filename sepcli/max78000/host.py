@@ -5,11 +5,13 @@ sigmoid: neither a power nor an exponential is computed on the microcontroller.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sepcli.errors import SepcliError
 from sepcli.max78000 import limits
+from sepcli.max78000.plan import Plan
 from sepcli.models.tcn_max78000 import FLOOR
 from sepcli.quant.chip import HIGH
 
@@ -25,7 +27,7 @@ class Host:
     transform's length is no power of two.
     """
 
-    def __init__(self, model, plan):
+    def __init__(self, model: Any, plan: Plan) -> None:
         self.stft = model.front_end == "stft"
         kernel, decoders = model.kernel, 1 if self.stft else len(model.sources)
         if self.stft and kernel & (kernel - 1):
@@ -79,20 +81,20 @@ class Host:
             }
 
     @property
-    def header(self):
+    def header(self) -> str:
         """The text of host.h."""
         width = max(map(len, self.sizes))
         sizes = [f"#define HOST_{name:{width}} {value}" for name, value in self.sizes.items()]
         return _template("host.h").replace("@sizes@", "\n".join(sizes))
 
     @property
-    def source(self):
+    def source(self) -> str:
         """The text of host.c."""
         tables = "\n\n".join(_table(name, values) for name, values in self.tables.items())
         return _template("host.c").replace("@tables@", tables)
 
     @property
-    def macs_per_frame(self):
+    def macs_per_frame(self) -> Any:
         """Multiply-accumulates per frame; host.c counts as many when built with HOST_COUNT."""
         kernel, filters = self.sizes["KERNEL"], self.sizes["FEATURES"]
         if self.stft:
@@ -101,12 +103,12 @@ class Host:
         return (1 + self.sizes["DECODERS"]) * filters * (kernel + 1)
 
     @property
-    def table_bytes(self):
+    def table_bytes(self) -> int:
         """Bytes of constant tables in single precision."""
         return FLOAT_BYTES * sum(table.size for table in self.tables.values())
 
     @property
-    def state_bytes(self):
+    def state_bytes(self) -> Any:
         """Bytes of `host_state` in single precision."""
         size = self.sizes
         reals = size["KERNEL"] + size["FRAMES"] * size["PARTS"] + size["REST"] * size["SAMPLES"]
@@ -115,7 +117,7 @@ class Host:
         return FLOAT_BYTES * (reals + -(-ring // FLOAT_BYTES) + 1)
 
 
-def thresholds(exponent, compression):
+def thresholds(exponent: Any, compression: float) -> Any:
     """The power of a magnitude from which its feature is at least 1, 2, ..., 127; (127,).
 
     The feature of the power p is c(p) 2^exponent, rounded, with c(p) = (p + FLOOR)^(compression/2)

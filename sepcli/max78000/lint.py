@@ -7,6 +7,7 @@ overwriting what a later layer than the next one still reads.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -52,13 +53,15 @@ class _Tensor:
     last: int = -1  # layer that reads it
 
 
-def lint(config, checkpoint, sample):
+def lint(config: dict[str, Any], checkpoint: dict[str, Any], sample: np.ndarray) -> list[Finding]:
     """List the `Finding`s in network.yaml, checkpoint.pth.tar and sample_input.npy, as loaded."""
     return _Lint(config, checkpoint, sample).findings
 
 
 class _Lint:
     """One pass over the layers; `tensors` by layer, -1 is the input."""
+
+    layer: Any  # its number; None of what concerns all of them
 
     def __init__(self, config, checkpoint, sample):
         self.findings, self.layer, self.name = [], None, ""

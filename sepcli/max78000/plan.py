@@ -8,6 +8,7 @@ writes rows of junk below its output.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from sepcli.errors import SepcliError
 from sepcli.max78000 import limits
@@ -43,18 +44,18 @@ class Step:
     written: Tensor
 
     @property
-    def in_offset(self):
+    def in_offset(self) -> Any:
         """Bytes at which the first frame lies that is read, behind what is cropped."""
         tensor = self.read[0]
         return tensor.offset + limits.data_bytes(tensor.channels, self.layer.crop[0])
 
     @property
-    def frames_in(self):
+    def frames_in(self) -> Any:
         """Frames that are read, without what is cropped."""
         return self.read[0].frames - sum(self.layer.crop)
 
     @property
-    def columns(self):
+    def columns(self) -> int:
         """Words of weight memory per processor; 0 without weights."""
         if self.layer.weight is None:
             return 0
@@ -63,7 +64,7 @@ class Step:
         return limits.columns(inputs, outputs, taps, layer.dilation, layer.weight_bits)
 
     @property
-    def cycles(self):
+    def cycles(self) -> int:
         """Cycles of the accelerator's clock, by the model of Analog Devices' tools."""
         if self.layer.weight is None:
             operands = len(self.layer.inputs)
@@ -82,17 +83,17 @@ class Plan:
     steps: tuple
 
     @property
-    def peak(self):
+    def peak(self) -> int:
         """Bytes of an instance up to the highest one that is used."""
         return max(self.input.end, *(step.written.end for step in self.steps))
 
     @property
-    def columns(self):
+    def columns(self) -> int:
         """Words of weight memory per processor up to the last one used."""
         return limits.stacked(step.columns for step in self.steps)
 
     @property
-    def weight_bytes(self):
+    def weight_bytes(self) -> int:
         """Bytes of weights as such, without what the chip adds to them."""
         return sum(
             step.layer.weight.size * step.layer.weight_bits // 8
@@ -101,12 +102,12 @@ class Plan:
         )
 
     @property
-    def cycles(self):
+    def cycles(self) -> int:
         """Cycles of one run."""
         return sum(step.cycles for step in self.steps)
 
 
-def plan(network, frames):
+def plan(network: ChipNetwork, frames: int) -> Plan:
     """Place the tensors of `network` for runs of `frames` output frames; a `Plan`.
 
     Raises SepcliError naming the layer where too much is alive at once, or whose operands cannot
@@ -169,7 +170,7 @@ def _blocks(network, shapes):
         yield _Block(first, last.get(name, len(layers) - 1), size, ((name, offset, 0),))
 
 
-def is_emulated(layer):
+def is_emulated(layer: ChipLayer) -> bool:
     """Whether the chip runs this convolution in two dimensions."""
     return layer.weight is not None and limits.emulated(layer.weight.shape[2], layer.dilation)
 

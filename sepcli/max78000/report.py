@@ -1,11 +1,15 @@
 """What an export costs, as plain data and as Markdown."""
 
+from typing import Any
+
 from sepcli.max78000 import limits
+from sepcli.max78000.host import Host
+from sepcli.max78000.plan import Plan
 
 NAMES = {"conv": "Conv1d", "keep": "copy", "add": "add"}
 
 
-def report(name, model, plan, host):
+def report(name: str, model: Any, plan: Plan, host: Host) -> dict[str, Any]:
     """Describe the export of `model`, called `name`: per layer, in all, and on the host."""
     run_ms = 1000 * plan.frames * model.hop / model.sample_rate
     chip_ms = 1000 * plan.cycles / limits.CLOCK_HZ
@@ -85,7 +89,7 @@ def _layer(plan, index):
     }
 
 
-def markdown(report):
+def markdown(report: dict[str, Any]) -> str:
     """The report for people."""
     totals, most, host = report["totals"], report["limits"], report["host"]
     rows = [_row(row) for row in report["layers"]]

@@ -1,6 +1,7 @@
 """Which operations a model consists of, recorded while it runs once."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,7 +26,7 @@ class Operation:
 
 
 @torch.no_grad()
-def trace(model):
+def trace(model: Any) -> list[Any]:
     """The `Operation`s of `model`, a separator of (1, C, T), in the order in which they run."""
     recorder = _Recorder(model)
     samples = max(1, int(SECONDS * model.sample_rate))

@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from sepcli.errors import SepcliError
 from sepcli.files import ENDING, beside, check_place, exists, explained
@@ -24,7 +26,14 @@ class Part:
     its place in one step. One process at a time; a context manager.
     """
 
-    def __init__(self, target, plan, *, resume=False, overwrite=None):
+    def __init__(
+        self,
+        target: str,
+        plan: dict[str, Any],
+        *,
+        resume: bool = False,
+        overwrite: bool | None = None,
+    ) -> None:
         """Open or begin the part of `target`.
 
         plan: JSON object that says what the output is made of; it must not change in between.
@@ -52,7 +61,7 @@ class Part:
             self._load(json.loads(json.dumps(plan)), anew=not resume)
             on_error.pop_all()
 
-    def append(self, name, data):
+    def append(self, name: str, data: bytes) -> None:
         """Add bytes to the file `name`; they count with the next `commit`."""
         with explained(self.folder):
             if name not in self._files:
@@ -64,7 +73,7 @@ class Part:
         size = self._changed.get(name, self._sizes.get(name, 0)) + len(data)
         self._changed[name] = size
 
-    def commit(self, record):
+    def commit(self, record: dict[str, Any]) -> None:
         """Keep `record`, a JSON object, and what was appended since the last one."""
         line = json.dumps({"sizes": self._changed, "record": record}).encode() + b"\n"
         with explained(self.folder):
@@ -74,11 +83,11 @@ class Part:
         self.records.append(record)
 
     @property
-    def finished(self):
+    def finished(self) -> str | None:
         """The name with which `publish` was called before a crash, or None."""
         return self._done
 
-    def publish(self, name):
+    def publish(self, name: str) -> None:
         """Put the file or folder `name` of the part where the output belongs; remove the part."""
         with explained(self.target):
             if self._done is None:
@@ -96,7 +105,7 @@ class Part:
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
             self.folder.rmdir()
 
-    def close(self):
+    def close(self) -> None:
         """Let go of the files; the part stays for --resume."""
         for file in (*self._files.values(), self._journal):
             file.close()
@@ -168,7 +177,7 @@ class Part:
                 path.unlink()
 
 
-def is_whole(target):
+def is_whole(target: str | Path) -> bool:
     """Whether an output stands in its place, and nothing of a part beside it."""
     target = Path(os.path.realpath(target))
     folder = _folder_of(target)
@@ -181,7 +190,7 @@ def _folder_of(target):
     return beside(target, ENDING)
 
 
-def fingerprint(lines):
+def fingerprint(lines: Iterable[str]) -> str:
     """A short text that changes when any of `lines`, text, does."""
     digest = hashlib.blake2b(digest_size=16)
     for line in lines:

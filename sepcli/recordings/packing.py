@@ -3,8 +3,10 @@
 import os
 import re
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +64,7 @@ class Recording:
     keep_channels: bool
 
 
-def find_sources(kind, inputs):
+def find_sources(kind: str, inputs: Sequence[str]) -> list[Any]:
     """The `Source` of every folder, glob, list or file in `inputs`, under distinct names."""
     sources = []
     for given in inputs:
@@ -80,7 +82,7 @@ def _folder(path):
     return os.path.dirname(os.path.abspath(path))
 
 
-def speaker_of(name, regex):
+def speaker_of(name: str, regex: str | None) -> str:
     """Who speaks in the recording `name`, a path below its source; "" when that is unknown."""
     if regex is None:
         return name.partition(os.sep)[0] if os.sep in name else ""
@@ -88,7 +90,7 @@ def speaker_of(name, regex):
     return (match[1 if match.re.groups else 0] or "") if match else ""
 
 
-def validation(ids, fraction):
+def validation(ids: Sequence[str], fraction: float) -> set[str]:
     """The ids, out of a set, that are for validation: the last of them when they are sorted.
 
     One at least when there are two or more, and `fraction` is not 0; never all of them.
@@ -104,13 +106,22 @@ class Packing:
     sources: list of `Source`. samples: whatever `read_samples` takes, each. spec: `PackSpec`.
     """
 
-    def __init__(self, sources, samples=(), spec=None, form=None, **reading):
+    def __init__(
+        self,
+        sources: Sequence[Any],
+        samples: Sequence[str] = (),
+        spec: Any | None = None,
+        form: Any | None = None,
+        **reading: Any,
+    ) -> None:
         """form: `H5Form` (the default) or `TarForm`. reading: settings of `read_samples`."""
         self.sources, self.samples, self.spec = sources, list(samples), spec or PackSpec()
         self.form, self._reading = form or H5Form(), reading
         self.packed = self.skipped = self.clipped = 0  # inputs, inputs, and samples, in the end
 
-    def run(self, output, *, resume=False, overwrite=None, jobs=1):
+    def run(
+        self, output: Any, *, resume: bool = False, overwrite: bool | None = None, jobs: int = 1
+    ) -> Iterator[dict[str, Any]]:
         """Yield a record of every input as it is packed or skipped, and write the pack at last.
 
         A record has a "name", and "skipped", the reason, where the input is damaged. What a
@@ -133,7 +144,7 @@ class Packing:
             part.publish(self.form.result)
 
     @property
-    def count(self):
+    def count(self) -> int | None:
         """How many inputs there are, or None when only reading them tells."""
         return None if self.samples else sum(len(source.paths) for source in self.sources)
 
@@ -288,12 +299,12 @@ class H5Form:
 
     result = "pack.h5"
 
-    def keep(self, part, record, contents, _number):
+    def keep(self, part: Any, record: dict[str, Any], contents: Any, _number: int) -> None:
         """Append what was encoded to the bytes of its groups."""
         for about, content in zip(record["parts"], contents, strict=True):
             part.append(_file_of(about["group"]), content)
 
-    def assemble(self, part, kept, for_validation):
+    def assemble(self, part: Any, kept: Any, for_validation: Any) -> None:
         """Write the pack from the records of all items and the numbers that are for validation."""
         groups = {}  # name -> list of (number, record, part)
         for number, record in enumerate(kept):
@@ -302,7 +313,7 @@ class H5Form:
         packed = {
             name: (
                 _attributes(name, [about for _, _, about in members]),
-                [_item(*member, member[0] in for_validation) for member in members],
+                [_item(n, entry, about, n in for_validation) for n, entry, about in members],
                 _contents(part.folder / _file_of(name), members),
             )
             for name, members in sorted(groups.items())
@@ -311,7 +322,7 @@ class H5Form:
         write_pack(part.folder / self.result, packed, skipped)
 
 
-def for_validation(kept, fraction):
+def for_validation(kept: Any, fraction: float) -> set[Any]:
     """The numbers, among the records `kept`, of what is for validation: a share of each source."""
     ids = {}  # source -> {id: numbers}
     for number, record in enumerate(kept):

@@ -6,7 +6,9 @@ import itertools
 import json
 import math
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,39 +34,42 @@ class Faults:
     function of the seed and of which recordings can be read.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.spared = False
         self._found = {}
 
-    def add(self, recording, error):
+    def add(self, recording: Any, error: Exception) -> None:
         """Raise the error, unless recordings like this one are spared: then keep it for `take`."""
         if not self.spared:
             raise error
         self._found.setdefault(str(recording), str(error))
 
-    def add_error(self, error):
+    def add_error(self, error: Exception) -> None:
         """`add` where only the error tells what cannot be used."""
         if not isinstance(error, ExhaustedError):  # of which each recording was added before
             self.add(str(error).partition(": ")[0], error)
 
-    def until_good(self, make):
+    def until_good(self, make: Callable[[int], Any]) -> Any:
         """What make(attempt) returns, for attempts 0, 1, … of which the first has no fault.
 
         For what a single recording cannot be replaced in. Raises the SepcliError of the last.
         """
-        for attempt in range(TRIES):
+        for attempt in range(TRIES - 1):
             try:
                 return make(attempt)
             except SepcliError as error:
                 self.add_error(error)
-                last = error
-        raise last
+        try:
+            return make(TRIES - 1)
+        except SepcliError as error:
+            self.add_error(error)
+            raise
 
-    def forget(self, recording):
+    def forget(self, recording: Any) -> None:
         """Drop a recording, since its error is raised after all."""
         self._found.pop(str(recording), None)
 
-    def take(self):
+    def take(self) -> dict[Any, Any]:
         """{recording: why it cannot be used}, of those since the last call."""
         found, self._found = self._found, {}
         return found
@@ -83,7 +88,9 @@ class Pool:
     drawn, and never again.
     """
 
-    def __init__(self, sources, *, what="audio", faults=None):
+    def __init__(
+        self, sources: Sequence[str], *, what: str = "audio", faults: Faults | None = None
+    ) -> None:
         self.what, self.faults = what, faults or Faults()
         self.files, self.sources, weights = [], [], []  # of each source: recordings, where, weight
         for source in sources:
@@ -99,7 +106,16 @@ class Pool:
         """All that may be drawn, in a fixed order."""
         return itertools.chain(*self.files)
 
-    def crop(self, samples, sample_rate, rng, *, min_rms_db, among=None, before=0):
+    def crop(
+        self,
+        samples: int,
+        sample_rate: int,
+        rng: np.random.Generator,
+        *,
+        min_rms_db: float,
+        among: Sequence[Any] | None = None,
+        before: int = 0,
+    ) -> tuple[np.ndarray, list[Any]]:
         """Draw (T,) float32 of `samples` at `sample_rate`, mono by mean over the channels.
 
         Returns (signal, pieces): where it comes from, a list of {"path", "start", "stop"} in
@@ -141,11 +157,11 @@ class Pool:
             parts.insert(0, lead)
         return parts[0] if len(parts) == 1 else np.concatenate(parts), pieces
 
-    def draw(self, rng):
+    def draw(self, rng: np.random.Generator) -> Any:
         """The path of a file, or a recording in a pack: a source by weight, then one of its own."""
         return one_of(self.files[self.draw_source(rng)], rng)
 
-    def draw_for(self, use, rng):
+    def draw_for(self, use: Callable[[Any], Any], rng: np.random.Generator) -> tuple[Any, Any]:
         """A drawn recording that can be used, and what `use` makes of it."""
         while True:
             path = self._draw_good(rng)
@@ -172,7 +188,7 @@ class Pool:
     def _all(self):
         return set(self.recordings())
 
-    def draw_source(self, rng):
+    def draw_source(self, rng: np.random.Generator) -> int:
         """The number of a source, by weight."""
         return self._shares.draw(rng)
 
@@ -218,7 +234,7 @@ def one_of(items, rng):
     return items[int(rng.random() * len(items))]
 
 
-def split_weight(source):
+def split_weight(source: str) -> tuple[str, float]:
     """("dir", 0.7) of "dir=0.7"; a path without a weight, or that exists as it is, counts 1."""
     source = os.fspath(source)
     path, equals, weight = source.rpartition("=")
@@ -233,7 +249,7 @@ def split_weight(source):
     return path, number
 
 
-def find_audio(source):
+def find_audio(source: str) -> list[str] | list[str]:
     """Paths of the audio files that a folder, glob, list or file stands for, in a fixed order.
 
     What looks like audio but is left out is told in a note.

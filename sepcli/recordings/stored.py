@@ -7,6 +7,8 @@ import os
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +25,7 @@ from sepcli.samples.tarstream import prefix_of, split_member_name
 _SPLIT = re.compile(r"(.*?)(?::(train|validation|all))?", re.DOTALL)
 
 
-def in_archive(source, what):
+def in_archive(source: str, what: str) -> "PackRecordings | list[Any] | None":
     """The recordings of kind `what` in a pack or a tar, a sequence; None for any other source.
 
     source: FILE.h5, or a folder of shards that sepcli pack wrote, for those that are not for
@@ -32,7 +34,9 @@ def in_archive(source, what):
         or their mixes where there are no references. Anything else stands for all.
     Raises SepcliError for a file that is damaged, cut off, or has no such recordings.
     """
-    path, split = _SPLIT.fullmatch(source).groups()
+    matched = _SPLIT.fullmatch(source)
+    assert matched is not None  # it matches everything
+    path, split = matched.groups()
     if path.endswith(".h5"):
         return PackRecordings(path, what, split or "train")
     if path and os.path.isfile(os.path.join(path, MANIFEST)):
@@ -43,7 +47,7 @@ def in_archive(source, what):
     return _tar_recordings(source, tars, what) if tars else None
 
 
-def header(recording):
+def header(recording: Any) -> tuple[int, int]:
     """(frames, sample rate) of a recording, as `in_archive` holds them, or of a file."""
     if isinstance(recording, str | os.PathLike):
         about = audio.info(recording)
@@ -78,7 +82,9 @@ class Headers:
         return found
 
 
-def read(recording, *, start=0, stop=None, sample_rate=None):
+def read(
+    recording: Any, *, start: int = 0, stop: int | None = None, sample_rate: int | None = None
+) -> tuple[np.ndarray, int]:
     """What `audio.read` does for files: (float32 (C, T), sample rate)."""
     if isinstance(recording, str | os.PathLike):
         return audio.read(recording, start=start, stop=stop, sample_rate=sample_rate)
@@ -104,15 +110,15 @@ class PackRecording:
         return self.pack.groups[self.group]
 
     @property
-    def speaker(self):
+    def speaker(self) -> str:
         """Who speaks, or "" when that is unknown."""
         return os.fsdecode(self._group.speakers[self.index])
 
-    def header(self):
+    def header(self) -> tuple[int, int]:
         """(frames, sample rate)."""
         return int(self._group.lengths[self.index]), self._group.sample_rate
 
-    def read(self, start=0, stop=None):
+    def read(self, start: int = 0, stop: int | None = None) -> tuple[np.ndarray, int]:
         """Frames [start, stop), or all: (float32 (C, T), sample rate)."""
         signal = self.pack.read(self._group, self.index, start=start, stop=stop)
         return signal, self._group.sample_rate
@@ -124,7 +130,7 @@ class PackRecordings:
     Small when it is sent to another process: the index is read anew there.
     """
 
-    def __init__(self, path, what, split):
+    def __init__(self, path: str | Path, what: str, split: str) -> None:
         self.pack = Pack(path)
         self.groups = self._choose(what)
         self.split = split
@@ -181,7 +187,7 @@ class TarRecording:
     def __str__(self):
         return f"{self.path}: {self.name}"
 
-    def header(self):
+    def header(self) -> tuple[int, int]:
         """(frames, sample rate)."""
         with audio.open_blocks(io.BytesIO(self._bytes()), name=str(self)) as reader:
             if reader.frames is not None:
@@ -189,7 +195,7 @@ class TarRecording:
         signal, rate = self.read()
         return signal.shape[1], rate
 
-    def read(self, start=0, stop=None):
+    def read(self, start: int = 0, stop: int | None = None) -> tuple[np.ndarray, int]:
         """Frames [start, stop), or all: (float32 (C, T), sample rate)."""
         return audio.decode(self._bytes(), str(self), start=start, stop=stop)
 
@@ -197,6 +203,11 @@ class TarRecording:
         with explained(self.path), open(self.path, "rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
+
+
+def _prefix(name):
+    """The prefix of a member's name, None for one that is part of no sample."""
+    return (split_member_name(name) or (None, ""))[0]
 
 
 def _shard_recordings(folder, what, split):
@@ -210,7 +221,7 @@ def _shard_recordings(folder, what, split):
     }
     tars = [os.path.join(folder, name) for name in sorted({str(line["shard"]) for line in lines})]
     every = _tar_recordings(folder, tars, what)
-    found = [r for r in every if (os.path.basename(r.path), split_member_name(r.name)[0]) in wanted]
+    found = [r for r in every if (os.path.basename(r.path), _prefix(r.name)) in wanted]
     if not found:
         raise SepcliError(f"{folder}: no {what} for {split}; say {folder}:all for all there is")
     return found

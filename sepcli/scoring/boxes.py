@@ -1,6 +1,8 @@
 """Box plots as inline SVG: drawn in the colours of the page, without a library."""
 
+from collections.abc import Iterable
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -9,7 +11,7 @@ ROW, LABEL, WIDTH, PAD = 18, 220, 760, 24  # pixels
 LONGEST = 30  # characters of a label
 
 
-def plot(title, rows, unit):
+def plot(title: str, rows: Iterable[tuple[str, Any]], unit: str) -> str:
     """An SVG of a box per row: (label, scores), any number of scores of which some may be NaN.
 
     A box is the middle half, its line the median; whiskers go from the 5th to the 95th percentile.

@@ -1,10 +1,12 @@
 """Score the estimates in samples against their references."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from sepcli import metrics
 from sepcli.errors import SepcliError
+from sepcli.samples.sample import Sample
 from sepcli.samples.stems import STEMS, is_music
 from sepcli.samples.workers import in_order
 from sepcli.scoring.framewise import Framing, score_frames
@@ -27,7 +29,14 @@ class Row:
     frames: dict = field(default_factory=dict, compare=False)
 
 
-def evaluate(samples, names=None, *, framing=None, pad=False, jobs=1):
+def evaluate(
+    samples: Iterable[Sample],
+    names: Sequence[str] | None = None,
+    *,
+    framing: Framing | None = None,
+    pad: bool = False,
+    jobs: int = 1,
+) -> Iterator[Row]:
     """Yield a `Row` for every estimate in `samples`, in their order.
 
     names: metrics out of `metrics.METRICS`. None means sdr for stems of music, si-sdri where there
@@ -60,7 +69,12 @@ def _with_estimates(samples):
         raise SepcliError("nothing to score: no samples; check the command upstream")
 
 
-def score_sample(sample, names=None, framing=None, pad=False):
+def score_sample(
+    sample: Sample,
+    names: Sequence[str] | None = None,
+    framing: Framing | None = None,
+    pad: bool = False,
+) -> list[Row]:
     """The `Row` of each estimate in a sample that has a reference; the others are not scored."""
     if sample.fault:
         return [Row(sample.key, "", error=sample.fault)]
@@ -115,7 +129,7 @@ def _score_pair(sample, target, names, pad):
     return {name: metrics.load(name)(*signals) for name in names}
 
 
-def default_metrics(target, mixed, *, music=False):
+def default_metrics(target: str, mixed: bool, *, music: bool = False) -> tuple[str, ...]:
     """Names of the metrics that make sense for a target, with or without a mixture, here.
 
     music: whether the others are stems of a song, and so it is one, whatever its name.
@@ -123,7 +137,7 @@ def default_metrics(target, mixed, *, music=False):
     return tuple(filter(metrics.is_installed, _sensible_metrics(target, mixed, music)))
 
 
-def left_out(targets):
+def left_out(targets: Iterable[str]) -> list[str]:
     """Names of the default metrics of some targets whose packages are not installed."""
     sensible = dict.fromkeys(n for target in targets for n in _sensible_metrics(target, True))
     return [name for name in sensible if not metrics.is_installed(name)]

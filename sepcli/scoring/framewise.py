@@ -1,15 +1,17 @@
 """Scores that take all sources of a sample at once and come frame by frame."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sepcli import metrics
 from sepcli.metrics.bsseval import Frames
 from sepcli.metrics.score import Score, undefined
+from sepcli.samples.sample import Sample
 from sepcli.samples.stems import ACCOMPANIMENT, VOCALS
-from sepcli.scoring.targets import UnfitError, read_blocks
+from sepcli.scoring.targets import Target, UnfitError, read_blocks
 
 ALONE = "scored alone: interference cannot be told from artifacts"
 OF_ALL = ("isr", "sar")  # what says little of a source alone; sir has no value then
@@ -21,12 +23,19 @@ class Framing(NamedTuple):
     window_s: float = 1.0
     hop_s: float = 1.0
 
-    def samples(self, sample_rate):
+    def samples(self, sample_rate: int) -> tuple[int, ...]:
         """(window, hop) in samples, rounded down as in museval, but at least 1."""
         return tuple(max(1, int(seconds * sample_rate)) for seconds in self)
 
 
-def score_frames(sample, targets, names, framing, *, pad=False):
+def score_frames(
+    sample: Sample,
+    targets: Sequence[Target],
+    names: Mapping[str, Sequence[str]],
+    framing: Framing,
+    *,
+    pad: bool = False,
+) -> tuple[dict[str, Any], dict[str, dict[str, np.ndarray]]]:
     """Score `Target`s of a sample by metrics that are framewise, such as those of BSS Eval v4.
 
     names: target -> names of metrics. Returns two dicts by target: {name: `Score`}, the medians of
@@ -78,7 +87,7 @@ def _evaluate(sample, targets, names, framing, pad):
         except UnfitError as error:
             errors[error.target] = error
             targets = [target for target in targets if target.name != error.target]
-    return [], None, errors
+    return [], Frames({}, None), errors
 
 
 def _by_function(names):

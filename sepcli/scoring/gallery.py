@@ -5,14 +5,18 @@ import itertools
 import struct
 import zlib
 from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from sepcli import metrics
 from sepcli.audio import Writer, resample
 from sepcli.errors import SepcliError
+from sepcli.samples.sample import Sample
+from sepcli.scoring.evaluate import Row
 from sepcli.scoring.targets import find_targets, padded
 
 ENDS = 3  # so many of the best and of the worst are kept
@@ -46,32 +50,32 @@ class Gallery:
     the number of the samples nor with their lengths.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._waiting = deque()  # samples that were read and are not scored yet
         self._kept = []  # (score, key, [Excerpt, ...]), from the worst to the best
         self._newest = None  # (score, sample, names of the targets seen so far)
 
-    def watch(self, samples):
+    def watch(self, samples: Iterable[Sample]) -> Iterator[Sample]:
         """Pass samples on, remembering them until `see` was given their rows."""
         for sample in samples:
             self._waiting.append(sample)
             yield sample
 
-    def see(self, row):
+    def see(self, row: Row) -> None:
         """Take an `evaluate.Row`; rows come in the order of the samples."""
         while self._waiting and self._waiting[0].key != row.key:
             self._keep()
             self._waiting.popleft()
         if row.error or not self._waiting:
             return
-        name, score = next(iter(row.scores.items()), (None, np.nan))
+        name, score = next(iter(row.scores.items()), ("", np.nan))
         if self._newest:
             self._newest[2].append(row.target)
         elif np.isfinite(score):
             sign = 1 if metrics.find(name).more_is_better else -1
             self._newest = sign * float(score), self._waiting[0], [row.target]
 
-    def items(self):
+    def items(self) -> Iterator[tuple[str, list[Excerpt]]]:
         """Yield (key, [Excerpt, ...]) of the samples kept, from the worst to the best."""
         self._keep()
         for _, key, found in self._kept:
@@ -96,14 +100,14 @@ class Gallery:
             del self._kept[ENDS]
 
 
-def excerpts(sample, targets):
+def excerpts(sample: Sample, targets: Sequence[str]) -> Iterator[Excerpt]:
     """Yield an `Excerpt` of the mixture, and of every target's estimate and reference.
 
     All are from the same place, where the first target's reference is loudest.
     """
     found = {target.name: target for target in find_targets(sample, alone=True)}
     start = _loudest(sample, found[targets[0]].signals)
-    signals = {"mixture": ("mix",)} if sample.has("mix") else {}
+    signals: dict[str, tuple[str, ...]] = {"mixture": ("mix",)} if sample.has("mix") else {}
     for name in targets:
         signals[f"{name}, estimate"] = (found[name].estimate,)
         if found[name].reference:
@@ -169,7 +173,7 @@ def _picture(power, top):
     return png(shades, palette.astype(np.uint8))
 
 
-def png(shades, palette):
+def png(shades: np.ndarray, palette: Any) -> bytes:
     """PNG bytes of indices (rows, columns) uint8 into a palette (256, 3) uint8.
 
     W3C, "Portable Network Graphics (PNG) Specification", 2nd edition: no filter, no interlacing.

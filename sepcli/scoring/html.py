@@ -2,22 +2,29 @@
 
 import math
 from base64 import b64encode
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
 from string import Template
+from typing import Any
 
 from sepcli import metrics
 from sepcli.scoring import boxes, gallery, tables
+from sepcli.scoring.evaluate import Row
 
 MOST_ITEMS = 1000  # rows of the table of all scores
 
 
-def page(report, rows, items=()):
+def page(
+    report: dict[str, Any], rows: Sequence[Row], items: Iterable[tuple[str, Sequence[Any]]] = ()
+) -> str:
     """The page of a `report.build` of `evaluate.Row`s, and of (key, [gallery.Excerpt, ...])."""
     title = "Scores of " + (", ".join(report["summary"]) or "nothing")
     parts = [_summary(report), _failed(report), _plots(report, rows), _listening(items)]
     parts.append(_scores(report))
-    template = Template(resources.files(__package__).joinpath("report.html").read_text("utf-8"))
+    template = Template(
+        resources.files("sepcli.scoring").joinpath("report.html").read_text("utf-8")
+    )
     return template.substitute(
         title=escape(title), version=escape(report["sepcli"]), body="".join(parts)
     )

@@ -1,18 +1,22 @@
 """Scores of frames in the files of `museval`, which its `EvalStore` and other tools read."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import sepcli
 from sepcli import files
 from sepcli.errors import SepcliError
+from sepcli.scoring.evaluate import Row
+from sepcli.scoring.framewise import Framing
 
 NAMES = {"SDR": "sdr", "SIR": "sir", "SAR": "sar", "ISR": "isr"}  # in museval's order
 
 
-def save(folder, rows, framing):
+def save(folder: str | Path, rows: Sequence[Row], framing: Framing) -> None:
     """Write `folder`/test/KEY.json for every sample among `evaluate.Row`s with all of `NAMES`.
 
     "test" is where `museval.EvalStore().add_eval_dir(folder)` looks. Rows without scores are left
@@ -30,7 +34,7 @@ def save(folder, rows, framing):
         files.save(path, json.dumps(track(targets, framing), indent=2) + "\n")
 
 
-def track(rows, framing):
+def track(rows: Sequence[Row], framing: Framing) -> dict[str, Any]:
     """What museval calls a track store: the frames of all targets of a sample, as plain data.
 
     As there, numbers have five decimals, and infinite ones become NaN, which is no strict JSON.

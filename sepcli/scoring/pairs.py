@@ -23,7 +23,7 @@ class _Found:
     mix: str | None  # member
 
 
-def pair(estimates, references, mixtures=None):
+def pair(estimates: str, references: str, mixtures: str | None = None) -> list[Sample]:
     """Return a list of samples with est.*, ref.* and maybe mix, out of two or three places.
 
     A place is an audio file, a folder, a sample tar, a list, or "-" for standard input. Two files

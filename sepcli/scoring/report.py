@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +13,13 @@ from sepcli import metrics
 from sepcli.errors import SepcliError
 from sepcli.files import composed
 from sepcli.metrics import aggregate
+from sepcli.scoring.evaluate import Row
+from sepcli.scoring.framewise import Framing
 
 
-def build(rows, statistics=None, framing=None):
+def build(
+    rows: Sequence[Row], statistics: Sequence[str] | None = None, framing: Framing | None = None
+) -> dict[str, Any]:
     """Make a report of `evaluate.Row`s, with the given statistics or the usual ones.
 
     {"sepcli": version, "metrics": {key: {"name", "unit", "definition"}}, "summary": {target: {key:
@@ -75,7 +81,7 @@ def _item(row):
     return item | ({"reasons": reasons} if reasons else {})
 
 
-def load(path):
+def load(path: str | Path) -> dict[str, Any]:
     """Read a report that `sepcli eval --json` wrote; SepcliError for anything else."""
     try:
         old = json.loads(Path(path).read_bytes())
@@ -89,7 +95,9 @@ def load(path):
     return {**old, "items": list(items.values())}
 
 
-def compare(report, old, name, statistic="mean"):
+def compare(
+    report: dict[str, Any], old: dict[str, Any], name: str, statistic: str = "mean"
+) -> dict[str, Any]:
     """Compare a report with an older one item by item, by key and target.
 
     Returns {"file": name, "statistic": what is compared, "items": how many are in both, "only_old",
@@ -131,7 +139,9 @@ def _number(value):
     return value if isinstance(value, int | float) else math.nan
 
 
-def shortfalls(report, limits, statistic="mean"):
+def shortfalls(
+    report: dict[str, Any], limits: Sequence[tuple[str, float]], statistic: str = "mean"
+) -> list[str]:
     """Lines that say which `limits`, (metric name, number) pairs, a report stays under.
 
     A limit holds for every target that has the metric. It fails, too, where an estimate is silent

@@ -4,11 +4,13 @@ import csv
 import io
 import json
 import math
+from collections.abc import Sequence
+from typing import Any
 
 MAYBE = ("infinite", "undefined")  # counts that are shown when they are not 0
 
 
-def summary(report):
+def summary(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(header, rows) of strings: a row for each target and statistic, a column for each metric."""
     header = ["target", "statistic", *(_title(metric) for metric in report["metrics"].values())]
     rows = []
@@ -43,7 +45,7 @@ def _number(value, metric, sign=""):
     return "-" if math.isnan(value) else f"{value:{sign}.{2 if metric['unit'] == 'dB' else 3}f}"
 
 
-def comparison(report):
+def comparison(report: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """(header, rows) of strings: a row for each target and metric in the report's comparison."""
     header = [
         "target",
@@ -71,7 +73,7 @@ def comparison(report):
     return header, rows
 
 
-def remarks(report):
+def remarks(report: dict[str, Any]) -> list[str]:
     """Lines on how scores were measured and why some are missing, and on the comparison."""
     lines = []
     if framewise := [metric for metric in report["metrics"].values() if "frames" in metric]:
@@ -99,17 +101,17 @@ def remarks(report):
     return lines
 
 
-def tables(report):
+def tables(report: dict[str, Any]) -> list[tuple[list[str], list[list[str]]]]:
     """All (header, rows) of a report."""
     return [summary(report), *([comparison(report)] if "compared" in report else [])]
 
 
-def text(report):
+def text(report: dict[str, Any]) -> str:
     """The report as tables with aligned columns, and remarks."""
     return _document(report, aligned)
 
 
-def markdown(report):
+def markdown(report: dict[str, Any]) -> str:
     """The report as Markdown tables, and remarks."""
     return _document(report, _piped)
 
@@ -121,7 +123,7 @@ def _document(report, layout):
     return "\n".join(parts)
 
 
-def aligned(header, rows, *, left=range(2)):
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Any = range(2)) -> str:
     """A table of strings as lines of text; columns are flush right but for those in `left`."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = []
@@ -134,7 +136,7 @@ def aligned(header, rows, *, left=range(2)):
     return "".join(lines)
 
 
-def outline(about):
+def outline(about: dict[str, Any]) -> str:
     """A dict as aligned lines of text, a line per entry; dicts in it are indented."""
     return "\n".join([*_lines(about), ""])
 
@@ -162,7 +164,7 @@ def _piped(header, rows):
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
-def csv_text(report):
+def csv_text(report: dict[str, Any]) -> str:
     """The scores of every item, a line each; NaN is an empty field."""
     keys = list(report["metrics"])
     buffer = io.StringIO()
@@ -175,7 +177,7 @@ def csv_text(report):
     return buffer.getvalue()
 
 
-def json_text(report):
+def json_text(report: dict[str, Any]) -> str:
     """The report as JSON; NaN and infinities, which JSON lacks, become null."""
     return json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -1,12 +1,14 @@
 """What is scored in a sample: estimates, what they are compared with, and how both are read."""
 
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
 
 from sepcli.errors import SepcliError
+from sepcli.samples.sample import Sample
 from sepcli.samples.stems import ACCOMPANIMENT, VOCALS, parts_of_accompaniment, stem_name
 
 PIECE = 1 << 16  # frames read at a time
@@ -16,7 +18,7 @@ REST = "residual"  # of a separation: all but the other estimates
 class UnfitError(SepcliError):
     """A target that cannot be scored, for a reason that the others need not have."""
 
-    def __init__(self, target, message):
+    def __init__(self, target: str, message: str) -> None:
         super().__init__(message)
         self.target = target
 
@@ -33,11 +35,11 @@ class Target:
     reference: tuple[str, ...]
 
     @property
-    def signals(self):
+    def signals(self) -> tuple[*tuple[str, ...], str]:
         return (*self.reference, self.estimate)
 
 
-def find_targets(sample, *, alone=False):
+def find_targets(sample: Sample, *, alone: bool = False) -> list[Target]:
     """The `Target`s of a sample whose estimates have references, in the order of the estimates.
 
     What is called accomp, instrumental or no_vocals is the accompaniment, and so is a residual when
@@ -66,7 +68,9 @@ def _role(name, estimates, references):
 def _references(sample):
     """Name -> the signals that add up to its reference."""
     there = list(sample.refs())
-    found = {stem_name(name): (f"ref.{name}",) for name in reversed(there)}
+    found: dict[str, tuple[str, ...]] = {
+        stem_name(name): (f"ref.{name}",) for name in reversed(there)
+    }
     if ACCOMPANIMENT not in found and (parts := parts_of_accompaniment(there)):
         found[ACCOMPANIMENT] = tuple(f"ref.{part}" for part in parts)
     return found
@@ -75,7 +79,9 @@ def _references(sample):
 # --- whole signals
 
 
-def read_pair(sample, target, *, mixed=False, pad=False):
+def read_pair(
+    sample: Sample, target: Target, *, mixed: bool = False, pad: bool = False
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """(estimate, reference or None, mixture or None) of a target, float32 (C, T) of one shape.
 
     mixed: whether the mixture is needed. pad: append zeros to what is shorter. Raises SepcliError.
@@ -92,7 +98,7 @@ def read_pair(sample, target, *, mixed=False, pad=False):
     return signals[target.estimate], reference, signals.get("mix")
 
 
-def padded(signal, length):
+def padded(signal: np.ndarray, length: int) -> np.ndarray:
     """`signal` (C, T) with zeros behind it, (C, length)."""
     missing = length - signal.shape[1]
     return np.pad(signal, ((0, 0), (0, missing))) if missing else signal
@@ -112,7 +118,7 @@ def _compare(sample, name, shape, other, wanted, pad):
 # --- signals block by block
 
 
-def settle_rate(sample, targets):
+def settle_rate(sample: Sample, targets: Sequence[Target]) -> None:
     """Take the sample rate that most signals have for the sample's, where its JSON has none."""
     if "sample_rate" in sample.meta:
         return
@@ -124,7 +130,9 @@ def settle_rate(sample, targets):
         sample.meta["sample_rate"] = rates.most_common(1)[0][0]
 
 
-def read_blocks(sample, targets, *, pad=False):
+def read_blocks(
+    sample: Sample, targets: Sequence[Target], *, pad: bool = False
+) -> Iterator[np.ndarray]:
     """Yield (2, S, C, n) of the estimates and the references of S targets.
 
     pad: append zeros to what is shorter. Raises `UnfitError` for a target that cannot be read, or
