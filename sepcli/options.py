@@ -106,7 +106,6 @@ model = click.option(
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
-verbose = click.option("-v", "--verbose", count=True, help="Print more on standard error.")
 progress = click.option(
     "--progress",
     type=click.Choice(["auto", "json", "none"]),

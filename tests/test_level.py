@@ -54,7 +54,9 @@ def test_decibels_of_powers_and_amplitudes():
     assert level.multiplier(20) == pytest.approx(10, abs=EXACT)
     assert level.multiplier(-6) == pytest.approx(0.5011872336272722, abs=EXACT)
     assert level.gain_db(-0.1) == pytest.approx(-20, abs=EXACT)
-    assert level.gain_db(0) == -math.inf
+    assert level.gain_db(0) == level.to_db(0) == -math.inf
+    assert level.to_db(0, least=1e-30) == level.to_db(1e-40, least=1e-30) == pytest.approx(-300)
+    assert level.to_db(100, least=level.TINY) == level.to_db(100)
 
 
 @given(st.floats(-200, 200))

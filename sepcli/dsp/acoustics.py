@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sepcli.dsp import decay, octaves
+from sepcli.dsp.level import to_db
 from sepcli.dsp.octaves import Band
 
 METHODS = ("schroeder", "regression")
@@ -172,7 +173,7 @@ def _find_clarity(result, rir, sample_rate, band, heard):
     for name, (first, last) in windows.items():
         share, reason = _share(rir, first, last, sample_rate, band, heard)
         if share is not None:
-            setattr(result, name, 10 * math.log10(share / (1 - share)))
+            setattr(result, name, float(to_db(share / (1 - share))))
         else:
             result.reasons[name] = reason
         if name == "c50_db" and reason is None:

@@ -11,9 +11,12 @@ regression  The squared response averaged under a Hann window.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+
+from sepcli.dsp.level import TINY, from_db, multiplier, to_db
 
 WINDOW_MS = 20  # of the Hann window of `regression_curve`
 HEADROOM_DB = 10  # of the end of a fit above the noise; ISO 3382-1, 5.3.3
@@ -21,7 +24,7 @@ ONSET_DB = -20  # re the peak: where a response starts; ISO 3382-1, 5.3.3
 BLOCK_S = 0.01  # of Lundeby's first average; later ones last as long as the decay takes for 2 dB
 LATE_DB = 20  # of the decay above noise and headroom: the line that goes on into the noise
 ROUNDS = 10  # at most, of finding the noise by the decay and the decay by the noise
-TINY = 1e-300
+_level = partial(to_db, least=TINY)  # silence is a very low level instead of minus infinity
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def onset(rir: np.ndarray) -> int:
     common in measured rooms, does not move it.
     """
     steps = np.abs(np.diff(rir, prepend=0))
-    return int(np.argmax(steps >= steps.max() * 10 ** (ONSET_DB / 20)))
+    return int(np.argmax(steps >= steps.max() * multiplier(ONSET_DB)))
 
 
 def find_tail(power: np.ndarray, sample_rate: int) -> Tail | None:
@@ -95,7 +98,7 @@ def find_tail(power: np.ndarray, sample_rate: int) -> Tail | None:
         if found is None:
             break
         late, before = found, knee
-        knee = round(min(max(late.reaches(to_db(noise)), 1), power.size))
+        knee = round(min(max(late.reaches(_level(noise)), 1), power.size))
         block = max(1, round(-2 / late.slope))
         noise = power[min(last, round(knee - 5 / late.slope)) :].mean()
         if abs(knee - before) <= 1:
@@ -106,8 +109,8 @@ def find_tail(power: np.ndarray, sample_rate: int) -> Tail | None:
 def _late_line(power, block, noise):
     """The line through the last `LATE_DB` of a decay above noise and headroom, or None."""
     count = power.size // block
-    level = to_db(power[: count * block].reshape(count, block).mean(axis=1))  # (count,)
-    floor = to_db(noise) + HEADROOM_DB
+    level = _level(power[: count * block].reshape(count, block).mean(axis=1))  # (count,)
+    floor = _level(noise) + HEADROOM_DB
     start = int(np.argmax(level)) if count else 0
     low = level[start:] < floor
     low[:-1] &= low[1:]  # a gap between two reflections is not the end
@@ -127,17 +130,17 @@ def backward_sums(power: np.ndarray, tail: Tail) -> np.ndarray:
     """The energy (knee,) that a squared response (N,) has left at every sample, without noise."""
     heard = power[: tail.knee] - (tail.noise_power if tail.seen else 0.0)
     # Every sample from the knee on, as if the late line went on for ever: a geometric series.
-    beyond = 10 ** (tail.late.at(tail.knee) / 10) / (1 - 10 ** (tail.late.slope / 10))
+    beyond = from_db(tail.late.at(tail.knee)) / (1 - from_db(tail.late.slope))
     return np.cumsum(heard[::-1])[::-1] + beyond
 
 
 def schroeder_curve(power: np.ndarray, tail: Tail) -> Curve:
     """The `Curve` of a squared response (N,) from its onset on, integrated backwards."""
     sums = backward_sums(power, tail)
-    level = to_db(np.maximum(sums, 0) / max(sums[0], TINY))
+    level = _level(np.maximum(sums, 0) / max(sums[0], TINY))
     # What the late line has left of `sums[0]` when it reaches the noise.
-    left = tail.noise_power / (1 - 10 ** (tail.late.slope / 10))
-    return Curve(level, float(to_db(sums[0]) - to_db(left)))
+    left = tail.noise_power / (1 - from_db(tail.late.slope))
+    return Curve(level, float(_level(sums[0]) - _level(left)))
 
 
 def regression_curve(
@@ -146,9 +149,9 @@ def regression_curve(
     """The `Curve` of a squared response (N,) from its onset on, averaged under a Hann window."""
     size = min(max(1, round(window_ms / 1000 * sample_rate)), power.size)
     window = np.hanning(size + 2)[1:-1]
-    level = to_db(np.convolve(power, window / window.sum(), mode="valid"))
+    level = _level(np.convolve(power, window / window.sum(), mode="valid"))
     level = level[int(np.argmax(level)) :]
-    return Curve(level - level[0], float(level[0] - to_db(tail.noise_power)))
+    return Curve(level - level[0], float(level[0] - _level(tail.noise_power)))
 
 
 def fit(curve: Curve, start_db: float, stop_db: float) -> Fit | None:
@@ -174,11 +177,6 @@ def _straight(level):
     slope = (x @ y) / (x @ x)
     correlation = (x @ y) ** 2 / ((x @ x) * (y @ y)) if y.any() else 0.0
     return Line(float(slope), float(level.mean() + slope * x[0])), float(correlation)
-
-
-def to_db(power: Any) -> Any:
-    """Power in dB re 1; silence becomes a very low number instead of minus infinity."""
-    return 10 * np.log10(np.maximum(power, TINY))
 
 
 def decay_rir(

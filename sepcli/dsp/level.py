@@ -38,10 +38,16 @@ def rms(signal: np.ndarray) -> float:
     return mean_square(signal) ** 0.5
 
 
-def to_db(power: Any) -> Any:
-    """Power ratio to decibels, 10·log10; 0 gives -inf."""
+TINY = 1e-300  # a power so low that it stands for silence where -inf would spread
+
+
+def to_db(power: Any, *, least: float = 0.0) -> Any:
+    """Power ratio to decibels, 10·log10; 0 gives -inf.
+
+    least: what lower powers, and 0, are taken for, such as `TINY`.
+    """
     with np.errstate(divide="ignore"):
-        return 10 * np.log10(power)
+        return 10 * np.log10(np.maximum(power, least) if least else power)
 
 
 def from_db(level_db: Any) -> Any:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from sepcli.dsp import wrapped
+from sepcli.dsp.level import multiplier
 
 BLOCK = 80_000  # samples made at a time, or BLOCK_TAPS per tap of a longer response: a transform
 BLOCK_TAPS = 5  # of them stays in the cache, and its spectrum has 24 bytes per tap
@@ -83,7 +84,7 @@ def synthetic_rir(
     start = max(1, round(PREDELAY_S * sample_rate))
     t = np.arange(int(rt60_s * sample_rate * 70 / 60) + 1) / sample_rate
     decay = 10 ** (-3 * t / rt60_s)
-    decay *= 10 ** (-direct_to_reverberant_db / 20) / np.sqrt(np.sum(decay**2))
+    decay *= multiplier(-direct_to_reverberant_db) / np.sqrt(np.sum(decay**2))
     # One tap in 1/density, louder by its root: the power stays the exponential on average.
     density = np.clip(np.maximum((t / MIXING_S) ** 2, (decay / STRONGEST) ** 2), 0.01, 1)
     signs = np.where(rng.random(t.size) < 0.5, -1.0, 1.0)

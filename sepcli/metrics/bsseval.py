@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from sepcli.dsp.level import to_db
+
 NAMES = ("sdr", "isr", "sir", "sar")
 TAPS = 512
 FFT = 1 << 14  # samples that are correlated at a time
@@ -125,7 +127,7 @@ def _energy(signals):
 def _ratio(signal, distortion):
     """10·log10 of energies' ratio; infinite without distortion, also of nothing."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(distortion == 0, np.inf, 10 * np.log10(signal / distortion))
+        return np.where(distortion == 0, np.inf, to_db(signal / distortion))
 
 
 def _correlations(blocks):

@@ -6,6 +6,7 @@ neither gain, polarity nor an offset of the estimate changes the number.
 
 import numpy as np
 
+from sepcli.dsp.level import to_db
 from sepcli.metrics.score import Score, over_channels, silent, undefined
 
 
@@ -42,7 +43,7 @@ def _si_sdr(estimate, reference):
     scale = np.sum(estimate * reference) / np.sum(reference**2)
     target = scale * reference
     with np.errstate(divide="ignore"):
-        return Score(10 * np.log10(np.sum(target**2) / np.sum((estimate - target) ** 2)))
+        return Score(to_db(np.sum(target**2) / np.sum((estimate - target) ** 2)))
 
 
 def _improvement(estimate, reference, mixture):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sepcli import files
-from sepcli.dsp import decay
+from sepcli.dsp.level import TINY, to_db
 from sepcli.errors import SepcliError
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def shortening_figure(responses: Sequence[Any]) -> "Figure":
         window = np.hanning(round(SMOOTH_MS / 1000 * rate) + 2)[1:-1]
         window /= window.sum()
         levels = [
-            decay.to_db(np.convolve(np.square(x, dtype=np.float64), window))
+            to_db(np.convolve(np.square(x, dtype=np.float64), window), least=TINY)
             for x in (before, after)
         ]
         seconds = np.arange(levels[0].size) / rate
