@@ -31,11 +31,12 @@ if command == "train":
     (out / "metrics.jsonl").write_text("")
 if command == "mix" and "out/made" in arguments:
     for n in range(16):
-        (out / "made" / f"{{n:06d}}").mkdir(parents=True)
+        (out / "made" / f"{{n:06d}}").mkdir(parents=True, exist_ok=True)
         for name in ("mix", "ref.speech", "ref.noise"):
             (out / "made" / f"{{n:06d}}" / f"{{name}}.wav").touch()
 if command == "eval" and "-o" in arguments:
-    rows = (f"| {{x}} | median of median | 1.0 |\\n" for x in ("vocals", "accompaniment"))
+    scored = os.environ.get("SCORED", "vocals accompaniment").split()
+    rows = (f"| {{x}} | median of median | 1.0 |\\n" for x in scored)
     pathlib.Path(arguments[arguments.index("-o") + 1]).write_text("".join(rows))
 """
 
@@ -80,7 +81,8 @@ class Script:
     def run(self, *arguments, **variables):
         """Run it; the arguments of each `sepcli`."""
         self.log.write_text("")
-        kept = {k: v for k, v in os.environ.items() if k not in ("SMOKE", "SMALL", "DATA", "MUSDB")}
+        forms = ("SMOKE", "SMALL", "DATA", "MUSDB", "EPOCHS")
+        kept = {k: v for k, v in os.environ.items() if k not in forms}
         self.process = subprocess.run(
             ["sh", self.folder / "run.sh", *arguments],
             env={**kept, **variables, "PATH": f"{self.bin}:{os.environ['PATH']}"},
@@ -145,6 +147,48 @@ def test_a_recipe_is_an_executable_posix_script(name):
     assert script.read_text().startswith("#!/bin/sh\n")
     assert os.access(script, os.X_OK)
     subprocess.run(["sh", "-n", script], check=True)
+
+
+@pytest.fixture
+def vocals(tmp_path):
+    return Script("vocals-open-unmix", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "fault", [{"FAILING": "separate"}, {"FAILING": "eval"}, {"SCORED": "vocals"}]
+)
+def test_songs_that_are_not_separated_or_scored_fail_the_recipe(vocals, fault):
+    vocals.run(**fault)
+    assert vocals.process.returncode == 1
+    vocals.run()
+    assert vocals.process.returncode == 0
+    rows = vocals.process.stdout.splitlines()[2:]
+    assert rows[0] == "| 25 | mixture | 1.0 | 1.0 |"
+    assert len(rows) == 3 * 2 + 3
+
+
+def test_the_epochs_to_score_may_be_chosen(vocals):
+    calls = vocals.run(EPOCHS=" 3  7 ")
+    train, _ = vocals.configuration(next(call for call in calls if call[0] == "train"))
+    assert (train["train"]["epochs"], train["train"]["keep_epochs"]) == (7, [3, 7])
+    models = [call[call.index("-m") + 1] for call in calls if call[0] == "separate"]
+    assert models == [f"out/epoch-{n}.safetensors" for n in (3, 3, 7, 7)]
+
+
+def test_a_training_that_is_run_again_goes_on_and_a_smoke_test_begins_anew(vocals, tmp_path):
+    def how(**variables):
+        calls = vocals.run("--threads", "1", **variables)
+        asked = next((call for call in calls if call[0] == "train"), ())
+        return [flag for flag in ("--resume", "--overwrite") if flag in asked]
+
+    assert how(SMOKE="1") == how(SMOKE="1") == ["--overwrite"]
+    assert how() == ["--overwrite"]  # in place of the smoke test
+    assert how() == how(EPOCHS="25 50 150 300") == ["--resume"]
+    for other in ({"SMOKE": "1"}, {"MUSDB": str(tmp_path)}):
+        assert how(**other) == []
+        assert vocals.process.returncode == 1
+        assert "holds a training of another form (made); move it" in vocals.process.stderr
+    assert how() == ["--resume"]
 
 
 @pytest.mark.parametrize("name", NAMES)
