@@ -97,6 +97,23 @@ def check_meant(path):
             raise SepcliError(f"{path}: {what}")
 
 
+# What is in a folder
+
+
+def entries(folder, above: tuple = ()) -> tuple[list[os.DirEntry], tuple]:
+    """The entries of a folder in the order of their names, and `above` for the folders among them.
+
+    What is hidden is left out, and so is everything where the folder is one of those above it, as a
+    link makes it. Raises SepcliError for a folder that cannot be read.
+    """
+    with explained(folder), os.scandir(folder) as scan:
+        here = os.stat(folder)
+        if any(os.path.samestat(here, other) for other in above):
+            return [], above
+        seen = [entry for entry in scan if not entry.name.startswith(".")]
+    return sorted(seen, key=lambda entry: entry.name), (*above, here)
+
+
 # Names
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from sepcli import audio
 from sepcli.dsp import level
 from sepcli.errors import SepcliError
-from sepcli.files import lines_of, read_text
+from sepcli.files import entries, lines_of, read_text
 from sepcli.recordings import stored
 
 LIST_EXTENSIONS = (".txt", ".jsonl")
@@ -278,18 +278,10 @@ def find_audio(source: str) -> list[str] | list[str]:
 
 def _walk(folder, listing, above=()):
     """Yield the audio files in `folder` and below, sorted; hidden ones are left out."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        here = os.stat(folder)
-    except OSError as error:
-        raise SepcliError(f"{folder}: {error.strerror}; check that it can be read") from None
-    if any(os.path.samestat(here, other) for other in above):  # a link to a folder above
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
+    found, above = entries(folder, above)
+    for entry in found:
         if entry.is_dir():
-            yield from _walk(entry.path, listing, (*above, here))
+            yield from _walk(entry.path, listing, above)
         elif listing.takes(entry.path):
             yield entry.path
 

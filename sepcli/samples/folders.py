@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sepcli.audio import AUDIO_EXTENSIONS, Listing
 from sepcli.errors import SepcliError
-from sepcli.files import exists, explained, make_folder, temporary
+from sepcli.files import entries, exists, explained, make_folder, temporary
 from sepcli.samples.sample import Sample, parse_meta, split_audio_name, unreadable
 from sepcli.samples.stems import MIXTURE, STEMS, stem_order
 
@@ -41,14 +41,8 @@ def read_folder(folder):
 
 def _walk(folder, listing, above=()):
     """Yield (path, function that makes its sample) for all samples in `folder` and below."""
-    with explained(folder), os.scandir(folder) as scan:
-        entries = sorted((e for e in scan if not e.name.startswith(".")), key=lambda e: e.name)
-        here = os.path.realpath(folder)
-    if here in above:  # a symbolic link to a folder above
-        return
-    files = [
-        entry.name for entry in entries if not entry.is_dir() and not listing.misses(entry.path)
-    ]
+    found, above = entries(folder, above)
+    files = [e.name for e in found if not e.is_dir() and not listing.misses(e.path)]
     stems = {stem for stem, extension in map(split_audio_name, files) if extension}
     if META in files or "mix" in stems or (stems and all(map(_SIGNAL.fullmatch, stems))):
         yield Path(folder), sample_from_folder
@@ -58,9 +52,9 @@ def _walk(folder, listing, above=()):
         for name in files:
             if listing.takes(os.path.join(folder, name)):
                 yield Path(folder, name), sample_from_file
-    for entry in entries:
+    for entry in found:
         if entry.is_dir():
-            yield from _walk(entry.path, listing, (*above, here))
+            yield from _walk(entry.path, listing, above)
 
 
 def _keys(folder, makers):
