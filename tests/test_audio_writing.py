@@ -110,6 +110,70 @@ def test_libsndfile_is_never_left_to_wrap_around(tmp_path, extension, subtype):
     np.testing.assert_allclose(back, np.tile(np.clip(loud, -1, 1), 2), rtol=0, atol=4e-5)
 
 
+LOUD = np.array([[0.5, -1.0, 1.0, 1.01, -2.0, 0.0]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "subtype", "keeps"),
+    [
+        ("x.wav", "PCM_16", "--subtype FLOAT keeps them"),
+        ("x.aiff", "PCM_24", "--subtype FLOAT keeps them"),
+        ("x.flac", None, "a .wav keeps them"),  # FLAC has no floats
+        ("x.mp3", None, "a .wav keeps them"),
+        ("x.ogg", "VORBIS", "a .wav keeps them"),
+        ("x.ogg", "OPUS", "a .wav keeps them"),
+    ],
+)
+def test_samples_that_clip_are_told_with_what_keeps_them(tmp_path, name, subtype, keeps):
+    path = tmp_path / name
+    with audio.Writer(path, RATE, 1, subtype=subtype) as writer:
+        writer.write(LOUD)
+    assert writer.remark == f"{path}: 2 samples clipped; {keeps}, or lower the level"
+    with audio.Writer(path, RATE, 1, subtype=subtype) as writer:
+        writer.write(np.clip(LOUD, -1, 1))
+    assert writer.remark is None
+
+
+def test_raw_integers_that_clip_are_told_as_well():
+    with audio.Writer(io.BytesIO(), RATE, 1, encoding="s16le") as writer:
+        writer.write(LOUD)
+    assert writer.remark == (
+        "standard output: 2 samples clipped; --encoding f32le keeps them, or lower the level"
+    )
+    with audio.Writer(io.BytesIO(), RATE, 1, encoding="f32le") as writer:
+        writer.write(LOUD)
+    assert writer.remark is None
+
+
+@pytest.mark.parametrize("frames", [333, 400])
+@pytest.mark.parametrize("subtype", ["FLOAT", "PCM_24", "PCM_U8"])
+def test_a_stream_that_is_a_file_gets_its_sizes(tmp_path, monkeypatch, subtype, frames):
+    monkeypatch.setattr("sepcli.audio.wav.RIFF_LIMIT", 1300)  # so that long ones become RF64
+    path, front, behind = tmp_path / "x", b"from another command\n", b"and more"
+    with path.open("wb") as stream:
+        stream.write(front)
+        with audio.Writer(stream, RATE, 1, subtype=subtype) as writer:
+            for block in np.array_split(sound(1, frames), 3, axis=1):
+                writer.write(block)
+        stream.write(behind)
+    data = path.read_bytes()
+    assert (data[: len(front)], data[-len(behind) :]) == (front, behind)
+    wav = io.BytesIO(data[len(front) : -len(behind)])
+    about = soundfile.info(wav)
+    assert about.frames == frames
+    assert about.format == ("RF64" if len(wav.getvalue()) - 8 > 1300 else "WAV")
+    assert b"\xff\xff\xff\xff" not in data[:200] or about.format == "RF64"
+
+
+def test_a_stream_that_is_only_added_to_keeps_its_unknown_sizes(tmp_path):
+    (tmp_path / "x").write_bytes(b"before")
+    with (tmp_path / "x").open("ab") as stream, audio.Writer(stream, RATE, 1) as writer:
+        writer.write(sound())
+    data = (tmp_path / "x").read_bytes()
+    assert data[:14] == b"beforeRIFF\xff\xff\xff\xff"
+    np.testing.assert_array_equal(audio.decode(data[6:], "x")[0], sound())
+
+
 def test_floats_keep_what_is_beyond_full_scale(tmp_path):
     loud = np.array([[1.5, -300.0]], np.float32)
     assert audio.write(tmp_path / "x.wav", loud, RATE) == 0

@@ -33,6 +33,16 @@ def test_a_file_becomes_a_file(tmp_path, hall):
     np.testing.assert_array_equal(audio.read(out)[0], decay_rir(audio.read(hall)[0], 16000))
 
 
+@pytest.mark.parametrize("name", ["short.flac", "short.ogg"])
+def test_what_clips_is_told(tmp_path, name):
+    loud = write(tmp_path / "hall.wav", 4 * exponential(0.5, 16000), subtype="FLOAT")
+    clipped = int((np.abs(decay_rir(audio.read(loud)[0], 16000)) > 1).sum())
+    result = invoke(loud, "-o", tmp_path / name)
+    assert result.exit_code == 0
+    assert f"{name}: {clipped} samples clipped; a .wav keeps them" in result.stderr
+    assert invoke(loud, "-o", tmp_path / "short.wav").stderr == ""
+
+
 @pytest.mark.parametrize(("rt60_s", "expected"), [(0.3, 0.15), (0.5, 0.188), (1.0, 0.231)])
 def test_the_result_has_the_rt60_it_should(tmp_path, rt60_s, expected):
     path = write(tmp_path / "room.wav", exponential(rt60_s, 48000), sample_rate=48000)

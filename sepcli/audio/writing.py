@@ -1,9 +1,11 @@
 """Writing sound: files that appear whole or not at all, and WAV or raw PCM into pipes."""
 
 import contextlib
+import fcntl
 import operator
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
@@ -97,15 +99,28 @@ def names_a_file(output):
     return suffix[1:] in FORMATS
 
 
+def _place_in(stream):
+    """Where in a file a binary stream stands, or None if it is a pipe or can only be added to."""
+    try:
+        descriptor = stream.fileno()
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or flags & os.O_APPEND:
+            return None
+        stream.flush()
+        return os.lseek(descriptor, 0, os.SEEK_CUR)
+    except OSError:
+        return None
+
+
 class _PcmSink:
-    """WAV, RF64 or raw PCM into a binary file; a stream's header keeps its unknown sizes."""
+    """WAV, RF64 or raw PCM into a binary file; in a pipe the header keeps its unknown sizes."""
 
     def __init__(self, file, streaming, sample_rate, channels, container, encoding):
         self._file, self._streaming, self._encoding = file, streaming, encoding
         self._layout, self._container = (encoding, sample_rate, channels), container
-        self._data_bytes = 0
+        self._start, self._data_bytes = _place_in(file), 0
         if container != "RAW":
-            self._put(wav.header_bytes(*self._layout, patchable=not streaming))
+            self._put(wav.header_bytes(*self._layout, patchable=self._start is not None))
 
     def _put(self, data):
         self._file.write(data)
@@ -118,14 +133,14 @@ class _PcmSink:
         self._data_bytes += len(data)
 
     def finish(self):
-        if self._streaming or self._container == "RAW":
+        if self._start is None or self._container == "RAW":
             return
-        self._file.write(b"\0" * (self._data_bytes % 2))  # chunks have even lengths
-        rf64 = self._container == "RF64" or self._file.tell() - 8 > wav.RIFF_LIMIT
-        self._file.seek(0)
-        self._file.write(
-            wav.header_bytes(*self._layout, self._data_bytes, patchable=not rf64, rf64=rf64)
-        )
+        self._put(b"\0" * (self._data_bytes % 2))  # chunks have even lengths
+        self._file.flush()
+        size = os.lseek(self._file.fileno(), 0, os.SEEK_CUR) - self._start
+        rf64 = self._container == "RF64" or size - 8 > wav.RIFF_LIMIT
+        sizes = wav.header_bytes(*self._layout, self._data_bytes, patchable=not rf64, rf64=rf64)
+        os.pwrite(self._file.fileno(), sizes, self._start)
 
     def close(self):
         """Nothing of its own to close."""
@@ -181,9 +196,11 @@ class Writer:
     past 4 GiB become RF64. Ogg keeps only the bass of the last of 6 or 8 channels.
 
     A stream gets a WAV whose sizes say "unknown", or raw PCM when `encoding` (e.g. s16le) is
-    given, flushed at every write. The other formats reach it only at the end.
+    given, flushed at every write; if it is a file after all, it gets the sizes at the end. The
+    other formats reach it only at the end.
 
-    `clipped` counts the samples beyond [-1, 1] that an integer subtype had to clamp. Raises
+    `clipped` counts the samples beyond [-1, 1] that no float subtype keeps, and `remark` says so:
+    integer ones clamp them, and what plays MP3 and Ogg mostly does. Raises
     SepcliError on a format, subtype, rate or channel count that do not go together, on NaN and
     infinity, and when the disk is full; BrokenPipeError when a stream's reader is gone.
     """
@@ -207,7 +224,11 @@ class Writer:
         else:
             extension = format or (Path(target).suffix[1:].lower() if is_path else "wav")
             container, subtype = _choose(self.name, extension, subtype, sample_rate, channels)
-        self._clamps = subtype in _BITS
+        self._clips = subtype not in ("FLOAT", "DOUBLE")
+        self._keeps = encoding and "--encoding f32le keeps them"
+        if not encoding:
+            can_float = "FLOAT" in FORMATS[extension][1]
+            self._keeps = f"{'--subtype FLOAT' if can_float else 'a .wav'} keeps them"
         self._aside = None
         self._resources = contextlib.ExitStack()
         with self._explained(), contextlib.ExitStack() as on_error:
@@ -225,11 +246,18 @@ class Writer:
         """Append float (C, n); integer subtypes clamp what is beyond [-1, 1]."""
         check_shape(block, self.channels)
         check_finite(self.name, block, self.sample_rate, start=self._written)
-        if self._clamps:
+        if self._clips:
             self.clipped += int(np.count_nonzero(np.abs(block) > 1))
         with self._explained():
             self._sink.write(block)
         self._written += block.shape[1]
+
+    @property
+    def remark(self):
+        """A line on samples that clipped, or None."""
+        if not self.clipped:
+            return None
+        return f"{self.name}: {self.clipped} samples clipped; {self._keeps}, or lower the level"
 
     def close(self):
         """Finish the file and put it under its name; a `with` block does this."""

@@ -8,7 +8,7 @@ import sys
 import click
 
 from sepcli import options
-from sepcli.errors import SepcliError
+from sepcli.errors import SepcliError, note
 
 
 @click.command("stream")
@@ -185,6 +185,8 @@ def pump(reader, stream, signals, *, encoding=None):
                 stream.reset()
             put(writer, stream.push(block))
         put(writer, stream.finish())
+    if writer.clipped:
+        note(writer.remark)
     if ending is not None:
         raise ending
 

@@ -184,11 +184,7 @@ def write_stems(reader, separator, outputs, *, part=None, form=None, tell=None):
             done += block.shape[-1]
             if tell and frames:
                 tell(min(1.0, done / frames))
-    return [
-        f"{writer.name}: {writer.clipped} samples clipped; --subtype FLOAT keeps them"
-        for writer in writers.values()
-        if writer.clipped
-    ]
+    return [writer.remark for writer in writers.values() if writer.clipped]
 
 
 def check_template(template):

@@ -13,7 +13,7 @@ import numpy as np
 
 from sepcli import audio
 from sepcli.dsp import acoustics, decay, octaves
-from sepcli.errors import SepcliError
+from sepcli.errors import SepcliError, note
 from sepcli.recordings.pools import find_audio
 
 STDIN = "stdin"  # what standard input is called
@@ -182,7 +182,8 @@ def shorten(path: str | Path, target: Any, **settings: Any) -> tuple[np.ndarray,
     """Write the RIRs of `path` ("-": standard input) through `decay.decay_rir` to `target`.
 
     target: a path, or a binary stream that gets WAV. Rate, channels and, where the format can hold
-    it, the sample format stay. Returns (before, after, sample rate), the responses (C, R).
+    it, the sample format stay. Samples that clip are told in a note. Returns (before, after, sample
+    rate), the responses (C, R).
     """
     with open_response(path) as reader:
         before = check_response(reader.rest(), STDIN if path == "-" else path)
@@ -195,4 +196,6 @@ def shorten(path: str | Path, target: Any, **settings: Any) -> tuple[np.ndarray,
     subtype = subtype if subtype in known else None
     with audio.Writer(target, rate, len(after), subtype=subtype, format=extension) as writer:
         writer.write(after)
+    if writer.clipped:
+        note(writer.remark)
     return before, after, rate
