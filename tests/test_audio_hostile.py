@@ -1,6 +1,7 @@
 """Broken, absurd and foreign files: each gives one clear line, and costs no memory."""
 
 import io
+import itertools
 import os
 import struct
 import threading
@@ -9,10 +10,12 @@ import tracemalloc
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sepcli import audio
 from sepcli.errors import SepcliError
-from tests.sounds import FORMATS, RATE, encoded, fmt, sound, wav
+from tests.sounds import FORMATS, RATE, encoded, fmt, pipe, sound, wav
 
 DATA = (b"data", bytes(200))
 DAMAGED = "; copy or record it again$"
@@ -184,6 +187,38 @@ def test_random_damage_never_gives_more_than_a_line(tmp_path, extension):
                 assert 1 <= len(samples) <= 64
     assert lines
     assert all("x: " in line and "\n" not in line for line in lines)
+
+
+MAGICS = [
+    b"RIFF\xff\0\0\0WAVE", b"RIFF\xff\0\0\0WAVEfmt \x10\0\0\0", b"RF64\xff\xff\xff\xffWAVEds64",
+    b"FORM\0\0\1\0AIFF", b"FORM\0\0\1\0AIFC", b".snd\0\0\0\x18", b"caff\0\1\0\0desc", b"caff",
+    b"riff\x2e\x91\xcf\x11", b"fLaC\0\0\0\x22", b"fLaC", b"OggS\0\2", b"OggS", b"ID3\4\0",
+    b"\0\0\0\x18ftypM4A \0\0\0\0M4A mp42\0\0\0\1free\xff\xff\xff\xff\xff\xff\xff\xf0",
+    b"\xff\xfb\x90\x64", b"\xff\xf3\x18\xc4", b"\xff\xf1\x50\x80", b"\0\0\0\x18ftypM4A ",
+    b"\x1aE\xdf\xa3", b"0&\xb2u\x8ef\xcf\x11", b"wvpk", b"MAC ", b"TTA1", b"#!AMR\n", b"NIST_1A\n",
+]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    parts=st.lists(
+        st.one_of(st.sampled_from(MAGICS), st.binary(max_size=40), st.just(bytes(100))),
+        min_size=1,
+        max_size=8,
+    )
+)
+def test_any_bytes_give_sound_or_one_line(parts):
+    """Whatever a header promises, in files and in pipes, strictly or not; and it ends."""
+    data, lines = b"".join(parts), []
+    for source, strict in itertools.product((io.BytesIO, pipe), (True, False)):
+        try:
+            with audio.open_blocks(source(data), name="x", strict=strict) as reader:
+                found = reader.rest()
+        except SepcliError as error:
+            lines.append(str(error))
+        else:
+            assert len(found) == reader.channels
+    assert all(line.startswith("x: ") and "\n" not in line for line in lines)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -35,8 +35,8 @@ def _end_of_mp4(scan, position):
 
 
 def _end_of_matroska(head, start):
-    _, first = _number(head, 4)
-    body = first + _number(head, 4)[0]
+    length, first = _number(head, 4)
+    body = first + (length or 0)
     if head[body : body + 4] != _SEGMENT:
         return 0
     size, first = _number(head, body + 4)

@@ -47,7 +47,9 @@ class Scan:
         """`count` bytes from `position` on; fewer only at the end."""
         begin = position - self._start
         if begin < 0 or begin + count > len(self._buffer):
-            count = min(count, max(0, self.size - position))
+            count = min(count, self.size - position)
+            if count <= 0:  # also where a header puts it beyond what a system can count
+                return b""
             self._buffer = read_at(self.file, position, max(count, _AHEAD))
             self._start, begin = position, 0
         return self._buffer[begin : begin + count]
