@@ -81,9 +81,9 @@ def command(model, output, mode, target, steps, lr, seed, threads, **flags):
     Reports what the integers lose and what each layer takes.
 
     \b
-        $ sepcli quantize denoise -o denoise-int8.safetensors
+        $ sepcli quantize denoise-tiny -o tiny-int8.safetensors
         $ sepcli quantize runs/toy --mode qat --steps 2000 -o toy-int8.safetensors --json
-        $ sepcli quantize denoise --calib recordings/ -c data.yaml --max-drop 0.2
+        $ sepcli quantize denoise-tiny --calib recordings/ -c data.yaml --max-drop 0.2
 
     The file is a model like any other, for separate, stream, eval and info. Beside it lies a graph
     for ONNX Runtime, whose speed is measured. Weights have a scale per output channel, activations
