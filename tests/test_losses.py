@@ -63,7 +63,7 @@ def test_a_perfect_estimate_is_the_minimum_and_the_gradient_is_finite(name, nois
     assert worse > perfect
     assert estimate.grad.isfinite().all()
     if "si_sdr" not in name:
-        assert perfect == 0
+        assert 0 <= perfect < 1e-3
 
 
 def batch_with_silence(name, *, silent=1, leak=0.25):

@@ -127,7 +127,8 @@ class SpectralModel(CausalModel):
         """The spectra (..., F, N), complex, of whole signals (..., T): what `forward` works on."""
         flat = F.pad(x, (0, flush(x.shape[-1], self.hop, self.delay))).flatten(0, -2)
         spectrum, _ = self.stft.analyse(flat, self.stft.initial_state(len(flat), flat))
-        return spectrum.unflatten(0, x.shape[:-1])
+        # Frames side by side, as models have them, and as losses are fastest.
+        return spectrum.contiguous().unflatten(0, x.shape[:-1])
 
     def spectra(self, spectrum: torch.Tensor, *condition: Condition) -> torch.Tensor:
         """The spectra (B, S, 1, F, N) of the sources in the mixture's (B, 1, F, N), complex."""

@@ -14,6 +14,7 @@ import torch
 
 from sepcli import config
 from sepcli.errors import SepcliError
+from sepcli.training.energies import mean_square
 
 WAVEFORM, SPECTRA = "waveform", "spectra"
 
@@ -36,7 +37,9 @@ LOSSES = {
     "compressed": Loss("sepcli.training.losses:compressed_loss"),
     "magnitude": Loss("sepcli.training.losses:magnitude_loss", (WAVEFORM, SPECTRA)),
     "stft_si_sdr": Loss("sepcli.training.spectral_losses:si_sdr_loss", (SPECTRA,), mixture=True),
-    "stft_compressed": Loss("sepcli.training.spectral_losses:compressed_loss", (SPECTRA,)),
+    "stft_compressed": Loss(
+        "sepcli.training.spectral_losses:compressed_loss", (SPECTRA,), mixture=True
+    ),
     "stft_perceptual": Loss("sepcli.training.perceptual:perceptual_loss", (SPECTRA,)),
 }
 
@@ -106,16 +109,15 @@ def _term(name, value):
     return weight, partial(fn, **settings)
 
 
-def si_sdr(estimate, reference, *, zero_mean=True, eps=1e-8):
+def si_sdr(estimate, reference, *, eps=1e-8):
     """Scale-invariant signal-to-distortion ratio in dB over the last axis; (..., T) -> (...).
 
-    10 log10(|a t|^2 / |e - a t|^2) with a = <e, t> / <t, t>, of signals with their means removed
-    (`zero_mean`). Le Roux et al., "SDR -- half-baked or well done?", ICASSP 2019. `eps` in both
-    energies keeps the value and its gradient finite for a silent reference or a perfect estimate.
+    10 log10(|a t|^2 / |e - a t|^2) with a = <e, t> / <t, t>, of signals with their means removed.
+    Le Roux et al., "SDR -- half-baked or well done?", ICASSP 2019. `eps` in both energies keeps
+    the value and its gradient finite for a silent reference or a perfect estimate.
     """
-    if zero_mean:
-        estimate = estimate - estimate.mean(-1, keepdim=True)
-        reference = reference - reference.mean(-1, keepdim=True)
+    estimate = estimate - estimate.mean(-1, keepdim=True)
+    reference = reference - reference.mean(-1, keepdim=True)
     energy = reference.square().sum(-1, keepdim=True)
     target = (estimate * reference).sum(-1, keepdim=True) / (energy + eps) * reference
     error = (estimate - target).square().sum(-1)
@@ -143,25 +145,33 @@ def si_sdr_loss(estimate, reference, mixture=None, *, silence_db=SILENCE_DB):
     about free universal sound separation data?", ICASSP 2021. Its gradient vanishes as the estimate
     gets quieter, where that of the SI-SDR grows without bound.
     """
-    return where_silent(estimate, reference, mixture, silence_db, -si_sdr(estimate, reference))
+    loudness = loudness_of(reference.sum(1) if mixture is None else mixture)
+    values = -si_sdr(estimate, reference)
+    powers = mean_square(estimate), mean_square(reference)
+    return where_silent(*powers, loudness, silence_db, values)
 
 
-def where_silent(estimate, reference, mixture, silence_db, otherwise):
-    """The mean of `otherwise` (B, S, C), but for silent references; see `si_sdr_loss`."""
-    mixture = reference.sum(1) if mixture is None else mixture
-    loudness = estimate.square().mean(-1) / loudness_of(mixture)
-    energy = 10 * torch.log10(loudness + 10 ** (FLOOR_DB / 10))
-    return torch.where(is_silent(reference, mixture, silence_db), energy, otherwise).mean()
+def where_silent(estimate, reference, loudness, silence_db, otherwise):
+    """The mean of `otherwise` (B, S, C), but for silent references; see `si_sdr_loss`.
+
+    estimate, reference: mean squares (B, S, C). loudness: of the mixture, see `loudness_of`.
+    """
+    energy = 10 * torch.log10(estimate / loudness + 10 ** (FLOOR_DB / 10))
+    return torch.where(_below(reference, loudness, silence_db), energy, otherwise).mean()
 
 
 def is_silent(reference, mixture, silence_db=SILENCE_DB):
-    """Which channels of references (B, S, C, T) are more than `silence_db` below the mixture."""
-    return reference.square().mean(-1) < loudness_of(mixture) * 10 ** (silence_db / 10)
+    """Which channels of references, (B, S, C), are more than `silence_db` below the mixture."""
+    return _below(mean_square(reference), loudness_of(mixture), silence_db)
+
+
+def _below(power, loudness, silence_db):
+    return power < loudness * 10 ** (silence_db / 10)
 
 
 def loudness_of(mixture):
-    """The mean square (B, 1, 1) of a mixture (B, C, T), all channels together, or QUIETEST."""
-    return mixture.square().mean((-2, -1)).clamp(min=QUIETEST)[:, None, None]
+    """The mean square (B, 1, 1) of a mixture, all channels together, or QUIETEST."""
+    return mean_square(mixture).mean(-1).clamp(min=QUIETEST)[:, None, None]
 
 
 def l1_loss(estimate, reference):
@@ -210,13 +220,8 @@ def compressed_loss(estimate, reference, *, n_fft=512, hop=128, power=0.3, compl
     for deep noise suppression", SPECOM 2020.
     """
     window = torch.hann_window(n_fft, dtype=estimate.dtype, device=estimate.device)
-    e, t = (_stft(x, n_fft, hop, window) for x in (estimate, reference))
-    return compressed_distance(e, t, power, complex_weight)
-
-
-def compressed_distance(e, t, power, complex_weight):
-    """`compressed_loss` of real and imaginary parts (..., 2)."""
-    e, t = _compress(e, power), _compress(t, power)
+    e = _compress(_stft(estimate, n_fft, hop, window), power)
+    t = _compress(_stft(reference, n_fft, hop, window), power)
     phase_aware = (e - t).square().sum(-1).mean()
     magnitude = (_norm(e) - _norm(t)).square().mean()
     return (1 - complex_weight) * magnitude + complex_weight * phase_aware

@@ -4,48 +4,111 @@ Estimate and reference are complex, (B, S, C, F, N): what the model made of the 
 and the reference's spectrum by the same transform. No step of the training needs the inverse.
 """
 
+import math
+
 import torch
 
 from sepcli.training import losses
+from sepcli.training.energies import dot, mean_square
+
+MIN_POWER = 1e-7  # added to a bin's power: keeps the slope of a root of it finite
 
 
-def as_samples(spectra):
-    """(..., F, N), complex, to real (..., F*N*2) whose products are those of the signals.
-
-    <x, y> = c Re <X, Y> with every frequency between zero and half the sample rate counted twice:
-    Parseval's theorem, where the window's overlapping squares add up to a constant (which c has in
-    it) and frames cover every sample.
-    """
-    F = spectra.shape[-2]
-    scale = torch.full((F, 1, 1), 2**0.5, device=spectra.device, dtype=spectra.real.dtype)
-    scale[0] = scale[-1] = 1
-    return (torch.view_as_real(spectra) * scale).flatten(-3)
-
-
-def si_sdr(estimate, reference):
+def si_sdr(estimate, reference, *, limit_db=math.inf, eps=1e-8):
     """SI-SDR in dB, (..., F, N) -> (...): that of the signals, without their means removed.
 
     Where the estimate is no signal's spectrum, as behind a mask, what its frames do not agree on
-    counts as an error, and the value is below that of the signal that is made of it.
+    counts as an error, and the value is below that of the signal that is made of it. It comes
+    close to `limit_db`, but not beyond.
     """
-    return losses.si_sdr(as_samples(estimate), as_samples(reference), zero_mean=False)
+    return si_sdr_of(*products(estimate, reference), limit_db=limit_db, eps=eps)
 
 
-def si_sdr_loss(estimate, reference, mixture=None, *, silence_db=losses.SILENCE_DB):
-    """Negative SI-SDR in dB, averaged over batch, sources and channels.
+def snr(estimate, reference, *, eps=1e-8):
+    """SNR in dB, (..., F, N) -> (...): that of the signals, the error being noise."""
+    return snr_of(*products(estimate, reference), eps=eps)
+
+
+def products(e, t):
+    """<e, e>, <e, t> and <t, t> of estimates and references, (...) each."""
+    return dot(e, e), dot(e, t), dot(t, t)
+
+
+def si_sdr_of(ee, et, tt, *, limit_db=math.inf, eps=1e-8):
+    """`si_sdr` by the `products`."""
+    target = et.square() / (tt + eps)
+    error = (ee - target).clamp(min=0) + 10 ** (-limit_db / 10) * target
+    return 10 * torch.log10((target + eps) / (error + eps))
+
+
+def snr_of(ee, et, tt, *, eps=1e-8):
+    """`snr` by the `products`."""
+    error = (ee - 2 * et + tt).clamp(min=0)
+    return 10 * torch.log10((tt + eps) / (error + eps))
+
+
+def si_sdr_loss(
+    estimate, reference, mixture=None, *, silence_db=losses.SILENCE_DB, limit_db=math.inf
+):
+    """Negative SI-SDR in dB, averaged over batch, sources and channels; `limit_db` as above.
 
     Silent references, `silence_db` below the mixture (B, C, F, N), are as in `losses.si_sdr_loss`.
     """
-    mixture = reference.sum(1) if mixture is None else mixture
-    estimate, reference, mixture = map(as_samples, (estimate, reference, mixture))
-    values = -losses.si_sdr(estimate, reference, zero_mean=False)
-    return losses.where_silent(estimate, reference, mixture, silence_db, values)
+    loudness = losses.loudness_of(reference.sum(1) if mixture is None else mixture)
+    ee, et, tt = products(estimate, reference)
+    powers = (mean_square(x, square=xx) for x, xx in ((estimate, ee), (reference, tt)))
+    values = -si_sdr_of(ee, et, tt, limit_db=limit_db)
+    return losses.where_silent(*powers, loudness, silence_db, values)
 
 
-def compressed_loss(estimate, reference, *, power=0.3, complex_weight=0.3):
+def compressed_loss(
+    estimate, reference, mixture=None, *, power=0.3, complex_weight=0.3, normalise=False
+):
     """Mean squared difference of power-compressed spectra, complex and magnitude.
 
-    `losses.compressed_loss` with the model's own transform.
+    `losses.compressed_loss` with the model's own transform. normalise: divide the spectra by the
+    RMS of the mixture's, (B, C, F, N), so that soft items count as much as loud ones.
     """
-    e, t = map(torch.view_as_real, (estimate, reference))
-    return losses.compressed_distance(e, t, power, complex_weight)
+    if normalise:
+        mixture = reference.sum(1) if mixture is None else mixture
+        level = torch.view_as_real(mixture).square().mean((1, 2, 3, 4)) + 1e-12
+        scale = level.rsqrt()[:, None, None, None, None]
+        estimate, reference = estimate * scale, reference * scale
+    return _Compressed.apply(estimate, reference, power, complex_weight)
+
+
+class _Compressed(torch.autograd.Function):
+    """mean((1 - w) (m - n)^2 + w |d|^2) of spectra e and t, whose gradient takes few passes.
+
+    p = |e|^2 + MIN_POWER, g = p^((c - 1) / 2), m = p^(c / 2), likewise n of t; d = g e - g_t t.
+    The gradient by the parts of e: 2 w g d + 2 ((1 - w) c (m - n) m + w (c - 1) g <e, d>) e / p.
+    """
+
+    @staticmethod
+    def forward(ctx, estimate, reference, c, w):
+        e, t = torch.view_as_real(estimate), torch.view_as_real(reference)
+        (p, g, m), (_, g_t, n) = (_compressions(x, c) for x in (e, t))
+        d, difference = e * g[..., None] - t * g_t[..., None], m - n
+        count = difference.numel()
+        if ctx.needs_input_grad[0]:
+            along = _inner(e, d).mul_(g).mul_(w * (c - 1))
+            along.addcmul_(difference, m, value=(1 - w) * c).div_(p)
+            gradient = torch.addcmul(d * (w * g)[..., None], e, along[..., None])
+            ctx.save_for_backward(torch.view_as_complex(gradient.mul_(2 / count)))
+        return (difference.square().sum() * (1 - w) + d.square().sum() * w) / count
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return ctx.saved_tensors[0] * gradient, None, None, None
+
+
+def _compressions(x, c):
+    """p, p^((c - 1) / 2) and p^(c / 2) of the powers p of (..., 2)."""
+    p = _inner(x, x) + MIN_POWER
+    factor = p ** ((c - 1) / 2)
+    return p, factor, factor * p.sqrt()
+
+
+def _inner(a, b):
+    """Products of complex numbers as vectors, (..., 2) -> (...); faster than a sum over two."""
+    return torch.addcmul(a[..., 0] * b[..., 0], a[..., 1], b[..., 1])

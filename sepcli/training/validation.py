@@ -8,6 +8,8 @@ from sepcli.training import losses, spectral_losses
 EXAMPLES = 2  # items of a validation to listen to
 CLEAN_DB = 60.0  # SI-SDR of mixtures that are their reference, but for rounding
 MEASURES = {"si_sdr_db": losses.si_sdr, "snr_db": losses.snr}
+OF_SPECTRA = {losses.si_sdr: spectral_losses.si_sdr, losses.snr: spectral_losses.snr}
+BY_PRODUCTS = {"si_sdr_db": spectral_losses.si_sdr_of, "snr_db": spectral_losses.snr_of}
 
 
 def evaluate(model, data, settings, device="cpu"):
@@ -69,10 +71,18 @@ def separate(model, mix, enroll=()):
 
 def totals(estimates, refs, mix):
     """Sums over the references of a batch that are not silent: of each of MEASURES, "audible"."""
-    signals = real(estimates, refs, mix)
-    values = {name: measured(measure, *signals) for name, measure in MEASURES.items()}
-    sums = {name: x.nansum().item() for name, x in values.items()}
-    return sums | {"audible": int((~values["snr_db"].isnan()).sum())}
+    if refs.is_complex():
+        products = spectral_losses.products(estimates, refs)
+        values = {name: measure(*products) for name, measure in BY_PRODUCTS.items()}
+    else:
+        values = {name: measure(estimates, refs) for name, measure in MEASURES.items()}
+    silent = losses.is_silent(refs, mix)
+    audible = (~silent).sum(-1)  # (B, S) channels
+    means = {
+        name: (x.masked_fill(silent, 0).sum(-1) / audible.clamp(min=1)).sum().item()
+        for name, x in values.items()
+    }
+    return means | {"audible": int((audible > 0).sum())}
 
 
 def measured(measure, estimates, refs, mix=None):
@@ -82,14 +92,9 @@ def measured(measure, estimates, refs, mix=None):
     frames overlap count too.
     """
     mix = refs.sum(1) if mix is None else mix
-    estimates, refs, mix = real(estimates, refs, mix)
+    measure = OF_SPECTRA[measure] if refs.is_complex() else measure
     values = measure(estimates, refs).masked_fill(losses.is_silent(refs, mix), float("nan"))
     return values.nanmean(-1).cpu()
-
-
-def real(*signals):
-    """Signals as they are, and of spectra (..., F, N) real numbers with the same products."""
-    return [spectral_losses.as_samples(x) if x.is_complex() else x for x in signals]
 
 
 def pick_examples(sources, mix, refs, estimates):

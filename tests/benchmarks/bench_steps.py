@@ -29,7 +29,8 @@ from sepcli.mixing import datasets
 from sepcli.models import build
 from sepcli.recordings.packing import Packing, find_sources
 from sepcli.training import losses
-from sepcli.training.loop import Settings, State, fit
+from sepcli.training.loop import State, fit
+from sepcli.training.settings import Settings
 from tests.test_conv_tasnet import torchaudio_model
 
 BATCH, SECONDS, TURNS = 4, 2.0, 8

@@ -1,0 +1,27 @@
+"""Energies and inner products of signals (..., T), or of signals by their spectra (..., F, N)."""
+
+import torch
+
+
+def dot(a, b):
+    """Inner products (...) of signals; of complex spectra, those of the signals times a constant.
+
+    <x, y> = c Re <X, Y> with every frequency between zero and half the sample rate counted twice:
+    Parseval's theorem, where the window's overlapping squares add up to a constant (which c has in
+    it) and frames cover every sample.
+    """
+    if not a.is_complex():
+        return (a * b).sum(-1)
+    products = (torch.view_as_real(a) * torch.view_as_real(b)).sum((-1, -2))  # (..., F)
+    return 2 * products.sum(-1) - products[..., 0] - products[..., -1]
+
+
+def mean_square(x, *, square=None):
+    """The mean square (...) of signals; of complex spectra, times a constant.
+
+    square: dot(x, x) of spectra, where it is known.
+    """
+    if not x.is_complex():
+        return x.square().mean(-1)
+    square = dot(x, x) if square is None else square
+    return square / (2 * x.shape[-2] * x.shape[-1])
