@@ -40,7 +40,7 @@ LOSSES = {
     "stft_compressed": Loss(
         "sepcli.training.spectral_losses:compressed_loss", (SPECTRA,), mixture=True
     ),
-    "stft_perceptual": Loss("sepcli.training.perceptual:perceptual_loss", (SPECTRA,)),
+    "stft_perceptual": Loss("sepcli.training.perceptual:perceptual_loss", (SPECTRA,), mixture=True),
 }
 
 # (FFT, window, hop) in samples; Yamamoto et al., "Parallel WaveGAN", ICASSP 2020, section 3.

@@ -10,6 +10,8 @@ from functools import lru_cache
 
 import torch
 
+from sepcli.training import losses
+
 BANDS = 49  # as in the wide-band mode
 LOWEST_HZ = 40.0
 SPEECH_DB = 63.0  # mean level of the bands of the reference, re the threshold at 0 dB
@@ -19,17 +21,21 @@ LARGEST = 45.0  # disturbance of a frame
 SYMMETRIC, ASYMMETRIC = 0.1, 0.0309  # what a disturbance takes from the score
 
 
-def perceptual_loss(estimate, reference, *, sample_rate=16000):
+def perceptual_loss(estimate, reference, mixture=None, *, sample_rate=16000):
     """How much worse the estimate sounds, about in points of PESQ: (B, S, C, F, N), complex.
 
-    The level of a reference does not matter; its estimate's, compared with that, does.
+    The level of a reference does not matter; its estimate's, compared with that, does. Where the
+    reference is silent, the mixture (B, C, F, N) says how loud one listens.
     """
     bands, threshold = _hearing(reference.shape[-2], sample_rate)
     bands, threshold = bands.to(reference.real), threshold.to(reference.real)
-    heard, wanted = (
-        bands @ torch.view_as_real(x).square().sum(-1) for x in (estimate, reference)
-    )  # (B, S, C, BANDS, N)
-    gain = 10 ** (SPEECH_DB / 10) / (wanted.mean((-2, -1), keepdim=True) + 1e-9)
+    mixture = reference.sum(1) if mixture is None else mixture
+    heard, wanted, around = (
+        bands @ torch.view_as_real(x).square().sum(-1) for x in (estimate, reference, mixture)
+    )  # (B, S, C, BANDS, N), the last without S
+    silent = losses.is_silent(reference, mixture)  # (B, S, C)
+    level = torch.where(silent, around.mean((-2, -1))[:, None], wanted.mean((-2, -1)))
+    gain = 10 ** (SPEECH_DB / 10) / (level[..., None, None] + 1e-9)
     heard, wanted = gain * heard, gain * wanted
     a, b = (_loudness(x, threshold) for x in (heard, wanted))
     difference = ((a - b).abs() - DEADZONE * torch.minimum(a, b)).clamp(min=0)
