@@ -1,6 +1,7 @@
 """Options that mean the same in two or more commands, each defined once."""
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import sys
 
 import click
 
+from sepcli import files
 from sepcli.errors import SepcliError
 
 
@@ -134,6 +136,16 @@ input_type = click.option(
 
 
 STDOUT = "standard output"  # what outputs call it
+
+
+def check_stdout():
+    """Raise, before any work, if standard output cannot be written because it is closed."""
+    try:
+        os.write(sys.stdout.fileno(), b"")
+    except io.UnsupportedOperation:
+        pass  # a test's
+    except OSError as error:
+        raise SepcliError(files.complaint(error, STDOUT)) from None
 
 
 class Progress:

@@ -19,6 +19,7 @@ from sepcli.errors import SepcliError
 from sepcli.samples.streams import Sample
 from sepcli.scoring.evaluate import default_metrics, evaluate
 from sepcli.scoring.pairs import pair
+from tests.disks import disk_of
 from tests.samples import to_tar
 
 RATE = 16000
@@ -264,6 +265,27 @@ def test_an_output_that_cannot_be_written_is_one_line(tmp_path):
     result = run("-", "-o", tmp_path / "no" / "a.json", *SI, samples=[sample()])
     assert result.exit_code == 1
     assert f"{tmp_path}/no: a file, where a folder is needed; choose another" in result.stderr
+
+
+def test_a_report_that_finds_no_room_in_the_end_is_shown_after_all(tmp_path):
+    paths = {name: tmp_path / name for name in ("a.json", "r.html")}
+    with disk_of(100):
+        result = run("-", "-o", paths["a.json"], "--html", paths["r.html"], *SI, samples=[sample()])
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["items"]
+    errors = [f"Error: {path}: File too large; make room" for path in paths.values()]
+    assert result.stderr.splitlines() == errors
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("option", ["-o", "--html", "--museval"])
+def test_an_output_in_a_place_that_is_none_is_found_before_the_work(tmp_path, option):
+    (tmp_path / "taken").touch()
+    result = run("-", option, tmp_path / "taken" / "x", data=b"this is never read")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"Error: {tmp_path}/taken: a file, where a folder is needed; choose another place\n"
+    )
 
 
 def test_two_files_are_scored_against_each_other(tmp_path):
@@ -579,7 +601,8 @@ def test_when_nothing_can_be_scored_there_is_no_table():
 def test_only_the_first_failures_are_named():
     samples = [sample(0), *(sample(i, mix=None) for i in range(1, 31))]
     lines = run("-", *SI, samples=samples).stderr.splitlines()
-    assert len(lines) == 21
+    assert len(lines) == 22
+    assert lines[-2] == "Failed: 10 more"
     assert lines[-1] == "Error: 30 of 31 could not be scored, see above"
 
 

@@ -1,9 +1,7 @@
 """Files that appear whole or not at all, wherever they are to be and whatever they are called."""
 
-import contextlib
 import errno
 import os
-import resource
 
 import numpy as np
 import pytest
@@ -15,18 +13,8 @@ from sepcli.models import modelfile
 from sepcli.recordings.journal import Part
 from sepcli.samples.streams import open_sample_writer
 from sepcli.training import checkpoint
+from tests.disks import disk_of
 from tests.samples import make_sample
-
-
-@contextlib.contextmanager
-def disk_of(size):
-    """A disk on which no file becomes longer than `size` bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def write_samples(path):

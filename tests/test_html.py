@@ -81,7 +81,7 @@ def report(tmp_path, samples, *args):
     command = ["eval", "-", "--html", str(tmp_path / "report.html"), "--metrics", "sdr,si-sdr"]
     data = (tmp_path / "in.tar").read_bytes()
     result = CliRunner().invoke(main, [*command, *args], input=data)
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert (result.exit_code, result.stderr) == (0, f"Wrote {tmp_path}/report.html\n")
     return (tmp_path / "report.html").read_text()
 
 
@@ -178,7 +178,8 @@ def test_folders_have_a_page_and_the_output_stays(tmp_path):
     command = ["eval", "--median-of-median", *places]
     plain = CliRunner().invoke(main, command)
     result = CliRunner().invoke(main, [*command, "--html", str(tmp_path / "r.html")])
-    assert result.output == plain.output
+    assert result.stdout == plain.stdout
+    assert result.stderr == f"Wrote {tmp_path}/r.html\n"
     assert "median of median" in (tmp_path / "r.html").read_text()
 
 

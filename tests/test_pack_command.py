@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 from sepcli.cli import main
 from sepcli.samples.pack import Pack
-from sepcli.samples.streams import read_samples
+from sepcli.samples.streams import open_sample_writer, read_samples
 from tests.samples import make_sample, to_tar
 from tests.test_pack import write_tones
 
@@ -36,7 +36,7 @@ def voices(tmp_path):
 def test_a_pack_is_made_listed_counted_and_verified(tmp_path, voices):
     pack = tmp_path / "data.h5"
     result = run("--speech", voices, "-o", pack)
-    assert (result.exit_code, result.output) == (0, "")
+    assert (result.exit_code, result.output) == (0, f"Wrote {pack}\n")
     assert not (tmp_path / "data.h5.part").exists()
     listed = run("--list", pack).stdout.splitlines()
     assert listed[0] == "speech/voices/ann/1.wav\tann\t0.03 s\ttrain"
@@ -73,7 +73,7 @@ def test_damaged_inputs_are_named_and_the_rest_is_packed(tmp_path, voices):
     (voices / "ann/0.wav").write_bytes(b"no sound")
     result = run("--speech", voices, "-o", tmp_path / "data.h5")
     assert (result.exit_code, result.stdout) == (1, "")
-    skipped, error = result.stderr.splitlines()
+    skipped, _, error = result.stderr.splitlines()
     assert skipped.startswith(f"Skipped: {voices}/ann/0.wav: ")
     assert error == (
         f"Error: 1 of 5 inputs could not be read and are not in {tmp_path / 'data.h5'}"
@@ -305,3 +305,35 @@ def test_two_runs_do_not_write_one_pack(tmp_path, voices):
         result = run("--speech", voices, "-o", tmp_path / "data.h5", "--resume")
     assert result.exit_code == 1
     assert "data.h5.part: another process is writing it; wait for that" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["v1.0", "v1.0/", "Vol. 2", "x.h5/", "a.b/c.d/", "x.tar/"])
+def test_an_output_that_does_not_end_like_a_pack_is_a_folder_of_shards(tmp_path, voices, name):
+    assert run("--speech", voices, "-o", f"{tmp_path}/{name}").exit_code == 0
+    assert (tmp_path / name / "000000.tar").is_file()
+
+
+@pytest.mark.parametrize("name", ["x.tar.gz", "x.zip", "x.hdf5", "x.wav"])
+def test_an_output_that_is_another_kind_of_file_is_a_usage_error(tmp_path, voices, name):
+    result = run("--speech", voices, "-o", tmp_path / name)
+    assert result.exit_code == 2
+    assert "Name the pack to write: -o FILE.h5, -o FILE.tar, or -o DIR" in result.stderr
+
+
+@pytest.mark.parametrize("bad", ["missing.tar", "empty.tar", "text.tar"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_bad_input_of_samples_is_left_out(tmp_path, bad, place):
+    (tmp_path / "empty.tar").touch()
+    (tmp_path / "text.tar").write_text("no tar")
+    for name in "ab":
+        with open_sample_writer(tmp_path / f"{name}.tar") as writer:
+            writer.write(make_sample(key=name))
+    inputs = [tmp_path / "a.tar", tmp_path / "b.tar"]
+    inputs.insert(place, tmp_path / bad)
+    result = run(*inputs, "-o", tmp_path / "x.h5")
+    assert result.exit_code == 1
+    skipped, wrote, error = result.stderr.splitlines()
+    assert skipped.startswith(f"Skipped: {tmp_path}/{bad}")
+    assert wrote == f"Wrote {tmp_path}/x.h5"
+    assert error == f"Error: 1 of 3 inputs could not be read and are not in {tmp_path}/x.h5"
+    assert [sample.key for sample in read_samples(tmp_path / "x.h5")] == ["a", "b"]

@@ -29,7 +29,7 @@ def hall(tmp_path):
 def test_a_file_becomes_a_file(tmp_path, hall):
     out = tmp_path / "short.wav"
     result = invoke(hall, "-o", out)
-    assert (result.exit_code, result.output) == (0, "")
+    assert (result.exit_code, result.output) == (0, f"Wrote {out}\n")
     np.testing.assert_array_equal(audio.read(out)[0], decay_rir(audio.read(hall)[0], 16000))
 
 
@@ -83,11 +83,32 @@ def test_a_folder_keeps_its_tree(tmp_path):
 
 
 def test_two_files_never_share_a_place(tmp_path):
-    paths = [write(tmp_path / name, np.ones(9)) for name in ("x/a.wav", "y/a.wav")]
-    result = invoke(*paths, "-o", tmp_path / "out")
-    assert result.exit_code == 1
-    assert "two inputs are called a.wav; write each to a folder of its own" in result.stderr
-    assert not (tmp_path / "out").exists()
+    paths = [write(tmp_path / name, np.ones(9)) for name in ("x/a.wav", "y/a.wav", "y/b.wav")]
+    for number, given in enumerate([[*paths, paths[0]], [tmp_path / "x", tmp_path / "y"]]):
+        out = tmp_path / f"out {number}"
+        result = invoke(*given, "-o", out)
+        assert result.output == f"Wrote 3 files to {out}\n"
+        found = sorted(str(path.relative_to(out)) for path in out.rglob("*.wav"))
+        assert found == ["b.wav", "x/a.wav", "y/a.wav"]
+
+
+@pytest.mark.parametrize("name", ["v1.0/rooms.d/", "Vol. 2", "there.wav"])
+def test_a_name_that_does_not_end_like_sound_is_a_folder(tmp_path, hall, name):
+    (tmp_path / "there.wav").mkdir()
+    assert invoke(hall, "-o", f"{tmp_path}/{name}").exit_code == 0
+    assert (tmp_path / name / hall.name).is_file()
+
+
+def test_hundreds_of_failures_are_counted(tmp_path, hall):
+    for number in range(100):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{number}.wav").touch()
+    for command in (["rir-decay", "-o", str(tmp_path / "out")], ["rt60"]):
+        args = [*command, str(tmp_path / "in"), str(hall)]
+        lines = CliRunner().invoke(cli.main, args).stderr.splitlines()
+        assert sum(line.startswith("Failed: ") for line in lines) == 21
+        assert lines[20] == "Failed: 80 more"
+        assert lines[-1].startswith("Error: 100 of 101 could not be ")
 
 
 def test_through_a_pipe_it_stays_wav(hall):

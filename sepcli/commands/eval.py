@@ -9,7 +9,6 @@ from sepcli import files, metrics, options
 from sepcli.errors import SepcliError
 
 FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown"}
-MOST_FAILURES = 20  # named one by one
 FRAMEWISE = tuple(name for name, metric in metrics.METRICS.items() if metric.framewise)
 MUSEVAL = tuple(n for n, metric in metrics.METRICS.items() if metric.function == metrics.BSS_EVAL)
 
@@ -205,15 +204,16 @@ def command(
         warn_of_missing({row.target for row in rows if not row.error})
     if all(row.error for row in rows):
         raise SepcliError(f"none of {len(rows)} could be scored, see above")
-    if museval:
-        museval_json.save(museval, rows, framing)
     scores = report.build(rows, [statistic] if statistic else None, framing)
     if before:
         scores["compared"] = report.compare(scores, before, old, statistic or "mean")
-    show(scores, form, output)
-    if html:
-        write_html(html, scores, rows, gallery)
-    complaints = report.shortfalls(scores, limits, statistic or "mean")
+    outputs = {
+        output or "-": lambda: show(scores, form, output),
+        html: lambda: write_html(html, scores, rows, gallery),
+        museval: lambda: museval_json.save(museval, rows, framing),
+    }
+    complaints = write_all(outputs, quiet or progress == "json")
+    complaints += report.shortfalls(scores, limits, statistic or "mean")
     if scores["failed"]:
         complaints.append(f"{len(scores['failed'])} of {len(rows)} could not be scored, see above")
     for line in complaints:
@@ -257,6 +257,28 @@ def check_outputs(output, html, museval):
             files.check_place(path)
     if museval:
         files.check_place(museval, folder=True)
+    if output in (None, "-"):
+        options.check_stdout()
+
+
+def write_all(outputs, quiet):
+    """Write {path: function}; what fails does not keep the others from being written.
+
+    Returns the lines that say what failed.
+    """
+    complaints, written = [], options.Written()
+    for path, write in outputs.items():
+        if path is None:
+            continue
+        try:
+            write()
+        except SepcliError as error:
+            complaints.append(str(error))
+            continue
+        if path != "-":
+            written.add(path)
+    written.tell(quiet)
+    return complaints
 
 
 def find(estimates, references, mixtures, strict, input_type):
@@ -305,12 +327,11 @@ def collect(rows, progress, quiet):
             collected.append(row)
             yield {"key": row.key, "target": row.target, "error": row.error}
 
-    failures = 0
+    failures = options.Failures()
     for record in options.watch(records(), "Scoring", progress, quiet):
         if record["error"]:
-            failures += 1
-            if failures <= MOST_FAILURES:
-                click.echo(f"Failed: {record['error']}", err=True)
+            failures.add(record["error"])
+    failures.tell_rest()
     return collected
 
 
@@ -324,8 +345,12 @@ def show(scores, form, output):
     text = tables.FORMS[form or "text"](scores)
     if output in (None, "-"):
         click.echo(text, nl=False)
-    else:
+        return
+    try:
         files.save(output, text)
+    except SepcliError:
+        click.echo(text, nl=False)  # so that the work is not lost
+        raise
 
 
 def show_on_terminal(scores):

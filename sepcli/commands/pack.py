@@ -9,7 +9,7 @@ import click
 from sepcli import options
 from sepcli.errors import SepcliError
 
-MOST_FAILURES = 20  # named one by one on standard error
+OTHER_FILES = (".hdf5", ".gz", ".tgz", ".xz", ".zip", ".wav", ".flac", ".jsonl", ".txt")
 
 
 def sources(name, text):
@@ -154,6 +154,7 @@ def write(
     """Make a pack; say what was left out."""
     from sepcli.recordings.journal import is_whole
     from sepcli.recordings.packing import Packing, PackSpec, find_sources
+    from sepcli.samples.inputs import expand
 
     if not (inputs or speech or noise or rir):
         raise click.UsageError("Nothing to pack: name --speech, --noise, --rir or samples.")
@@ -163,6 +164,7 @@ def write(
         return
     given = {"speech": speech, "noise": noise, "rir": rir}
     found = [source for kind, paths in given.items() for source in find_sources(kind, paths)]
+    inputs = [path for given in inputs for path in expand(given)]
     reading = {"strict": strict, "input_type": input_type}
     packing = Packing(found, inputs, PackSpec(**spec), form, **reading)
     records = packing.run(output, resume=resume, overwrite=overwrite, jobs=jobs)
@@ -175,8 +177,10 @@ def choose_form(output, form, shard_size):
     from sepcli.samples.shards import TarForm
 
     extension = os.path.splitext(output or "")[1].lower()
-    form = form or extension.removeprefix(".") or "tar"
-    if not output or form not in ("h5", "tar") or (form == "h5") != (extension == ".h5"):
+    if (output or "").endswith(os.sep) or os.path.isdir(output or ""):
+        extension = ""
+    form = form or ("h5" if extension == ".h5" else "tar")
+    if not output or extension in OTHER_FILES or (form == "h5") != (extension == ".h5"):
         raise click.UsageError("Name the pack to write: -o FILE.h5, -o FILE.tar, or -o DIR")
     if form == "h5":
         return None
@@ -185,18 +189,20 @@ def choose_form(output, form, shard_size):
 
 def collect(records, total, progress, quiet):
     """Run, naming the first inputs that are skipped."""
-    skipped = 0
+    failures = options.Failures("Skipped")
     shown = ({"key": r["name"], "skipped": r.get("skipped")} for r in records)
     for record in options.watch(shown, "Packing", progress, quiet, total=total):
-        skipped += bool(record["skipped"])
-        if record["skipped"] and skipped <= MOST_FAILURES:
-            click.echo(f"Skipped: {record['skipped']}", err=True)
+        if record["skipped"]:
+            failures.add(record["skipped"])
+    failures.tell_rest()
 
 
 def report(output, packing, quiet):
     """Say what of the inputs is not in the new pack; exit with 1 if something is not."""
     if packing.clipped and not quiet:
         click.echo(f"{output}: {packing.clipped} samples beyond full scale were clipped", err=True)
+    if not quiet:
+        click.echo(f"Wrote {output}", err=True)
     if packing.skipped:
         count = packing.skipped + packing.packed
         message = f"{packing.skipped} of {count} inputs could not be read and are not in {output}"

@@ -1,13 +1,12 @@
 """`sepcli rir-decay`: shorter rooms, as targets of partial dereverberation."""
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
 from sepcli import files, options
-from sepcli.errors import SepcliError
+from sepcli.errors import OutputError, SepcliError
 
 
 @click.command("rir-decay")
@@ -41,7 +40,8 @@ from sepcli.errors import SepcliError
 )
 @click.option("--plot", metavar="FILE.png", help="Plot the responses before and after.")
 @options.overwrite
-def command(inputs, output, plot, overwrite, **settings):
+@options.quiet
+def command(inputs, output, plot, overwrite, quiet, **settings):
     """Shorten room impulse responses.
 
     Early sound stays as it is, late sound decays faster.
@@ -55,35 +55,41 @@ def command(inputs, output, plot, overwrite, **settings):
     0.3 s on top of its own decay, so that T seconds become 1 / (1/T + 1/0.3). Speech heard through
     the result is the target of a model that removes late reverberation only. Rate, channels,
     format and sample format are kept. -o is a file for one input, a folder (with the tree of the
-    folders given), or - for WAV on standard output, the default in a pipe.
+    folders given), or - for WAV on standard output, the default in a pipe. A name that does not
+    end like a sound file is a folder. Files of one name are told apart by their folders.
     """
     from sepcli.rirs import responses
 
     if plot:
         files.check_place(plot)
     targets = choose_targets(inputs or ("-",), output)
-    failed, drawn = 0, []
+    failures, written, drawn = options.Failures(), options.Written(), []
     for path, target in targets.items():
         try:
             if isinstance(target, Path) and files.stays([target], overwrite):
                 continue
             before, after, rate = responses.shorten(path, target, **settings)
+        except OutputError:
+            raise
         except SepcliError as error:
-            failed += 1
-            click.echo(f"Failed: {error}", err=True)
+            failures.add(error)
             continue
+        if isinstance(target, Path):
+            written.add(target)
         if plot:
             drawn += [(path, *pair, rate) for pair in zip(before, after, strict=True)]
     if drawn:
         from sepcli.rirs import plots
 
         plots.save(plot, plots.shortening_figure(drawn))
-    if failed:
-        raise SepcliError(f"{failed} of {len(targets)} could not be shortened, see above")
+    failures.tell_rest()
+    written.tell(quiet)
+    failures.check(len(targets), "shortened")
 
 
 def choose_targets(inputs, output):
     """{path or "-": where its result goes}; standard output only for one response."""
+    from sepcli.audio import names_a_file
     from sepcli.rirs import responses
 
     if inputs == ("-",) and sys.stdin is not None and sys.stdin.isatty():
@@ -95,9 +101,10 @@ def choose_targets(inputs, output):
         if len(paths) > 1:
             raise click.UsageError(f"{len(paths)} responses do not fit into one; use -o FOLDER.")
         return {paths[0]: sys.stdout.buffer}
-    is_file = Path(output).suffix and not os.path.isdir(output)
+    is_file = names_a_file(output)
     if "-" in inputs and not is_file:
         raise click.UsageError("Standard input has no name; use -o FILE for it.")
+    files.check_place(output, folder=not is_file)
     if not is_file:
         return responses.output_paths(inputs, output)
     paths = list(responses.find_responses(inputs))

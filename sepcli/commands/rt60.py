@@ -83,7 +83,7 @@ def command(inputs, as_json, quiet, plot, strict, **settings):
         raise click.UsageError("Nothing to measure: name files, or pipe a WAV in.")
     if plot:
         files.check_place(plot)
-    rooms, count, failed = [], 0, 0
+    rooms, count, failures = [], 0, options.Failures()
     for path in responses.find_responses(inputs or ("-",)):
         count += 1
         try:
@@ -91,16 +91,15 @@ def command(inputs, as_json, quiet, plot, strict, **settings):
                 rooms.append(room)
                 show_row(room, as_json, quiet)
         except SepcliError as error:
-            failed += 1
-            click.echo(f"Failed: {error}", err=True)
+            failures.add(error)
+    failures.tell_rest()
     if not (as_json or quiet):
         show_table(rooms)
     if plot and rooms:
         from sepcli.rirs import plots
 
         plots.save(plot, plots.decay_figure(rooms))
-    if failed:
-        raise SepcliError(f"{failed} of {count} could not be measured, see above")
+    failures.check(count, "measured")
     if strict and (lost := sum(not room.measurable for room in rooms)):
         raise SepcliError(f"{lost} of {len(rooms)} not measurable, see above")
 

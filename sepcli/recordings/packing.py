@@ -16,7 +16,7 @@ from sepcli.files import explained
 from sepcli.recordings.journal import Part, fingerprint
 from sepcli.recordings.pools import find_audio
 from sepcli.samples.packwriting import BYTES, JSON, Item, encode, itemsize, write_pack
-from sepcli.samples.sample import split_audio_name
+from sepcli.samples.sample import split_audio_name, unreadable
 from sepcli.samples.streams import read_samples
 from sepcli.samples.workers import in_order
 
@@ -185,7 +185,7 @@ class Packing:
         dtype, rate = self.spec.dtype or "int16", self.spec.sample_rate or _rate_of(done)
         left = iter(done)
         for source in self.samples:
-            for sample in read_samples(source, **self._reading):
+            for sample in self._read(source):
                 if (record := next(left, None)) is None:
                     rate = rate or _rate_of_sample(sample)
                     yield sample, dtype, rate
@@ -194,6 +194,18 @@ class Packing:
                         f"{source}: sample {sample.key} comes where {record['name']} came before; "
                         "begin anew with --overwrite, or repeat the command as it was"
                     )
+
+    def _read(self, source):
+        """The samples of a source; one that is not there, or is none, is left out like a sample."""
+        some = False
+        try:
+            for sample in read_samples(source, **self._reading):
+                some = True
+                yield sample
+        except SepcliError as error:
+            if some:  # a stream that was cut off is an error, never a shorter result
+                raise
+            yield unreadable(str(source), error)
 
 
 def _state(path, name):

@@ -15,6 +15,7 @@ from sepcli import audio
 from sepcli.dsp import acoustics, decay, octaves
 from sepcli.errors import SepcliError, note
 from sepcli.recordings.pools import find_audio
+from sepcli.samples.inputs import distinct, folders_of
 
 STDIN = "stdin"  # what standard input is called
 FIGURES = {  # of a Measurement: (title in the table, decimals)
@@ -163,19 +164,17 @@ def remarks(rooms: Sequence[Room]) -> list[str]:
 def output_paths(inputs: Sequence[str], folder: str | Path) -> dict[Any, Path]:
     """{path: where its shortened copy goes below `folder`}, keeping the tree of folders.
 
-    Raises SepcliError when two files would share a place.
+    Files of the same name in several of the inputs get the names of their folders in front.
     """
-    places = {}
+    found = {}  # where it is: (path, name, folders above)
     for source in inputs:
         for path in find_audio(source):
-            name = os.path.relpath(path, source) if os.path.isdir(source) else Path(path).name
-            place = Path(folder, name)
-            if place in places.values():
-                raise SepcliError(
-                    f"{place}: two inputs are called {name}; write each to a folder of its own"
-                )
-            places[path] = place
-    return places
+            is_folder = os.path.isdir(source)
+            name = os.path.relpath(path, source) if is_folder else os.path.basename(path)
+            above = folders_of(source if is_folder else path)
+            found.setdefault(os.path.abspath(path), (path, name, above))
+    paths, names, above = zip(*found.values(), strict=True)
+    return {path: Path(folder, n) for path, n in zip(paths, distinct(names, above), strict=True)}
 
 
 def shorten(path: str | Path, target: Any, **settings: Any) -> tuple[np.ndarray, np.ndarray, int]:

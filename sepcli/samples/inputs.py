@@ -80,26 +80,31 @@ def _identity(sample):
 def _tell_apart(inputs):
     """Give the known samples of all inputs distinct keys."""
     samples = [(each, number) for each in inputs for number in range(len(each.known))]
-    above = [_folders(each.source) for each, _ in samples]
+    above = [folders_of(each.source) for each, _ in samples]
     names = [each.known[number].key for each, number in samples]
     in_folder = Counter(zip(above, names, strict=True))
     for place, (each, number) in enumerate(samples):
         if in_folder[above[place], names[place]] > 1:  # song.wav and song.flac
             names[place] = _with_extension(each.known[number])
-    keys = list(names)
-    for level in range(1, 1 + max(map(len, above), default=0)):
-        taken = Counter(keys)
-        for place, key in enumerate(keys):
-            if taken[key] > 1:
-                keys[place] = "/".join((*above[place][-level:], names[place]))
-    for key, (each, number) in zip(keys, samples, strict=True):
+    for key, (each, number) in zip(distinct(names, above), samples, strict=True):
         sample = each.known[number]
         if key != sample.key:
             each.known[number] = Sample(key, sample.meta, sample.members, sample.origin)
 
 
-def _folders(source):
-    """The names of the folders that a source is in, or is."""
+def distinct(names, above):
+    """`names` with as many of the folders `above` each in front as it takes to tell them apart."""
+    longer = list(names)
+    for level in range(1, 1 + max(map(len, above), default=0)):
+        taken = Counter(longer)
+        for place, name in enumerate(longer):
+            if taken[name] > 1:
+                longer[place] = "/".join((*above[place][-level:], names[place]))
+    return longer
+
+
+def folders_of(source):
+    """The names of the folders that a source is in, or is, from the top."""
     place = Path(os.path.abspath(source))
     return place.parts[1:] if os.path.isdir(source) else place.parent.parts[1:]
 

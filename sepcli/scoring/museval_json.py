@@ -20,18 +20,24 @@ def save(folder: str | Path, rows: Sequence[Row], framing: Framing) -> None:
     """Write `folder`/test/KEY.json for every sample among `evaluate.Row`s with all of `NAMES`.
 
     "test" is where `museval.EvalStore().add_eval_dir(folder)` looks. Rows without scores are left
-    out. Raises SepcliError for keys that are no path below a folder, and where nothing can be
-    written.
+    out. Raises SepcliError, once the others are written, for keys that are no path below a folder,
+    and where nothing can be written.
     """
     tracks = {}
     for row in rows:
         if not row.error:
             tracks.setdefault(row.key, []).append(row)
+    failed = None
     for key, targets in tracks.items():
         path = Path(folder, "test", f"{key}.json")
-        if ".." in path.parts or Path(key).is_absolute():
-            raise SepcliError(f"{key!r} cannot be the name of a file; rename the sample")
-        files.save(path, json.dumps(track(targets, framing), indent=2) + "\n")
+        try:
+            if ".." in path.parts or Path(key).is_absolute():
+                raise SepcliError(f"{key!r} cannot be the name of a file; rename the sample")
+            files.save(path, json.dumps(track(targets, framing), indent=2) + "\n")
+        except SepcliError as error:
+            failed = failed or error
+    if failed:
+        raise failed
 
 
 def track(rows: Sequence[Row], framing: Framing) -> dict[str, Any]:
