@@ -4,7 +4,9 @@ What is drawn comes as NumPy arrays of one number per item.
 """
 
 import copy
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -28,11 +30,11 @@ class Draws:
 
     COLUMNS = 128  # numbers per item; every method takes the next ones
 
-    def __init__(self, seed, items, part):
+    def __init__(self, seed: int, items: Sequence[int], part: int) -> None:
         self._numbers = np.stack([self._row(seed, item, part) for item in items])  # (B, COLUMNS)
         self._used = 0
 
-    def of(self, chosen):
+    def of(self, chosen: np.ndarray) -> Self:
         """The numbers that come next, of the chosen items alone; `chosen` is (B,)."""
         part = copy.copy(self)
         part._numbers = self._numbers[chosen]
@@ -47,24 +49,24 @@ class Draws:
         self._used += count
         return columns
 
-    def uniform(self, low=0.0, high=1.0):
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> np.ndarray:
         """Numbers between `low` and `high`, (B,)."""
         return low + (high - low) * self._next(1)[:, 0]
 
-    def happens(self, probability):
+    def happens(self, probability: float) -> np.ndarray:
         """Whether something of this probability happens, (B,)."""
         return self.uniform() < probability
 
-    def whole(self, low, high):
+    def whole(self, low: int, high: int) -> np.ndarray:
         """Whole numbers from `low` to `high`, both possible, (B,)."""
         return np.floor(self.uniform(low, high + 1)).astype(np.int64)
 
-    def normal(self, count):
+    def normal(self, count: int) -> np.ndarray:
         """Normal numbers (B, count), by the transform of Box and Muller."""
         radius, turn = np.sqrt(-2 * np.log1p(-self._next(count))), 2 * np.pi * self._next(count)
         return radius * np.cos(turn)
 
-    def knots(self, high):
+    def knots(self, high: float) -> np.ndarray:
         """Frequencies (B, KNOTS) of an equaliser in Hz, rising, the first 0 and the last `high`."""
         inner = LOWEST_HZ * (high / LOWEST_HZ) ** np.sort(self._next(KNOTS - 2), axis=1)
         edges = np.zeros((len(inner), 1))
@@ -72,7 +74,7 @@ class Draws:
 
 
 @lru_cache
-def fast_sizes(limit):
+def fast_sizes(limit: int) -> np.ndarray:
     """All even numbers up to `limit` with no prime factors but 2, 3 and 5, rising."""
     sizes = {2}
     for prime in (2, 3, 5):
@@ -82,13 +84,15 @@ def fast_sizes(limit):
     return np.array(sorted(sizes))
 
 
-def fast_size(samples):
+def fast_size(samples: int) -> int:
     """The next of `fast_sizes`."""
     sizes = fast_sizes(2 * samples + 2)
     return int(sizes[np.searchsorted(sizes, samples)])
 
 
-def spectra(stored, rows, starts, samples, speeds):
+def spectra(
+    stored: torch.Tensor, rows: np.ndarray, starts: np.ndarray, samples: int, speeds: np.ndarray
+) -> torch.Tensor:
     """Discrete Fourier transforms (B, F) of crops (B, T) of stored int16 (M, L), full scale 1.
 
     rows (B,): which. starts (B,): at 0 the first, at 1 the last place there is. speeds (B,): how
@@ -109,7 +113,7 @@ def spectra(stored, rows, starts, samples, speeds):
     return out
 
 
-def mean_power(spectrum, samples):
+def mean_power(spectrum: torch.Tensor, samples: int) -> torch.Tensor:
     """Mean squares (B, 1) of the signals (B, T) with these transforms (B, F), not below TINY."""
     energy = torch.view_as_real(spectrum).square().sum(-1)  # (B, F)
     twice = energy[:, 1 : (samples + 1) // 2].sum(-1)  # frequencies that have a mirror image
@@ -117,7 +121,7 @@ def mean_power(spectrum, samples):
     return ((once + 2 * twice)[:, None] / samples**2).clamp(min=TINY)
 
 
-def equaliser(knots, gains_db, sample_rate):
+def equaliser(knots: np.ndarray, gains_db: np.ndarray, sample_rate: int) -> np.ndarray:
     """Frequency responses (B, CURVE), factors: lines between knots over the logarithm of Hz."""
     axis = np.log(np.linspace(0, sample_rate / 2, CURVE) + LOWEST_HZ)
     lines = [
@@ -126,14 +130,14 @@ def equaliser(knots, gains_db, sample_rate):
     return 10 ** (np.stack(lines) / 20)
 
 
-def low_pass(cutoffs_hz, sample_rate):
+def low_pass(cutoffs_hz: np.ndarray, sample_rate: int) -> np.ndarray:
     """Frequency responses (B, CURVE) of filters that let through what is below `cutoffs_hz`."""
     points = 2 * (CURVE - 1) / sample_rate  # per Hz
     beyond = (np.arange(CURVE) - cutoffs_hz[:, None] * points) / SLOPE
     return 1 / (1 + np.exp(beyond.clip(-50, 50))) + STOPPED
 
 
-def resized(curves, bins):
+def resized(curves: torch.Tensor, bins: int) -> torch.Tensor:
     """Frequency responses (B, CURVE) at `bins` frequencies from 0 to half the sample rate."""
     lines = torch.nn.functional.interpolate(
         curves[:, None], size=bins, mode="linear", align_corners=True
@@ -141,7 +145,7 @@ def resized(curves, bins):
     return lines[:, 0]
 
 
-def varied(x, gains_db):
+def varied(x: torch.Tensor, gains_db: Any) -> Any:
     """Signals (B, T) through gains (B, MOMENTS, PLACES) in dB, smooth over time and frequency."""
     window = torch.hann_window(FRAME, device=x.device).sqrt()
     given = {"n_fft": FRAME, "hop_length": FRAME // 2, "window": window}
@@ -155,12 +159,12 @@ def varied(x, gains_db):
     return torch.istft(spectra * 10 ** (curves / 20), **given, length=x.shape[-1])
 
 
-def power(x):
+def power(x: torch.Tensor) -> torch.Tensor:
     """Mean squares (B, 1) of signals (B, T), not below TINY."""
     return x.square().mean(-1, keepdim=True).clamp(min=TINY)
 
 
-def soft_clipped(x, share):
+def soft_clipped(x: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
     """Signals (B, T) bent by a hyperbolic tangent that levels off at `share` (B, 1) of the peak."""
     limit = x.abs().amax(-1, keepdim=True).clamp(min=TINY) * share
     return torch.tanh(x / limit) * limit

@@ -6,17 +6,19 @@ Nothing here has a state to lose: a run resumed at item k sees what the uninterr
 the number of worker processes changes nothing.
 """
 
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from sepcli import config
 from sepcli.errors import SepcliError
+from sepcli.mixing.source import Source
 from sepcli.recordings import stored
 from sepcli.samples.workers import by_workers
 
@@ -51,7 +53,7 @@ KINDS = {
 }
 
 
-def resolve(settings, *, section, items, seed):
+def resolve(settings: Any, *, section: str, items: int, seed: int) -> dict[str, Any]:
     """Check one `data` section and fill in every default; returns the complete section.
 
     section: its name in messages. items, seed: what they are where the section does not say.
@@ -75,7 +77,15 @@ def resolve(settings, *, section, items, seed):
     return common | config.defaults(spec, reserved=kind.given) | own
 
 
-def build(resolved, *, section, sample_rate, sources, enroll=False, stft=None):
+def build(
+    resolved: dict[str, Any],
+    *,
+    section: str,
+    sample_rate: int,
+    sources: Sequence[str],
+    enroll: bool = False,
+    stft: tuple[int, int] | None = None,
+) -> "Items":
     """The data set of a section that `resolve` returned, with refs in the order of `sources`.
 
     enroll: whether items have an enrolment, another utterance of the target, as a third tensor.
@@ -108,12 +118,12 @@ class Items:
     items: how many different ones there are; 0 means endless.
     """
 
-    def __init__(self, source, sources, *, items, seed):
+    def __init__(self, source: Source, sources: Sequence[str], *, items: int, seed: int) -> None:
         self.source, self.sources = source, tuple(sources)
         self.items, self.seed = items, seed
         self.faults = {}  # {recording: why it could not be read, and another one was drawn}
 
-    def check(self, section):
+    def check(self, section: str) -> None:
         """Raise SepcliError if a recording that may be drawn has no header that can be read.
 
         section: where the recordings are named, for the message.
@@ -130,12 +140,12 @@ class Items:
             others = f" ({len(errors)} of {count} recordings cannot be read)" * (len(errors) > 1)
             raise SepcliError(f"{section}: {errors[0]}{others}")
 
-    def spare(self):
+    def spare(self) -> None:
         """From now on, draw others in place of recordings that cannot be read: see `faults`."""
         if self.source.faults:
             self.source.faults.spared = True
 
-    def take_faults(self):
+    def take_faults(self) -> dict[Any, Any]:
         """{recording: why it cannot be read}, of those since the last call."""
         return self.source.faults.take() if self.source.faults else {}
 
@@ -150,7 +160,9 @@ class Items:
         signals = (drawn.mix, refs) if drawn.enroll is None else (drawn.mix, refs, drawn.enroll)
         return tuple(map(_tensor, signals))
 
-    def together(self, numbers, device):
+    def together(
+        self, numbers: Sequence[int], device: str | torch.device
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """The items of these numbers, made as one batch on the device."""
         mix, refs = self.source.draw_many(self.seed, numbers, device)
         return mix, torch.stack(self._in_order(refs), 1)  # (B, S, C, T)
@@ -165,7 +177,18 @@ class Items:
         return [refs[name] for name in self.sources]
 
 
-def batches(data, size, *, seed, start=0, workers=0, per_step=1, device="cpu"):
+def batches(
+    data: Items,
+    size: int,
+    *,
+    seed: int,
+    start: int = 0,
+    workers: int = 0,
+    per_step: int = 1,
+    device: str = "cpu",
+) -> Iterator[
+    tuple[torch.Tensor, torch.Tensor] | tuple[torch.Tensor, ...] | tuple[torch.Tensor, ...]
+]:
     """Endless batches (mix (B, C, T), refs (B, S, C, T)) of training data, from batch `start` on.
 
     Enrolments, where items have them, are a third tensor (B, C, T').
@@ -182,7 +205,9 @@ def batches(data, size, *, seed, start=0, workers=0, per_step=1, device="cpu"):
         yield from _made(data, order, workers)
 
 
-def in_order(data, size, *, workers=0):
+def in_order(
+    data: Items, size: int, *, workers: int = 0
+) -> Iterator[tuple[torch.Tensor, ...] | tuple[torch.Tensor, ...]]:
     """The batches of one pass through a finite data set, in order; the last may be smaller."""
     parts = [list(range(i, min(i + size, data.items))) for i in range(0, data.items, size)]
     yield from _made(data, parts, workers)
@@ -190,7 +215,7 @@ def in_order(data, size, *, workers=0):
 
 def _order(items, size, seed, start, per_step):
     """Lists of (item number, step), one per batch, without end."""
-    epoch, order = None, None
+    epoch, order = None, np.zeros(0, int)
     for number in count(start):
         step, batch = number // per_step, []
         for k in range(number * size, (number + 1) * size):

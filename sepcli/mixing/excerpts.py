@@ -4,8 +4,10 @@ Every step pairs other excerpts, at other places, speeds, levels, through other 
 rooms. Item i is a function of (seed, i), as everywhere; there is nothing for workers to do.
 """
 
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +29,7 @@ class Excerpts(Source):
 
     draws_batches = True
 
-    def __init__(self, spec=None):
+    def __init__(self, spec: ExcerptSpec | None = None) -> None:
         """Look up the spec's sources; raises SepcliError where there is no audio."""
         self.spec = spec or ExcerptSpec()
         self._pools = pools = memory.find(self.spec)
@@ -41,17 +43,19 @@ class Excerpts(Source):
     def __setstate__(self, spec):
         self.__init__(spec)
 
-    def recordings(self):
+    def recordings(self) -> Iterator[Any]:
         """All of the speech, the noise and the rooms."""
         return chain.from_iterable(p.recordings() for p in self._pools.values() if p)
 
-    def draw(self, seed, index, step=None):
+    def draw(self, seed: int, index: int, step: int | None = None) -> Mixture:
         """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`."""
         mix, refs = self.draw_many(seed, [index])
         refs = {name: x[0].numpy() for name, x in refs.items()}
         return Mixture(mix[0].numpy(), refs, {}, self.spec.sample_rate)
 
-    def draw_many(self, seed, indices, device="cpu"):
+    def draw_many(
+        self, seed: int, indices: Sequence[int], device: str = "cpu"
+    ) -> tuple[Any, dict[str, Any]]:
         """Items of the stream `seed`: (mix (B, 1, T), {"speech", "noise"}: (B, 1, T)).
 
         On a CPU the same bits for the same arguments, on other devices up to rounding.

@@ -4,6 +4,7 @@ What is kept is a function of the settings and the seed. int16 takes 1.9 MB per 
 """
 
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from sepcli.dsp import decay, room
 from sepcli.errors import SepcliError
 from sepcli.mixing import synthetic
 from sepcli.mixing.mixtures import VOICES
+from sepcli.mixing.specs import ExcerptSpec
 from sepcli.recordings import stored
 from sepcli.recordings.pools import Pool
 
@@ -31,13 +33,13 @@ class Memory:
     noise: torch.Tensor
     rooms: torch.Tensor
 
-    def to(self, device):
+    def to(self, device: str | torch.device) -> Self:
         """The same on another device."""
         kept = {name: getattr(self, name).to(device) for name in ("speech", "noise", "rooms")}
         return replace(self, **kept)
 
 
-def find(spec):
+def find(spec: ExcerptSpec) -> dict[str, Pool | None]:
     """{"speech", "noise", "rir": the `Pool` of an `ExcerptSpec`, None for what is synthetic}.
 
     Raises SepcliError where there is no audio.
@@ -46,7 +48,7 @@ def find(spec):
     return {what: Pool(paths, what=what) if paths else None for what, paths in sources.items()}
 
 
-def load(spec, pools, seed):
+def load(spec: ExcerptSpec, pools: dict[str, Pool | None], seed: int) -> Memory:
     """The `Memory` of an `ExcerptSpec` and what `find` has found for it."""
     count = [round(60 * m / spec.excerpt_s) for m in (spec.speech_minutes, spec.noise_minutes)]
     rooms = spec.rooms if spec.rir_prob or spec.noise_rir_prob else 0

@@ -1,8 +1,10 @@
 """Speech + noise + rooms -> mixtures with their references; item i is a function of (seed, i)."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, reduce
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +21,7 @@ VOICES = 1000  # synthetic speakers to draw from
 
 
 @cache
-def keep_memory():
+def keep_memory() -> None:
     """Let the memory of an item be kept for the next one, in this process.
 
     glibc hands large blocks back to the system at once, unless a larger one has been freed before
@@ -51,7 +53,9 @@ class Mixer(Source):
     faults: recordings that could not be read; see `Faults` for what becomes of them.
     """
 
-    def __init__(self, spec=None):
+    faults: Faults
+
+    def __init__(self, spec: MixtureSpec | None = None) -> None:
         """Look up the spec's sources; raises SepcliError where there is no audio."""
         self.spec = spec = spec or MixtureSpec()
         self.faults = Faults()
@@ -59,7 +63,7 @@ class Mixer(Source):
         self._noise = self._pool(spec.noise, "noise")
         self._rir = self._pool(spec.rir, "rir")
 
-    def recordings(self):
+    def recordings(self) -> Iterator[Any]:
         """All of the speech, the noise and the rooms."""
         pools = filter(None, (self._speech, self._noise, self._rir))
         return chain.from_iterable(pool.recordings() for pool in pools)
@@ -67,7 +71,7 @@ class Mixer(Source):
     def _pool(self, sources, what):
         return Pool(sources, what=what, faults=self.faults) if sources else None
 
-    def draw(self, seed, index, step=None):
+    def draw(self, seed: int, index: int, step: int | None = None) -> Mixture:
         """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`."""
         keep_memory()
         spec = self.spec
@@ -80,6 +84,8 @@ class Mixer(Source):
             for pair in (spec.duration_s, spec.snr_db, spec.level_db, spec.mixture_gain_db)
         )
         samples = round(duration_s * spec.sample_rate)
+        speech_record: dict[str, Any]
+        noise_record: dict[str, Any]
         dry, speech_record = self._draw_speech(samples, speech_rng)
         decay_s = spec.rir_decay_s if spec.target == "decayed" else None
         heard, speech_record["rir"] = self._in_room(dry, spec.rir_prob, room_rng, decay_s)
@@ -96,7 +102,7 @@ class Mixer(Source):
         target = speech if spec.target == "reverb" else scaled(wanted, speech_gain * limit)
         speech_record["gain_db"] = float(level.gain_db(speech_gain * limit))
         noise_record["gain_db"] = float(level.gain_db(noise_gain * limit))
-        record = {
+        record: dict[str, Any] = {
             "targets": ["speech"],
             "snr_db": snr_db,
             "seed": seed,
@@ -176,7 +182,9 @@ def _with_shortened(rir, sample_rate, decay_s):
     return np.stack([rir, decay.decay_rir(rir, sample_rate, rt60_s=decay_s)])
 
 
-def add(signals, gains, peak, limit=1.0):
+def add(
+    signals: Sequence[np.ndarray], gains: Sequence[float], peak: float, limit: float = 1.0
+) -> tuple[list[np.ndarray], np.ndarray, float]:
     """Scale and add signals of one shape: (signals, mix, limit), all float32.
 
     limit: the factor that had to be applied to all of them to keep them within `peak`, unless 0.
@@ -200,17 +208,19 @@ def _top(signal):
     return max(float(signal.max()), -float(signal.min()))
 
 
-def scaled(signal, factor):
+def scaled(signal: np.ndarray, factor: Any) -> np.ndarray:
     """`signal` · `factor`, multiplied in float64 and rounded to float32 once."""
     return (signal.astype(np.float64, copy=False) * factor).astype(np.float32)
 
 
-def sample_key(index):
+def sample_key(index: int) -> str:
     """What item `index` is called in a stream of samples."""
     return f"{index:06d}"
 
 
-def draw_among_good(mixer, seed, index):
+def draw_among_good(
+    mixer: Mixer, seed: int, index: int
+) -> tuple[Sample | SepcliError, dict[Any, Any]]:
     """What `draw_sample` makes of recordings that can be read; or its SepcliError.
 
     Returns (sample or error, {recording: why it cannot be read}).
@@ -223,7 +233,7 @@ def draw_among_good(mixer, seed, index):
     return made, mixer.faults.take()
 
 
-def draw_sample(mixer, seed, index):
+def draw_sample(mixer: Mixer, seed: int, index: int) -> Sample:
     """Item `index` as a `Sample`: mix, references, and its record as JSON."""
     mixture = mixer.draw(seed, index)
     sample = Sample(sample_key(index), dict(mixture.record))

@@ -3,9 +3,12 @@
 import math
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy import fft
@@ -45,7 +48,9 @@ class StemMixer(Source):
     faults: recordings that could not be read; see `Faults` for what becomes of them.
     """
 
-    def __init__(self, spec: StemSpec):
+    faults: Faults
+
+    def __init__(self, spec: StemSpec) -> None:
         """Look up the songs; raises SepcliError where there are none, or they do not fit."""
         self.spec, self._ranges, self.faults = spec, spec.ranges(), Faults()
         self._songs, weights = [], []  # songs of each source
@@ -56,7 +61,7 @@ class StemMixer(Source):
         self._shares, self._headers = Shares(weights), stored.Headers()
         self.names = self._common_names()
 
-    def recordings(self):
+    def recordings(self) -> Iterator[Any]:
         """All stems of all songs."""
         songs = chain.from_iterable(self._songs)
         return chain.from_iterable(chain(*song.stems.values()) for song in songs)
@@ -73,7 +78,7 @@ class StemMixer(Source):
         targets = self.spec.targets
         return [*targets, *sorted(set(first.stems) - set(targets), key=stem_order)]
 
-    def draw(self, seed, index, step=None):
+    def draw(self, seed: int, index: int, step: int | None = None) -> Mixture:
         """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`, (C, T) each."""
         keep_memory()
         spec = self.spec
@@ -153,7 +158,7 @@ class StemMixer(Source):
                 continue
             failed = None
             quiet = [n for n in names if n in targets and least is not None]
-            quiet = [n for n in quiet if not self._level_db(stems[n][0]) >= least]
+            quiet = [n for n in quiet if not self._level_db(stems[n][0]) >= (least or 0.0)]
             if not quiet:
                 return stems
         raise failed or SepcliError(
@@ -195,7 +200,8 @@ class StemMixer(Source):
 
     def _seconds(self, song):
         """How long all stems of a song go on."""
-        return min(np.divide(*self._headers[p]) for paths in song.stems.values() for p in paths)
+        headers = [self._headers[path] for paths in song.stems.values() for path in paths]
+        return min(frames / rate for frames, rate in headers)
 
     def _channels(self, sound, path):
         """Any (C, T) as mono, or as stereo."""
@@ -254,12 +260,12 @@ class Song:
     stems: dict[str, list]
 
 
-def find_songs(folder):
+def find_songs(folder: str | Path) -> list[Song]:
     """The songs in a folder or pack as `StemSpec` describes it, sorted by name.
 
     Raises SepcliError where there are none, and for one that has less than two stems.
     """
-    songs = _packed_songs(folder) if _ARCHIVE.search(folder) else _songs_in_folder(folder)
+    songs = _packed_songs(folder) if _ARCHIVE.search(str(folder)) else _songs_in_folder(folder)
     for song, stems in songs.items():
         if len(stems) < 2:
             raise SepcliError(
@@ -274,7 +280,7 @@ def _packed_songs(source):
     if ".tar" in source:
         raise SepcliError(f"{source}: stems are in folders or packs; make one with sepcli pack")
     songs = {}
-    for recording in stored.in_archive(source, "audio"):
+    for recording in stored.in_archive(source, "audio") or ():
         member, group = recording.group, recording.pack.groups[recording.group]
         if member.startswith(_REFERENCE):
             song = os.fsdecode(group.names[recording.index])

@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -34,12 +35,14 @@ class _Voice:
 class SpeakerMixer(Mixer):
     """Mixtures of speakers by number: `draw(seed, index)` depends on nothing but its arguments."""
 
-    def __init__(self, spec=None):
+    spec: SpeakerSpec
+
+    def __init__(self, spec: SpeakerSpec | None = None) -> None:
         """Look up the spec's sources; raises SepcliError where there are too few speakers."""
         super().__init__(spec or SpeakerSpec())
         self._cast = _Recorded(self._speech, self.spec) if self._speech else _MadeUp(self.spec)
 
-    def draw(self, seed, index, step=None):
+    def draw(self, seed: int, index: int, step: int | None = None) -> Mixture:
         """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`.
 
         step: of the training that it is for; None means after all of them.
@@ -75,6 +78,7 @@ class SpeakerMixer(Mixer):
         others = sum((voice.heard for voice in voices), silence)
         target = self._voice(said, samples, speed, 0.0, generator(2))
         heard = silence if absent else target.heard
+        noise_record: dict[str, Any]
         dry_noise, noise_record = self._draw_noise(samples, generator(3))
         noise, noise_record["rir"] = self._in_room(dry_noise, spec.noise_rir_prob, generator(4))
 

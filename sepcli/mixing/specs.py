@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, field, fields
 from numbers import Real
 from os import PathLike, fspath
+from typing import Any, cast
 
 from sepcli.errors import SepcliError
 
@@ -50,7 +51,7 @@ class Limits:
     high: float = math.inf
     above: bool = False
 
-    def hold(self, value):
+    def hold(self, value: Any) -> bool:
         """Whether `value` keeps to them."""
         return self.low <= value <= self.high and not (self.above and value == self.low)
 
@@ -62,32 +63,32 @@ class Limits:
         return f"{self.low:g} or more"
 
 
-def limited(default, low, high=math.inf, *, above=False):
+def limited(default: Any, low: float, high: float = math.inf, *, above: bool = False) -> Any:
     """A field with `Limits`, which each end of a range keeps to."""
     return field(default=default, metadata={"limits": Limits(low, high, above)})
 
 
-def choice(default, choices):
+def choice(default: Any, choices: Any) -> Any:
     """A field that is one of several texts."""
     return field(default=default, metadata={"choices": choices})
 
 
-def probability(default=0.0):
+def probability(default: float | None = 0.0) -> Any:
     """A field that says how often something happens."""
     return limited(default, 0, 1)
 
 
-def decibels(low, high):
+def decibels(low: Any, high: Any) -> Any:
     """A field that is a range of levels or gains. All three of a mixture fit into float32."""
     return limited((float(low), float(high)), -200, 200)
 
 
-def seconds(default):
+def seconds(default: Any) -> Any:
     """A field that is a range of durations."""
     return limited((default, default), 0.1, 3600)
 
 
-def rate(default):
+def rate(default: Any) -> Any:
     """A field that is a sample rate in Hz."""
     return limited(default, 4000, 768_000)
 
@@ -96,7 +97,8 @@ class Spec:
     """A frozen dataclass of settings whose pairs of numbers are ranges and `()` lists of texts."""
 
     def __post_init__(self):
-        for each in fields(self):
+        each: Any
+        for each in fields(cast(Any, self)):
             value = self._normalised(each.name, each.default)
             object.__setattr__(self, each.name, value)
             self._check_limits(each.name, value, each.metadata)
@@ -106,10 +108,10 @@ class Spec:
         value = getattr(self, name)
         if default == ():
             value = (value,) if isinstance(value, str | PathLike) else value
-            return tuple(map(fspath, value))
+            return tuple(fspath(path) for path in value)
         if not isinstance(default, tuple):
             return value
-        pair = (value, value) if isinstance(value, Real) else tuple(value)
+        pair: tuple[Any, ...] = (value, value) if isinstance(value, Real) else tuple(value)
         numbers = len(pair) == 2 and all(isinstance(n, Real) and math.isfinite(n) for n in pair)
         self._check(name, numbers, "LO:HI or one number")
         self._check(name, pair[0] <= pair[1], "LO:HI, the smaller number first")
@@ -343,7 +345,7 @@ class StemSpec(Spec):
         self._check("stems", self.stems, "folders or packs of songs")
         self.ranges()
 
-    def ranges(self):
+    def ranges(self) -> dict[Any, tuple[float, float]]:
         """{augmentation: its range, or None} of those that are asked for."""
         return dict(map(_augmentation, self.augment))
 

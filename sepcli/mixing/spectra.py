@@ -63,6 +63,8 @@ class SpectraMixer(StemMixer):
     hear the song go on there.
     """
 
+    spec: SpectraSpec
+
     def _stem(self, name, samples, rng):
         """Frames (C, F, N) of a stem of a song that `rng` draws, and where they are from."""
         spec = self.spec

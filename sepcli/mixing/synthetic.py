@@ -7,6 +7,7 @@ or impulsive. Everything is a function of the random generator that is passed in
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import fft
@@ -91,7 +92,7 @@ class Voice:
     breath_db: float  # power of the aspiration noise re the glottal pulses
 
 
-def voice(number):
+def voice(number: int) -> Voice:
     """The voice of this number, any int >= 0; odd numbers are higher voices than even ones."""
     rng = np.random.default_rng([0x5EECC, number])
     high = number % 2
@@ -105,7 +106,9 @@ def voice(number):
     )
 
 
-def speech(samples, sample_rate, rng, voice_number):
+def speech(
+    samples: int, sample_rate: int, rng: np.random.Generator, voice_number: int
+) -> np.ndarray:
     """Synthetic speech (T,) float32 of one voice, RMS -25 dB re full scale; never silent."""
     if samples < sample_rate:  # it might fall into a pause: cut it out where someone speaks
         longer = speech(2 * sample_rate, sample_rate, rng, voice_number)
@@ -282,18 +285,18 @@ def _unvoiced(segments, samples, sample_rate, rng):
     return _overlap_add(spectra, frames, times.size, hop)[hop : hop + samples]
 
 
-def noise(samples, sample_rate, rng, kind):
+def noise(samples: int, sample_rate: int, rng: np.random.Generator, kind: str) -> np.ndarray:
     """Synthetic noise (T,) float32, RMS -25 dB re full scale, of a kind in NOISES."""
     out = NOISES[kind](samples, sample_rate, rng)
     return level.normalise_to_rms(out, -25).astype(np.float32)
 
 
-def draw_noise_kind(rng):
+def draw_noise_kind(rng: np.random.Generator) -> str:
     """One of the names in NOISES, all equally likely."""
     return list(NOISES)[int(rng.integers(len(NOISES)))]
 
 
-def coloured(samples, sample_rate, rng, db_per_octave):
+def coloured(samples: int, sample_rate: int, rng: np.random.Generator, db_per_octave: float) -> Any:
     """Gaussian noise (T,) whose power rises by `db_per_octave`; nothing below 20 Hz."""
     n = fft.next_fast_len(samples, real=True)
     spectrum = rng.standard_normal(n // 2 * 2 + 2, np.float32).view(np.complex64)
@@ -369,10 +372,10 @@ def _crackle(samples, sample_rate, rng):
 
 
 NOISES = {  # name -> function(samples, sample_rate, rng) -> (T,)
-    "white": lambda *given: coloured(*given, 0),
-    "pink": lambda *given: coloured(*given, -3.0103),
-    "brown": lambda *given: coloured(*given, -6.0206),
-    "blue": lambda *given: coloured(*given, 3.0103),
+    "white": lambda n, rate, rng: coloured(n, rate, rng, 0),
+    "pink": lambda n, rate, rng: coloured(n, rate, rng, -3.0103),
+    "brown": lambda n, rate, rng: coloured(n, rate, rng, -6.0206),
+    "blue": lambda n, rate, rng: coloured(n, rate, rng, 3.0103),
     "babble": _babble,
     "fan": _fan,
     "gusts": _gusts,
@@ -383,7 +386,7 @@ NOISES = {  # name -> function(samples, sample_rate, rng) -> (T,)
 }
 
 
-def rir(sample_rate, rng):
+def rir(sample_rate: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     """A synthetic room: (RIR (R,) float32, its rt60 in s), from a closet to a small hall."""
     rt60_s = float(rng.uniform(0.15, 0.8))
     ratio_db = float(rng.uniform(-3, 9))

@@ -31,17 +31,17 @@ class ToySpec(Spec):
 class Toy(Source):
     """Snippets by number: `draw(seed, index)` depends on nothing but its arguments."""
 
-    def __init__(self, spec=None):
+    def __init__(self, spec: ToySpec | None = None) -> None:
         self.spec = spec or ToySpec()
         samples = round(self.spec.duration_s * self.spec.sample_rate)
         self._time = np.arange(samples) / self.spec.sample_rate  # seconds
 
-    def draw(self, seed, index, step=None):
+    def draw(self, seed: int, index: int, step: int | None = None) -> Drawn:
         """Snippet `index` of the stream `seed`; its mix is the sum of its refs, all (1, T)."""
         rng = np.random.default_rng([seed, index])
         sources = {"modulated": self._modulated(rng), "sines": self._sines(rng)}
         refs = {name: self._at_level(x, rng)[None] for name, x in sources.items()}  # (1, T)
-        return Drawn(sum(refs.values()), refs)
+        return Drawn(np.sum(list(refs.values()), 0), refs)
 
     def _modulated(self, rng):
         """A 200-3000 Hz carrier, swung by up to 20 % and swelling at 1-8 Hz, in white noise."""

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ class Pool:
         self._shares, self._headers = Shares(weights), stored.Headers()
         self._bad = {}  # recordings of which nothing can be used, and the errors that say why
 
-    def recordings(self):
+    def recordings(self) -> Iterator[Any]:
         """All that may be drawn, in a fixed order."""
         return itertools.chain(*self.files)
 
@@ -221,15 +221,15 @@ class Pool:
 class Shares:
     """The numbers 0 to K - 1, drawn as often as their weights say."""
 
-    def __init__(self, weights):
+    def __init__(self, weights: Sequence[float]) -> None:
         self._edges = np.cumsum(weights) / sum(weights)  # number k is drawn below edge k
 
-    def draw(self, rng):
+    def draw(self, rng: np.random.Generator) -> int:
         """One of the numbers."""
         return int(np.searchsorted(self._edges[:-1], rng.random(), side="right"))
 
 
-def one_of(items, rng):
+def one_of(items: Sequence[Any], rng: np.random.Generator) -> Any:
     """One of the items of a sequence, each as likely as any other."""
     return items[int(rng.random() * len(items))]
 

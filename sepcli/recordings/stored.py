@@ -55,7 +55,7 @@ def header(recording: Any) -> tuple[int, int]:
     return recording.header()
 
 
-def state(recording):
+def state(recording: Any) -> tuple[int, int, int, int] | None:
     """What changes when another file takes the place of a recording that is one, else None."""
     if not isinstance(recording, str | os.PathLike):
         return None
@@ -67,7 +67,7 @@ def state(recording):
 class Headers:
     """The headers of recordings, of which each is read once unless its file changes."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._known = {}  # recording -> its state, its header
 
     def __getitem__(self, recording):
