@@ -36,6 +36,8 @@ _REMEDIES = {
     errno.EMFILE: "allow more open files: ulimit -n 4096",
 }
 
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+
 
 # What the system says
 
@@ -80,13 +82,17 @@ def _in_the_way(path):
 def stand_in(head: bytes) -> str:
     """What a file that begins with `head` is in place of the one that was meant, and the remedy.
 
-    "" where it is neither the pointer of a file that Git LFS holds nor a page of the web.
+    "" where it is neither the pointer of a file that Git LFS holds, nor a page of the web, nor
+    compressed.
     """
     if head.startswith(b"version https://git-lfs"):
         return "only a Git LFS pointer; fetch the file itself: git lfs pull"
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head", b"<!--")):
         return "a web page; download the file itself, not the page that shows it"
+    for magic, program in _COMPRESSED.items():
+        if head.startswith(magic):
+            return f"compressed; unpack it with {program} -d, or pipe it in: {program} -dc"
     return ""
 
 

@@ -123,7 +123,8 @@ overwrite = click.option(
 strict = click.option(
     "--strict/--no-strict",
     default=True,
-    help="Treat a sample stream without its closing count as an error.  [default: strict]",
+    help="Treat a sample stream without its closing count as an error, and in separate a sound "
+    "file that is cut off or damaged; otherwise, read it as far as it goes.  [default: strict]",
 )
 input_type = click.option(
     "-t",

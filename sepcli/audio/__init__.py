@@ -1,7 +1,7 @@
 """Sound in and out: files, pipes and bytes ⇄ float32 (channels, samples); the only such room."""
 
 from sepcli.audio.formats import AUDIO_EXTENSIONS
-from sepcli.audio.listing import Listing
+from sepcli.audio.listing import Listing, begins_as_sound
 from sepcli.audio.reading import AudioInfo, Reader, decode, info, open_blocks, read
 from sepcli.audio.resample import Resampler, resample
 from sepcli.audio.streams import Peekable, sniff
@@ -17,6 +17,7 @@ __all__ = [
     "Reader",
     "Resampler",
     "Writer",
+    "begins_as_sound",
     "decode",
     "encode_wav",
     "info",

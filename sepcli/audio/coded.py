@@ -48,9 +48,9 @@ def not_opened(head, size, name, error):
         return cut_off(name, f"{size} bytes are there")
     if sniff(head) in ("wav", "audio"):
         return damaged(name, f"in its header: {reason(error)}")
-    if other := stand_in(head):
-        return SepcliError(f"{name}: text, not sound: {other}")
     what = "unknown data" if set(head) & _CONTROL else "text"
+    if other := stand_in(head):
+        return SepcliError(f"{name}: {'text, not sound: ' if what == 'text' else ''}{other}")
     return SepcliError(
         f"{name}: {what}, not sound in a format that is read here; "
         f"convert it to WAV, or check that it is the file you meant"

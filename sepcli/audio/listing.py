@@ -4,7 +4,7 @@ import os
 
 from sepcli.audio.foreign import REMEDY, is_available
 from sepcli.audio.formats import AUDIO_EXTENSIONS, FOREIGN_EXTENSIONS
-from sepcli.audio.streams import sniff
+from sepcli.audio.streams import SNIFFED, sniff
 from sepcli.errors import note
 
 _MOST_NAMES = 5  # of files that are left out for the same reason
@@ -28,7 +28,7 @@ class Listing:
         if extension in FOREIGN_EXTENSIONS and not is_available():
             self._left_out.setdefault(f"to read them: {REMEDY}", []).append(path)
             return False
-        return extension in AUDIO_EXTENSIONS or (not extension and _begins_as_sound(path))
+        return extension in AUDIO_EXTENSIONS or (not extension and begins_as_sound(path))
 
     def misses(self, path):
         """Whether a path has the name of a sound file but leads to none."""
@@ -54,9 +54,10 @@ class Listing:
         return ", ".join(names) + (f" and {more} more" if more else "")
 
 
-def _begins_as_sound(path):
+def begins_as_sound(path):
+    """Whether the first bytes of a file are those of sound; a file that cannot be read is none."""
     try:
         with open(path, "rb") as file:
-            return sniff(file.read(64)) in ("wav", "audio")
+            return sniff(file.read(SNIFFED)) in ("wav", "audio")
     except OSError:
         return False

@@ -3,7 +3,7 @@
 from sepcli.audio import formats, mp3, wav
 from sepcli.files import encoding_of
 
-_SNIFFED = 512  # bytes: one tar header
+SNIFFED = 512  # bytes: one tar header
 _MAGICS = (b"fLaC", b"OggS", b".snd", b"caff", b"riff", b"NIST")  # "riff": Wave64
 
 
@@ -27,9 +27,9 @@ def sniff(head):
 def _is_old_tar(head):
     """Whether 512 bytes are a header of tar as it was before POSIX, which only its sum tells."""
     text = head[148:156].strip(b" \0")
-    if len(head) < _SNIFFED or not text or text.strip(b"01234567"):
+    if len(head) < SNIFFED or not text or text.strip(b"01234567"):
         return False
-    return int(text, 8) == sum(head[:148]) + 8 * ord(" ") + sum(head[156:_SNIFFED])
+    return int(text, 8) == sum(head[:148]) + 8 * ord(" ") + sum(head[156:SNIFFED])
 
 
 def _is_json(head):
@@ -56,7 +56,7 @@ class Peekable:
 
     def sniff(self):
         """`sniff` the stream, waiting for no more bytes than the answer takes."""
-        return "wav" if sniff(self.peek(12)) == "wav" else sniff(self.peek(_SNIFFED))
+        return "wav" if sniff(self.peek(12)) == "wav" else sniff(self.peek(SNIFFED))
 
     def record(self):
         """Keep a copy of what is read from now on, for `rewind`, until that or `forget`."""

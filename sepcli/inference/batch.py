@@ -175,7 +175,7 @@ class Separation:
         """Write the stems of a sound; returns (outputs, remarks)."""
         model, separator = self.models.find()
         separator = choose(separator, self.targets, residual=self.residual)
-        with open_blocks(source) as reader:
+        with open_blocks(source, strict=self.strict) as reader:
             outputs = self._outputs(source, track, model, separator.sources)
             if outputs is None:
                 return [], []

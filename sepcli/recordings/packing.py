@@ -221,7 +221,8 @@ def _first_rate(paths):
     """The rate of the first recording that can be opened; any if there is none, as all fail."""
     for path in paths:
         try:
-            return audio.info(path).sample_rate
+            with audio.open_blocks(path) as reader:
+                return reader.sample_rate
         except SepcliError:
             pass
     return 16000

@@ -2,6 +2,7 @@
 
 import codecs
 import itertools
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -64,10 +65,11 @@ def _listed_files(record, folder, where):
     if not named:
         raise SepcliError(f'{where}: names no file; write {{"mix": "a.wav"}}')
     for name, path in named.items():
-        extension = split_audio_name(path)[1] if isinstance(path, str) else ""
-        if not extension or "\0" in path:
+        is_path = isinstance(path, str) and path and "\0" not in path
+        extension = split_audio_name(path)[1] if is_path else ""
+        if not extension and (not is_path or os.path.splitext(path)[1]):
             raise SepcliError(f"{where}: {name} is {path!r:.80}; write the path of an audio file")
-        yield f"{name}{extension}", folder / path
+        yield f"{name}{extension or '.wav'}", folder / path  # whatever it is, without an extension
 
 
 def _lines(stream):

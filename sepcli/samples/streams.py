@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sepcli import files
-from sepcli.audio import Peekable, open_blocks
+from sepcli.audio import Peekable, begins_as_sound, open_blocks
 from sepcli.errors import SepcliError
 from sepcli.samples.folders import FolderWriter, read_folder, sample_from_file
 from sepcli.samples.lists import read_list
@@ -39,6 +39,8 @@ def read_samples(source, *, stdin=None, strict=True, input_type="auto"):
         return read_folder(path)
     if not os.path.exists(path):
         remedy = "fetch it first" if "://" in str(source) else "check the spelling"
+        if os.path.islink(path):
+            raise SepcliError(f"{source}: a link to {os.readlink(path)}, which is not there")
         raise SepcliError(f"{source}: no such file or folder; {remedy}")
     if not os.path.isfile(path):  # a named pipe, as <(command) makes
         return _read_file(path, strict, input_type, Path())
@@ -52,9 +54,13 @@ def read_samples(source, *, stdin=None, strict=True, input_type="auto"):
 
 
 def is_audio_file(path, input_type="auto"):
-    """Whether a path is a file that counts as sound, by its name unless `input_type` tells."""
-    by_name = input_type == "auto" and split_audio_name(os.path.basename(path))[1]
-    return os.path.isfile(path) and (input_type in ("wav", "audio") or bool(by_name))
+    """Whether a path is a file that counts as sound: by its name or its first bytes.
+
+    Unless `input_type` tells what it is.
+    """
+    if input_type != "auto" or not os.path.isfile(path):
+        return input_type in ("wav", "audio") and os.path.isfile(path)
+    return bool(split_audio_name(os.path.basename(path))[1]) or begins_as_sound(path)
 
 
 def _standard_input(stdin):
@@ -96,9 +102,9 @@ def _read_stream(stream, origin, strict, input_type, folder):
     elif other := files.stand_in(stream.peek(256)):
         raise SepcliError(f"{origin}: {other}")
     elif kind is None:
+        remedy = ", or say what it is with -t/--input-type" if origin == _STDIN else ""
         raise SepcliError(
-            f"{origin}: neither a sample tar, nor audio, nor JSON lines; convert it, or say what "
-            "it is with -t/--input-type"
+            f"{origin}: neither a sample tar, nor audio, nor JSON lines; convert it{remedy}"
         )
     else:
         yield _sample_from_audio(stream, origin)

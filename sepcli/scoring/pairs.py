@@ -8,7 +8,7 @@ from sepcli.errors import SepcliError
 from sepcli.files import composed
 from sepcli.samples.sample import Sample, split_audio_name
 from sepcli.samples.stems import ACCOMPANIMENT, is_music, parts_of_accompaniment, stem_name
-from sepcli.samples.streams import read_samples
+from sepcli.samples.streams import is_audio_file, read_samples
 
 UNNAMED = "audio"  # the target of files whose name does not tell one
 ITSELF = ""  # the key of a place that is one sample, rather than a collection of them
@@ -75,7 +75,7 @@ def pair(estimates: str, references: str, mixtures: str | None = None) -> list[S
 def _read(place, role):
     """Key -> _Found of all that plays a role in a place."""
     samples = list(read_samples(place))
-    is_file = bool(split_audio_name(Path(place).name)[1]) and not Path(place).is_dir()
+    is_file = is_audio_file(place)
     if place == "-":
         is_file = [list(sample.members) for sample in samples] == [["mix.wav"]]
     found, taken = {}, Counter(composed(sample.key) for sample in samples)
