@@ -8,6 +8,9 @@ import difflib
 import inspect
 import math
 import re
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
 
 from sepcli.errors import SepcliError
 from sepcli.files import read_text
@@ -24,7 +27,7 @@ _FLOAT = re.compile(
 )
 
 
-def load(path, overrides=()):
+def load(path: str | PathLike[str], overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Read the YAML file `path` and apply `overrides` such as `train.lr=1e-3`; a nested dict.
 
     A section that the file writes once and uses twice (`&name`, `*name`) is overridden in one place
@@ -42,7 +45,7 @@ def load(path, overrides=()):
     return config
 
 
-def dump(config):
+def dump(config: dict[str, Any]) -> str:
     """The settings as YAML text that `load` reads back to the same values."""
     import yaml
 
@@ -52,7 +55,9 @@ def dump(config):
     return yaml.dump(_plain(config), Dumper=dumper, sort_keys=False)
 
 
-def check_keys(fn, settings, *, section="", reserved=()):
+def check_keys(
+    fn: Callable[..., Any], settings: Any, *, section: str = "", reserved: Sequence[str] = ()
+) -> dict[str, Any]:
     """Check `settings` against the keyword arguments of `fn`; return them as `fn` wants them.
 
     section: where they stand in the file, for the messages. reserved: arguments of `fn` that the
@@ -71,12 +76,12 @@ def check_keys(fn, settings, *, section="", reserved=()):
     return {k: _bare(_fit(v, known[k].default, _dotted(section, k))) for k, v in settings.items()}
 
 
-def defaults(fn, *, reserved=()):
+def defaults(fn: Callable[..., Any], *, reserved: Sequence[str] = ()) -> dict[str, Any]:
     """The keyword arguments of `fn` that have a default value, with that value."""
     return {k: p.default for k, p in _keywords(fn, reserved).items() if p.default is not p.empty}
 
 
-def differences(old, new):
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """What changed between two nested dicts, one `a.b: 1 -> 2` for each changed value."""
     old, new = _flatten(_plain(old)), _flatten(_plain(new))
     keys = [*old, *(key for key in new if key not in old)]
@@ -128,7 +133,7 @@ def _with_texts(loader):
     for name, kind in (("int", _Int), ("float", _Float)):
 
         def number(self, node, name=name, kind=kind):
-            value = kind(getattr(self, f"construct_yaml_{name}")(node))
+            value: Any = kind(getattr(self, f"construct_yaml_{name}")(node))
             value.text = node.value
             return value
 

@@ -1,10 +1,11 @@
 """Many inputs, one after the other: audio files to stems, samples to samples with estimates."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sepcli import files
 from sepcli.audio import Peekable, names_a_file, open_blocks
@@ -20,6 +21,7 @@ from sepcli.inference.outputs import (
     write_stems,
 )
 from sepcli.samples.inputs import Input, find_inputs
+from sepcli.samples.sample import Sample
 from sepcli.samples.streams import open_sample_writer, place_of
 
 _STDOUT = "standard output"
@@ -51,10 +53,10 @@ class Separation:
     total: int | None = None  # of items, where it is known before
     _inputs: list[Input] = field(default_factory=list)
     _written: set = field(default_factory=set)
-    _writer: object = None  # of samples, once there is one
+    _writer: Any = None  # of samples, once there is one
     _torn: bool = False  # whether an input of samples ended before it should
 
-    def find(self, inputs):
+    def find(self, inputs: Sequence[str]) -> None:
         """Look up what `inputs`, paths, globs or "-", stand for, and check what was asked for.
 
         Raises UsageError for what makes no sense, whatever is in the files, and SepcliError for
@@ -83,7 +85,7 @@ class Separation:
         if place and songs > 1:
             raise UsageError(f"{place}: one file for {songs} inputs; name a folder with -o")
 
-    def run(self):
+    def run(self) -> Iterator[dict[str, Any] | dict[str, str]]:
         """Separate all that `find` found; yield a record per item."""
         with ExitStack() as stack:
             for each in self._inputs:
@@ -98,7 +100,7 @@ class Separation:
                         self._torn = True
                         yield self._failed(sample.key, each.source, sample.fault)
                     elif is_plain_audio(sample):
-                        path = str(sample.members[sample.find("mix")])
+                        path = str(sample.members[sample.find("mix") or ""])
                         yield self._attempt(sample.key, path, self._separate_file, sample)
                     else:
                         self._open_writer(stack)
@@ -164,7 +166,7 @@ class Separation:
         return [place_of(sample.key, self.output)], []
 
     @property
-    def noun(self):
+    def noun(self) -> str:
         """What is written."""
         return "file" if self._writer is None else "sample"
 
@@ -215,13 +217,13 @@ class Separation:
             self._written.add(path)
 
 
-def sum_or_none(counts):
+def sum_or_none(counts: Iterable[int | None]) -> int | None:
     """The sum of numbers, or None if one of them is."""
-    counts = list(counts)
-    return None if None in counts else sum(counts)
+    known = list(counts)
+    return None if None in known else sum(count or 0 for count in known)
 
 
-def is_plain_audio(sample):
+def is_plain_audio(sample: Sample) -> bool:
     """Whether a sample is nothing but one audio file on disk, so that stems are wanted."""
     mix = sample.find("mix")
     return (

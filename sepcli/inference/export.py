@@ -5,7 +5,9 @@ import copy
 import json
 import logging
 import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +16,8 @@ from torch import nn
 from sepcli import files
 from sepcli.errors import SepcliError
 from sepcli.inference.onnx import FORMAT, OnnxRunner
-from sepcli.inference.stream import TorchRunner
-from sepcli.models.modelfile import digest, load_model
+from sepcli.inference.stream import Runner, TorchRunner
+from sepcli.models.modelfile import Card, digest, load_model
 
 TOLERANCE = 1e-4  # largest difference to torch
 SMALLEST_HALVED = 1024  # values of a weight; what a cast takes is not worth it for fewer
@@ -27,33 +29,36 @@ LEVELS = (0.0, 1e-7, 1e-4, LOUD, LOUD, LOUD)  # rising: what is in the window is
 class StreamingGraph(nn.Module):
     """The exported form of a model as a function of tensors: (x, *states) to (y, *next states)."""
 
-    def __init__(self, form):
+    def __init__(self, form: Any) -> None:
         super().__init__()
         self.form, self.like = form, form.core_state(1)
 
-    def forward(self, x, *states):
+    def forward(
+        self, x: torch.Tensor, *states: torch.Tensor
+    ) -> tuple[Any, *tuple[torch.Tensor | Any, ...]]:
         y, following = self.form.core(x, nested(self.like, iter(states)))
         return (y, *flat(following))
 
 
-def flat(state):
+def flat(state: Any) -> list[torch.Tensor]:
     """The tensors of nested tuples, in order."""
     return [state] if isinstance(state, torch.Tensor) else [t for part in state for t in flat(part)]
 
 
-def nested(like, tensors):
+def nested(like: Any, tensors: Iterator[torch.Tensor]) -> Any:
     """The next of `tensors`, an iterator, in nested tuples as `like`; undoes `flat`."""
     if isinstance(like, torch.Tensor):
         return next(tensors)
     return tuple(nested(part, tensors) for part in like)
 
 
-def export(name, path):
+def export(name: str | Path, path: str | Path) -> dict[str, Any]:
     """Write the streaming graph of the model `name` (see `modelfile.locate`) to `path`.
 
     Returns a dict with `max_difference`, the largest one to torch on noise. Raises SepcliError
     when the model is not causal, cannot be exported, or the graph computes something else.
     """
+    model: Any
     model, card = load_model(name)
     if card.quantized and card.quantized["target"] == "cpu":
         raise SepcliError(f"{name}: quantised; sepcli quantize wrote its graph beside it")
@@ -76,7 +81,7 @@ def export(name, path):
     }
 
 
-def about(model, form, card):
+def about(model: Any, form: Any, card: Card) -> dict[str, Any]:
     """What a runner has to know of a graph; see `inference/onnx.py`."""
     states = flat(form.core_state(1))
     if any(state.any() for state in states):
@@ -101,7 +106,7 @@ def about(model, form, card):
     return known
 
 
-def encode(model, form, known):
+def encode(model: Any, form: Any, known: dict[str, Any]) -> bytes:
     """The bytes of the ONNX graph of the model's exported form, with `known` as its metadata."""
     try:
         import onnx
@@ -126,7 +131,7 @@ def encode(model, form, known):
     return graph.SerializeToString(deterministic=True)
 
 
-def store_in_halves(graph):
+def store_in_halves(graph: Any) -> None:
     """Keep large weights that 16-bit floats hold exactly as such, and cast them to 32 bits.
 
     A session does that once, when it starts: it computes the same, and the file is smaller.
@@ -148,7 +153,7 @@ def store_in_halves(graph):
     graph.node.extend(nodes)
 
 
-def trace(model, form):
+def trace(model: Any, form: Any) -> Any:
     """The form as an onnx.ModelProto, for any batch and any number of hops, or the form's own."""
     batch, hops = 3, form.hops or 5  # unlike each other and 1, which would be taken for constants
     states = flat(form.core_state(batch))
@@ -172,10 +177,11 @@ def trace(model, form):
             verbose=False,
             optimize=False,  # it takes an addition of 1e-10 for one of nothing, and drops it
         )
+    assert program is not None  # with dynamo
     return program.model_proto
 
 
-def fusible(module):
+def fusible(module: nn.Module) -> Any:
     """Turn PReLUs of one slope into LeakyReLUs, which ONNX Runtime joins to convolutions."""
     for name, child in module.named_children():
         if isinstance(child, nn.PReLU) and child.num_parameters == 1:
@@ -186,7 +192,7 @@ def fusible(module):
 
 
 @contextlib.contextmanager
-def quiet():
+def quiet() -> Iterator[None]:
     """Keep the exporter's warnings about itself and packages that it does not need from view."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -199,7 +205,9 @@ def quiet():
         logger.setLevel(level)
 
 
-def largest_difference(runner, other, levels=(LOUD, LOUD, LOUD)):
+def largest_difference(
+    runner: Runner, other: Runner, levels: Sequence[float] = (LOUD, LOUD, LOUD)
+) -> float:
     """The largest difference between two runners' outputs on the same noise, state and all.
 
     levels: RMS of the noise, one after the other. That of soft output counts as if it were loud:

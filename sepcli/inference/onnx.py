@@ -10,6 +10,9 @@ mixture and of the first source, and "stft" is {"window", "synthesis_window", "s
 """
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +29,7 @@ class OnnxRunner:
 
     engine = "onnx"
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         self._session, about = _open(path)
         try:
             self.sample_rate, self.sources = about["sample_rate"], tuple(about["sources"])
@@ -38,7 +41,7 @@ class OnnxRunner:
         except (KeyError, TypeError) as error:
             raise _foreign(path, error) from None
 
-    def initial_state(self, batch=1):
+    def initial_state(self, batch: int = 1) -> Any:
         """The state before the first chunk. A step uses it up: it goes on in the one returned."""
         core = Loop(self._session, [(batch * first, *rest) for first, *rest in self._shapes])
         if self._stft is None:
@@ -46,11 +49,12 @@ class OnnxRunner:
         tail = self._stft.initial_state(batch)
         return tail, core, tail
 
-    def step(self, x, state):
+    def step(self, x: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
         return self._run(x, state) if self._stft is None else self._between(x, state)
 
     def _between(self, x, state):
         """Run the graph between the transforms; a second source is the rest of the mixture."""
+        assert self._stft is not None
         past, core, tail = state
         x = x[:, 0]  # (B, T)
         spectrum, following = self._stft.analyse(x, past)
@@ -76,7 +80,7 @@ class Loop:
     Everything is bound to buffers once, so that a step neither copies nor makes any states.
     """
 
-    def __init__(self, session, shapes):
+    def __init__(self, session: Any, shapes: Sequence[Sequence[int]]) -> None:
         from onnxruntime import OrtValue
 
         def zeros():
@@ -97,7 +101,7 @@ class Loop:
             self._turns.append(turn)
         self._x = np.zeros(0, np.float32)
 
-    def run(self, x):
+    def run(self, x: np.ndarray) -> np.ndarray:
         """Map an input of the graph to its output, and go on to the next states."""
         if x.shape != self._x.shape:
             self._fit(x.shape)

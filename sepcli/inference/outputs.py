@@ -1,14 +1,17 @@
 """From mixtures to stems: which model, which sources, and where they are written."""
 
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
 from sepcli.audio import FORMATS, Writer, names_a_file
 from sepcli.errors import SepcliError, UsageError
 from sepcli.files import composed
-from sepcli.inference.separate import WithResidual, block_frames, load
+from sepcli.inference.separate import Method, Separates, WithResidual, block_frames, load
+from sepcli.samples.sample import Sample
 
 FOR_TARGETS = {"speech": "denoise", "vocals": "vocals"}  # default models of samples that ask
 FOR_AUDIO = "vocals"  # the default model of plain audio, which asks for nothing
@@ -17,7 +20,7 @@ TEMPLATE = "{track}/{stem}.{ext}"
 FIELDS = ("track", "stem", "model", "ext")  # of a template of file names
 
 
-def default_model(targets):
+def default_model(targets: Sequence[str]) -> str:
     """The model that finds `targets`; plain audio has none and gets the model for songs.
 
     Raises UsageError when no default model finds them.
@@ -37,11 +40,13 @@ class Models:
     method: how they are run, an `inference.separate.Method`.
     """
 
-    def __init__(self, names=(), device="cpu", method=None):
+    def __init__(
+        self, names: Sequence[str] = (), device: str = "cpu", method: Method | None = None
+    ) -> None:
         self.names, self.device, self.method = tuple(names), device, method
         self._loaded = {}
 
-    def find(self, targets=()):
+    def find(self, targets: Sequence[str] = ()) -> tuple[str, Any]:
         """The name of the model for `targets` (several are joined by +), and its separator."""
         names = self.names or (default_model(targets),)
         if names not in self._loaded:
@@ -49,7 +54,9 @@ class Models:
         return "+".join(Path(name).stem for name in names), self._loaded[names]
 
 
-def choose(separator, wanted=(), *, residual=False):
+def choose(
+    separator: Separates, wanted: Sequence[str] = (), *, residual: bool = False
+) -> Separates:
     """The separator of the sources in `wanted`, or of all, and of the rest if `residual`.
 
     Raises UsageError when one is not to be had.
@@ -66,7 +73,9 @@ def choose(separator, wanted=(), *, residual=False):
     return WithResidual(chosen) if residual else chosen
 
 
-def separate_sample(sample, models, targets=(), *, residual=False):
+def separate_sample(
+    sample: Sample, models: Models, targets: Sequence[str] = (), *, residual: bool = False
+) -> None:
     """Add est.TARGET to a sample: `targets`, or those that the sample asks for and the model has.
 
     residual: add est.residual, too. The estimates have the rate and channels of the mixture.
@@ -94,7 +103,7 @@ class Part:
     start_s: float = 0.0
     duration_s: float | None = None
 
-    def frames(self, reader):
+    def frames(self, reader: Any) -> None:
         """How many frames this part of an open `audio.Reader` has; None where nobody knows."""
         if reader.frames is None:
             return None
@@ -103,7 +112,7 @@ class Part:
             return left
         return min(left, round(self.duration_s * reader.sample_rate))
 
-    def blocks(self, reader):
+    def blocks(self, reader: Any) -> Iterator[Any]:
         """Blocks (C, n) of this part of an open `audio.Reader`; SepcliError when it ends before."""
         rate = reader.sample_rate
         reader.skip(round(self.start_s * rate))
@@ -133,16 +142,16 @@ class Form:
         check_template(self.template or "")
 
     @property
-    def is_default(self):
+    def is_default(self) -> bool:
         return self == Form()
 
-    def extension(self, output=None):
+    def extension(self, output: str | None = None) -> str:
         """What the file `output`, or files in the folder `output`, end in, without the dot."""
         name = output if output and names_a_file(output) else (self.template or "{ext}")
         suffix = name.rpartition(".")[2]
         return suffix.lower() if suffix in FORMATS else self.container or "wav"
 
-    def check(self, output):
+    def check(self, output: Any) -> None:
         """Raise UsageError when `output` cannot have this form."""
         extension = self.extension(output)
         ending = (self.template or "").rpartition(".")[2]
@@ -162,7 +171,15 @@ class Form:
             )
 
 
-def write_stems(reader, separator, outputs, *, part=None, form=None, tell=None):
+def write_stems(
+    reader: Any,
+    separator: Separates,
+    outputs: dict[str, Any],
+    *,
+    part: Part | None = None,
+    form: Form | None = None,
+    tell: Callable[[float], None] | None = None,
+) -> list[Any]:
     """Separate an open `audio.Reader` into `outputs`, {source: path or stream}; bounded memory.
 
     part: the `Part` of it that is wanted. form: see `Form`; a path's extension tells its own
@@ -187,7 +204,7 @@ def write_stems(reader, separator, outputs, *, part=None, form=None, tell=None):
     return [writer.remark for writer in writers.values() if writer.clipped]
 
 
-def check_template(template):
+def check_template(template: str) -> None:
     """Raise UsageError for unknown fields in a template such as `{track}/{stem}.wav`."""
     try:
         fields = {field for _, field, _, _ in Formatter().parse(template) if field is not None}
@@ -200,7 +217,9 @@ def check_template(template):
         )
 
 
-def stem_paths(output, form, *, track, model, sources):
+def stem_paths(
+    output: str | None, form: Form, *, track: str, model: str, sources: Sequence[str]
+) -> dict[str, Path]:
     """{source: path} for one track: `output` itself if it names a file, else in that folder.
 
     The folder defaults to separated/MODEL. Raises UsageError when several sources would share a

@@ -5,6 +5,7 @@ an overlap only serve as context: in its middle the one segment fades out and th
 The weights add up to 1, so that a model that changes nothing changes nothing here either.
 """
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ class Grid:
     align: int
 
 
-def grid(length, overlap, align=1):
+def grid(length: int, overlap: float, align: int = 1) -> Grid:
     """The `Grid` of segments of `length` samples that share the part `overlap` with the one before.
 
     align: the hop of a model's frames; as segments begin at multiples of it, the frames of two
@@ -41,7 +42,9 @@ def grid(length, overlap, align=1):
     return Grid(length, advance, (shared - fade) // 2, fade, align)
 
 
-def in_segments(run, blocks, grid):
+def in_segments(
+    run: Callable[[np.ndarray, int], np.ndarray], blocks: Iterable[np.ndarray], grid: Grid
+) -> Iterator[np.ndarray]:
     """Run over an iterable of blocks (C, n); yield blocks (S, C, m), in all as many samples.
 
     run: maps a segment (C, T), 1 <= T < grid.length + grid.align, to (S, C, T), given the position

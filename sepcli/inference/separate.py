@@ -2,7 +2,10 @@
 
 import copy
 import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -23,14 +26,14 @@ from sepcli.inference.stream import (
     unbatched,
 )
 from sepcli.inference.vocoder import FLOOR, MEL, MEL_BANDS, find_vocoder
-from sepcli.models.modelfile import load_model
-from sepcli.nn.model import checked
+from sepcli.models.modelfile import Card, load_model
+from sepcli.nn.model import Model, checked
 from sepcli.nn.spectral import OfflineSpectralModel, with_phase
 
 BLOCK_SECONDS = 8.0  # fed to the model at a time: enough to be fast, little enough for RAM
 
 
-def pick_device(name):
+def pick_device(name: str) -> torch.device:
     """The torch device called `name`; `auto` takes a GPU when there is one.
 
     Raises SepcliError when the device does not exist here.
@@ -75,7 +78,19 @@ class Method:
 class Separates:
     """What separates audio block by block: with `sources` and `blocks`, as `Separator`."""
 
-    def separate(self, audio, sample_rate):
+    sources: tuple[str, ...]
+
+    def only(self, sources: Sequence[str]) -> "Separates":
+        """The same with no other `sources` than these, which saves work."""
+        raise NotImplementedError
+
+    def blocks(
+        self, blocks: Iterable[np.ndarray], sample_rate: int, channels: int
+    ) -> Iterator[np.ndarray]:
+        """Separate an iterable of blocks (C, n) into blocks (S, C, m)."""
+        raise NotImplementedError
+
+    def separate(self, audio: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:
         """Separate audio (C, T) float32 at any rate; return {source: (C, T)} at the same rate."""
         audio = np.asarray(audio, np.float32)
         if audio.ndim != 2:
@@ -90,7 +105,9 @@ class Separates:
 class Separator(Separates):
     """A model ready to separate audio: `load("denoise").separate(audio, 44100)["speech"]`."""
 
-    def __init__(self, model, card=None, method=None):
+    def __init__(
+        self, model: Model, card: Card | None = None, method: Method | None = None
+    ) -> None:
         self.model, self.card, self.method = checked(model), card, method or Method()
         self.sources, self.sample_rate = model.sources, model.sample_rate
         self._spectral = isinstance(model, OfflineSpectralModel)
@@ -107,13 +124,13 @@ class Separator(Separates):
         """Indices of `sources` among the model's."""
         return [self.model.sources.index(source) for source in self.sources]
 
-    def only(self, sources):
+    def only(self, sources: Sequence[str]) -> Self:
         """The same with no other `sources` than these, which saves work."""
         chosen = copy.copy(self)
         chosen.sources = tuple(sources)
         return chosen
 
-    def given(self, references, sample_rate):
+    def given(self, references: Sequence[np.ndarray], sample_rate: int) -> Self:
         """The same for recordings of what `references`, arrays (C, T), hold; encoded here, once.
 
         Raises SepcliError when the model takes no references.
@@ -132,13 +149,15 @@ class Separator(Separates):
             x = x.mean(0, keepdim=True).expand(self.model.channels, -1)
         return x[None]
 
-    def stream(self, sample_rate, channels=1, **choices):
+    def stream(self, sample_rate: int, channels: int = 1, **choices: Any) -> Stream:
         """A `Stream(**choices)` to push live audio (C, n) into, at the model's own rate only."""
         if sample_rate != self.sample_rate:
             raise ValueError(f"the model runs at {self.sample_rate} Hz; resample {sample_rate} Hz")
         return Stream(TorchRunner(self.model), channels, **choices)
 
-    def blocks(self, blocks, sample_rate, channels):
+    def blocks(
+        self, blocks: Iterable[np.ndarray], sample_rate: int, channels: int
+    ) -> Iterator[np.ndarray]:
         """Separate an iterable of blocks (C, n) into blocks (S, C, m); in all, as many samples out.
 
         Memory does not grow with the length. Raises SepcliError when the model does not take so
@@ -195,7 +214,8 @@ class Separator(Separates):
 
     def _by_spectra(self, x, start):
         """The sources (B, S, C, T) of x (B, C, T), with what `method` does to their spectra."""
-        stft, T = self.model.stft, x.shape[-1]
+        model: Any = self.model
+        stft, T = model.stft, x.shape[-1]
         mixture = stft.analyse(x)
         spectra = self.model.estimates(mixture)  # (B, S, C, F, N)
         if self.method.wiener:
@@ -217,8 +237,9 @@ class Separator(Separates):
         return griffin_lim(spectra, stft.window, stft.hop, length, iterations=iterations)[..., :T]
 
     def _filters(self, bands):
-        filters = mel_filters(self.sample_rate, self.model.stft.size, bands)
-        return filters.to(self.model.stft.window.device)
+        model: Any = self.model
+        filters = mel_filters(self.sample_rate, model.stft.size, bands)
+        return filters.to(model.stft.window.device)
 
 
 def _filtered(spectra, mixture, iterations):
@@ -242,11 +263,11 @@ class Average(Separates):
     `sources` are those of all models, in the order in which they first appear.
     """
 
-    def __init__(self, separators):
+    def __init__(self, separators: Iterable[Separates]) -> None:
         self.separators = list(separators)
         self.sources = tuple(dict.fromkeys(s for each in separators for s in each.sources))
 
-    def only(self, sources):
+    def only(self, sources: Sequence[str]) -> "Average":
         chosen = [
             each.only(found)
             for each in self.separators
@@ -256,7 +277,9 @@ class Average(Separates):
         average.sources = tuple(sources)
         return average
 
-    def blocks(self, blocks, sample_rate, channels):
+    def blocks(
+        self, blocks: Iterable[np.ndarray], sample_rate: int, channels: int
+    ) -> Iterator[np.ndarray]:
         """As `Separator.blocks`: models whose blocks end elsewhere wait for each other."""
         feeds = itertools.tee(blocks, len(self.separators))
         flows = [
@@ -291,11 +314,13 @@ class Average(Separates):
 class WithResidual(Separates):
     """A separator with one more source, `residual`: the mixture without all the others."""
 
-    def __init__(self, separator):
+    def __init__(self, separator: Separates) -> None:
         self.separator = separator
         self.sources = (*separator.sources, "residual")
 
-    def blocks(self, blocks, sample_rate, channels):
+    def blocks(
+        self, blocks: Iterable[np.ndarray], sample_rate: int, channels: int
+    ) -> Iterator[np.ndarray]:
         """As `Separator.blocks`."""
         heard = np.zeros((channels, 0), np.float32)  # and not yet separated
 
@@ -311,17 +336,19 @@ class WithResidual(Separates):
             heard = heard[:, n:]
 
 
-def block_frames(sample_rate):
+def block_frames(sample_rate: int) -> int:
     """Frames of audio to read at a time."""
     return max(1, int(BLOCK_SECONDS * sample_rate))
 
 
-def load(name, device="cpu", method=None):
+def load(
+    name: str | Path | Sequence[str | Path], device: str = "cpu", method: Method | None = None
+) -> Separates:
     """Load the model `name` (shipped, a model file, or a run folder), ready to separate audio.
 
     A list of names gives the `Average` of the models.
     """
-    if isinstance(name, list | tuple):
+    if not isinstance(name, str | Path):
         loaded = [load(each, device, method) for each in name]
         return loaded[0] if len(loaded) == 1 else Average(loaded)
     model, card = load_model(name, pick_device(device))

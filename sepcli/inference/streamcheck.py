@@ -1,12 +1,14 @@
 """Whether streaming equals separating the whole, and how long a chunk takes."""
 
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sepcli.audio import open_blocks
 from sepcli.errors import SepcliError
-from sepcli.inference.stream import Stream, batched, unbatched
+from sepcli.inference.stream import Runner, Stream, batched, unbatched
 
 TOLERANCE = 1e-5  # largest difference of torch to itself over the whole file
 MOST_HOPS = 20  # per chunk, when their numbers are drawn
@@ -14,7 +16,15 @@ WARM_UP = 5  # chunks before times count
 NOISE_SECONDS = 10.0
 
 
-def verify(runner, name, path, *, seconds=None, seed=0, target=None):
+def verify(
+    runner: Runner,
+    name: str,
+    path: str | Path,
+    *,
+    seconds: float | None = None,
+    seed: int = 0,
+    target: str | None = None,
+) -> dict[str, Any]:
     """Stream the file `path` in random chunks, and compare with the model `name` over the whole.
 
     Returns a dict with `max_difference`, `tolerance` and `equal`. Raises SepcliError.
@@ -42,7 +52,7 @@ def verify(runner, name, path, *, seconds=None, seed=0, target=None):
     }
 
 
-def offline(runner, name, audio, target):
+def offline(runner: Any, name: str, audio: np.ndarray, target: str | None) -> np.ndarray:
     """The target of the whole audio (C, T), separated by torch in one piece."""
     import torch
 
@@ -55,7 +65,14 @@ def offline(runner, name, audio, target):
     return y[model.sources.index(target) if target else 0]
 
 
-def measure(runner, path=None, *, seconds=None, seed=0, **choices):
+def measure(
+    runner: Runner,
+    path: str | Path | None = None,
+    *,
+    seconds: float | None = None,
+    seed: int = 0,
+    **choices: Any,
+) -> dict[str, Any]:
     """Time every chunk of a file, or of synthetic noise, through `Stream(**choices)`.
 
     Returns a dict: `latency_ms` is the algorithm's, one chunk and the delay; `p50_ms` to `max_ms`
@@ -94,7 +111,7 @@ def measure(runner, path=None, *, seconds=None, seed=0, **choices):
     }
 
 
-def read(path, sample_rate, seconds):
+def read(path: str | Path, sample_rate: int, seconds: float | None) -> np.ndarray:
     """The first `seconds` (all if None) of a sound file (C, T), which has to have that rate."""
     with open_blocks(path) as reader:
         if reader.sample_rate != sample_rate:

@@ -7,6 +7,9 @@ transform, as is the sample rate; so a vocoder belongs to a geometry. It may be 
 an ONNX graph with one input (B, bands, N) and one output of B rows of samples.
 """
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -21,7 +24,7 @@ MEL_BANDS = 128
 class OnnxVocoder:
     """The graph `path` as a vocoder; raises SepcliError."""
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         import onnxruntime
 
         self.path = path
@@ -45,7 +48,7 @@ class OnnxVocoder:
         return torch.from_numpy(y).to(mel.device)
 
 
-def find_vocoder(vocoder):
+def find_vocoder(vocoder: Any) -> Any:
     """The vocoder that is meant: a callable itself, or that of an ONNX file; None of `MEL`."""
     if vocoder in (None, MEL):
         return None

@@ -6,7 +6,7 @@ Nothing here has a state to lose: a run resumed at item k sees what the uninterr
 the number of worker processes changes nothing.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
@@ -185,10 +185,8 @@ def batches(
     start: int = 0,
     workers: int = 0,
     per_step: int = 1,
-    device: str = "cpu",
-) -> Iterator[
-    tuple[torch.Tensor, torch.Tensor] | tuple[torch.Tensor, ...] | tuple[torch.Tensor, ...]
-]:
+    device: str | torch.device = "cpu",
+) -> Generator[tuple[torch.Tensor, ...], None, None]:
     """Endless batches (mix (B, C, T), refs (B, S, C, T)) of training data, from batch `start` on.
 
     Enrolments, where items have them, are a third tensor (B, C, T').
@@ -207,7 +205,7 @@ def batches(
 
 def in_order(
     data: Items, size: int, *, workers: int = 0
-) -> Iterator[tuple[torch.Tensor, ...] | tuple[torch.Tensor, ...]]:
+) -> Generator[tuple[torch.Tensor, ...], None, None]:
     """The batches of one pass through a finite data set, in order; the last may be smaller."""
     parts = [list(range(i, min(i + size, data.items))) for i in range(0, data.items, size)]
     yield from _made(data, parts, workers)

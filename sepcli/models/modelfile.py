@@ -148,7 +148,7 @@ def read_card(name: str | Path) -> Card:
     return about
 
 
-def load_model(name: str | Path, device: str = "cpu") -> tuple[Model, Card]:
+def load_model(name: str | Path, device: str | torch.device = "cpu") -> tuple[Model, Card]:
     """Build the model of the file `name` (see `locate`), in eval mode; return it and its card."""
     from safetensors.torch import load_file
 

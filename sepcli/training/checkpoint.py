@@ -1,12 +1,15 @@
 """Training checkpoints on disk: plain data, complete or absent."""
 
+from pathlib import Path
+from typing import Any
+
 import torch
 
 from sepcli import files
 from sepcli.errors import SepcliError
 
 
-def save(path, state):
+def save(path: str | Path, state: dict[str, Any]) -> None:
     """Write `state`, a nest of dicts, lists, tensors, numbers, text and None, atomically.
 
     Whoever is killed in the middle leaves the checkpoint that was there before. Raises SepcliError
@@ -16,7 +19,7 @@ def save(path, state):
         torch.save(state, file)
 
 
-def load(path):
+def load(path: str | Path) -> Any:
     """Read what `save` wrote, tensors on the CPU; runs no code from the file.
 
     Raises SepcliError when there is none, or it is not one.

@@ -1,10 +1,13 @@
 """What is found out before the first step, and not after an hour."""
 
 from sepcli.errors import SepcliError
+from sepcli.mixing.datasets import Items
+from sepcli.nn.model import Model
 from sepcli.training import losses
+from sepcli.training.settings import Settings
 
 
-def check_fit(model, train_data, valid_data, settings):
+def check_fit(model: Model, train_data: Items, valid_data: Items, settings: Settings) -> None:
     """Find out now, not after an hour, what does not go together."""
     if valid_data.items == 0:
         raise SepcliError("data.valid.items must be at least 1, not 0")

@@ -3,7 +3,7 @@
 import torch
 
 
-def dot(a, b):
+def dot(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Inner products (...) of signals; of complex spectra, those of the signals times a constant.
 
     <x, y> = c Re <X, Y> with every frequency between zero and half the sample rate counted twice:
@@ -16,7 +16,7 @@ def dot(a, b):
     return 2 * products.sum(-1) - products[..., 0] - products[..., -1]
 
 
-def mean_square(x, *, square=None):
+def mean_square(x: torch.Tensor, *, square: torch.Tensor | None = None) -> torch.Tensor:
     """The mean square (...) of signals; of complex spectra, times a constant.
 
     square: dot(x, x) of spectra, where it is known.

@@ -1,12 +1,14 @@
 """Weights to begin a training with: those of another model."""
 
+from typing import Any
+
 from sepcli.errors import SepcliError
 from sepcli.models import modelfile
 
 NAMED = 3  # tensors in a message
 
 
-def take_over(name, models):
+def take_over(name: str, models: Any) -> tuple[int, list[Any]]:
     """Give each of `models`, which are alike, what the model `name` has under the same names.
 
     name: see `modelfile.locate`. Returns (how many tensors there were, the names of the others).
@@ -31,7 +33,7 @@ def take_over(name, models):
     return len(shared), [key for key in ours if key not in theirs]
 
 
-def told(name, count, new):
+def told(name: str, count: int, new: Any) -> str:
     """What was taken over, as a line."""
     line = f"Begins with {count} tensors of {name}"
     return line + (f"; new: {_some(new)}" if new else ", which are all")

@@ -7,9 +7,11 @@ saved state to bit-equal weights. All randomness of step k is a function of (see
 import copy
 import math
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +19,10 @@ from torch import nn
 
 from sepcli.errors import SepcliError
 from sepcli.mixing import datasets
+from sepcli.mixing.datasets import Items
+from sepcli.nn.model import Model
 from sepcli.training import losses, precision, validation
-from sepcli.training.settings import Plateau, learning_rate
+from sepcli.training.settings import Plateau, Settings, learning_rate
 
 NORM_BATCHES = 16  # of training data, for the statistics of batch norm in the averaged model
 EMA_RAMP = 10  # the average starts fast, decay (1 + n) / (10 + n), so that early steps fade
@@ -39,7 +43,7 @@ class State:
         "sums", "seconds",
     )  # fmt: skip
 
-    def __init__(self, model, settings):
+    def __init__(self, model: Model, settings: Settings) -> None:
         self.model = model
         model.consistent = settings.mixture_consistency
         self.average = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
@@ -47,18 +51,20 @@ class State:
             model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
         )
         self.step, self.validated, self.seconds = 0, -1, 0.0
-        self.first = self.best = self.last = None
-        self.plateau = Plateau(**settings.plateau).start()
+        self.first: Any = None
+        self.best: Any = None
+        self.last: Any = None
+        self.plateau: dict[str, Any] = Plateau(**settings.plateau).start()
         self.skipped = self.bad_in_a_row = 0
         self.sums = {}
         self.scaler = precision.scaler(settings, next(model.parameters()).device)
 
     @property
-    def kept(self):
+    def kept(self) -> Model:
         """The model that is validated and saved: the average where there is one."""
         return self.model if self.average is None else self.average
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """All of it as plain data."""
         return {
             "model": self.model.state_dict(),
@@ -68,7 +74,7 @@ class State:
             **{name: getattr(self, name) for name in self.COUNTERS},
         }
 
-    def load_state_dict(self, saved):
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned; the settings must be the same."""
         self.model.load_state_dict(saved["model"])
         if self.average is not None:
@@ -84,7 +90,7 @@ class DataError(SepcliError):
 
 
 @contextmanager
-def data_needed():
+def data_needed() -> Iterator[None]:
     """Make a SepcliError a DataError."""
     try:
         yield
@@ -92,7 +98,14 @@ def data_needed():
         raise DataError(str(error)) from None
 
 
-def fit(state, train_data, valid_data, settings, *, device="cpu"):
+def fit(
+    state: State,
+    train_data: Items,
+    valid_data: Items,
+    settings: Settings,
+    *,
+    device: str | torch.device = "cpu",
+) -> Iterator[dict[str, Any]]:
     """Train `state` up to `settings.steps` steps; a generator of records (dicts).
 
     Records are told apart by "event": "step" after every step; before it, every `log_every` steps,
@@ -104,9 +117,9 @@ def fit(state, train_data, valid_data, settings, *, device="cpu"):
     Raises SepcliError when `max_bad_steps` steps in a row had no finite loss and gradient, and
     DataError when items cannot be made.
     """
-    order = {"seed": settings.seed, "per_step": settings.accumulate}
+    order: dict[str, Any] = {"seed": settings.seed, "per_step": settings.accumulate}
     start = state.step * settings.accumulate
-    place = {"start": start, "workers": settings.workers, "device": device}
+    place: dict[str, Any] = {"start": start, "workers": settings.workers, "device": device}
     first = partial(datasets.batches, train_data, settings.batch, device=device, **order)
     with (
         closing(datasets.batches(train_data, settings.batch, **place, **order)) as batches,
@@ -178,7 +191,9 @@ def _steps(state, batches, first, valid_data, settings, device):
         yield {"event": "step", "step": state.step, "loss": values["loss"]}
 
 
-def validate(state, data, settings, device):
+def validate(
+    state: State, data: Items, settings: Settings, device: str | torch.device
+) -> Iterator[dict[str, Any]]:
     """Score the model that is kept; yields "validating" records and one "valid"."""
     started = time.monotonic()
     with data_needed():
@@ -194,7 +209,7 @@ def validate(state, data, settings, device):
     yield {"event": "valid", **state.last, "best": best, "audio": audio}
 
 
-def summary(sums, state, settings):
+def summary(sums: dict[str, Any], state: State, settings: Settings) -> dict[str, Any]:
     """The record of the steps that were added up in `sums`: means, learning rate and speed."""
     steps, seconds = sums.pop("steps", 0), sums.pop("seconds")
     audible = sums.pop("audible", 0) or math.nan  # references; without one there is no SI-SDR
@@ -211,35 +226,35 @@ def summary(sums, state, settings):
     }
 
 
-def is_better(scores, best):
+def is_better(scores: dict[str, Any], best: dict[str, Any] | None) -> bool:
     """Whether the validation scores are better than the best so far (None: none yet)."""
     new, old = scores["si_sdr_db"], best["si_sdr_db"] if best else -math.inf
     return math.isfinite(new) and new > old
 
 
-def is_due(state, settings):
+def is_due(state: State, settings: Settings) -> bool:
     """Whether this step has to be validated and was not yet."""
     every = state.step % settings.validate_every == 0 or state.step >= settings.steps
     return every and state.validated != state.step
 
 
-def is_over(state, settings):
+def is_over(state: State, settings: Settings) -> bool:
     """Whether validations have not improved for so long that the training ends."""
     return bool(settings.plateau) and Plateau(**settings.plateau).is_over(state.plateau)
 
 
-def seed_of_step(seed, step):
+def seed_of_step(seed: int, step: int) -> int:
     """A 32-bit seed for step `step` of the run `seed`."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
 
 
-def clip_gradients(model, clip):
+def clip_gradients(model: Model, clip: float) -> float:
     """Scale the gradients down to the norm `clip` (0: no limit); their norm before it."""
     return nn.utils.clip_grad_norm_(model.parameters(), clip or math.inf).item()
 
 
 @torch.no_grad()
-def move_average(average, model, decay, updates):
+def move_average(average: Model, model: Model, decay: float, updates: int) -> None:
     """Move the averaged weights towards the model's; see `renew_statistics` for the rest."""
     decay = min(decay, (1 + updates) / (EMA_RAMP + updates))
     for mean, new in zip(average.parameters(), model.parameters(), strict=True):
@@ -247,7 +262,9 @@ def move_average(average, model, decay, updates):
 
 
 @torch.no_grad()
-def renew_statistics(model, batches, device="cpu"):
+def renew_statistics(
+    model: Model, batches: Iterable[tuple[torch.Tensor, ...]], device: str = "cpu"
+) -> None:
     """Measure the running statistics of batch norm anew, as their mean over `batches` of training.
 
     Those collected while training belong to the weights of single steps, not to their average
@@ -274,13 +291,13 @@ def renew_statistics(model, batches, device="cpu"):
 
 
 @torch.no_grad()
-def set_buffers(model, buffers):
+def set_buffers(model: Model, buffers: Iterable[torch.Tensor]) -> None:
     """Set the model's buffers to the values of `buffers`."""
     for buffer, value in zip(model.buffers(), buffers, strict=True):
         buffer.copy_(value)
 
 
-def add_up(sums, values):
+def add_up(sums: dict[str, Any], values: dict[str, Any]) -> None:
     """Add each of `values` to its sum."""
     for name, value in values.items():
         sums[name] = sums.get(name, 0.0) + value

@@ -6,9 +6,11 @@ LOSSES names them for configurations, and says of what they are functions: of wa
 table.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from typing import Any
 
 import torch
 
@@ -57,7 +59,7 @@ QUIETEST = 1e-4  # mean square of a mixture, -40 dB re full scale; quieter ones 
 SIGNALS = ("estimate", "reference", "mixture")
 
 
-def weighted(terms):
+def weighted(terms: dict[str, Any]) -> Any:
     """The weighted sum of losses as one function of (estimate, reference, mixture=None).
 
     It returns (total, {name: value}). The mixture, (B, C, T) or (B, C, F, N), is what silent
@@ -82,7 +84,7 @@ def weighted(terms):
     return loss
 
 
-def takes(terms):
+def takes(terms: Iterable[str]) -> list[str]:
     """What all of these losses take: WAVEFORM, SPECTRA or both; SepcliError if not the same."""
     common = [kind for kind in (WAVEFORM, SPECTRA) if all(kind in LOSSES[t].takes for t in terms)]
     if not common:
@@ -91,7 +93,7 @@ def takes(terms):
     return common
 
 
-def that_take(kind):
+def that_take(kind: str) -> list[str]:
     """The names of the losses that take WAVEFORM, or SPECTRA."""
     return [name for name, loss in LOSSES.items() if kind in loss.takes]
 
@@ -109,7 +111,7 @@ def _term(name, value):
     return weight, partial(fn, **settings)
 
 
-def si_sdr(estimate, reference, *, eps=1e-8):
+def si_sdr(estimate: torch.Tensor, reference: torch.Tensor, *, eps: float = 1e-8) -> torch.Tensor:
     """Scale-invariant signal-to-distortion ratio in dB over the last axis; (..., T) -> (...).
 
     10 log10(|a t|^2 / |e - a t|^2) with a = <e, t> / <t, t>, of signals with their means removed.
@@ -124,7 +126,7 @@ def si_sdr(estimate, reference, *, eps=1e-8):
     return 10 * torch.log10((target.square().sum(-1) + eps) / (error + eps))
 
 
-def snr(estimate, reference, *, eps=1e-8):
+def snr(estimate: torch.Tensor, reference: torch.Tensor, *, eps: float = 1e-8) -> torch.Tensor:
     """Signal-to-noise ratio in dB over the last axis, the error being noise; (..., T) -> (...).
 
     10 log10(|t|^2 / |e - t|^2): a wrong level and a wrong sign are errors, too.
@@ -133,7 +135,13 @@ def snr(estimate, reference, *, eps=1e-8):
     return 10 * torch.log10((reference.square().sum(-1) + eps) / (error + eps))
 
 
-def si_sdr_loss(estimate, reference, mixture=None, *, silence_db=SILENCE_DB):
+def si_sdr_loss(
+    estimate: torch.Tensor,
+    reference: torch.Tensor,
+    mixture: torch.Tensor | None = None,
+    *,
+    silence_db: float = SILENCE_DB,
+) -> torch.Tensor:
     """Negative SI-SDR in dB, averaged over batch, sources and channels.
 
     Where the reference is silent, which is more than `silence_db` below the mixture (B, C, T), by
@@ -151,7 +159,13 @@ def si_sdr_loss(estimate, reference, mixture=None, *, silence_db=SILENCE_DB):
     return where_silent(*powers, loudness, silence_db, values)
 
 
-def where_silent(estimate, reference, loudness, silence_db, otherwise):
+def where_silent(
+    estimate: torch.Tensor,
+    reference: torch.Tensor,
+    loudness: torch.Tensor,
+    silence_db: float,
+    otherwise: Any,
+) -> torch.Tensor:
     """The mean of `otherwise` (B, S, C), but for silent references; see `si_sdr_loss`.
 
     estimate, reference: mean squares (B, S, C). loudness: of the mixture, see `loudness_of`.
@@ -160,7 +174,9 @@ def where_silent(estimate, reference, loudness, silence_db, otherwise):
     return torch.where(_below(reference, loudness, silence_db), energy, otherwise).mean()
 
 
-def is_silent(reference, mixture, silence_db=SILENCE_DB):
+def is_silent(
+    reference: torch.Tensor, mixture: torch.Tensor, silence_db: float = SILENCE_DB
+) -> torch.Tensor:
     """Which channels of references, (B, S, C), are more than `silence_db` below the mixture."""
     return _below(mean_square(reference), loudness_of(mixture), silence_db)
 
@@ -169,17 +185,17 @@ def _below(power, loudness, silence_db):
     return power < loudness * 10 ** (silence_db / 10)
 
 
-def loudness_of(mixture):
+def loudness_of(mixture: torch.Tensor) -> torch.Tensor:
     """The mean square (B, 1, 1) of a mixture, all channels together, or QUIETEST."""
     return mean_square(mixture).mean(-1).clamp(min=QUIETEST)[:, None, None]
 
 
-def l1_loss(estimate, reference):
+def l1_loss(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """Mean absolute difference of the samples."""
     return (estimate - reference).abs().mean()
 
 
-def mr_stft_loss(estimate, reference):
+def mr_stft_loss(estimate: torch.Tensor, reference: torch.Tensor) -> float:
     """Spectral convergence plus log-magnitude distance, averaged over three resolutions.
 
     | |T| - |E| |_F / | |T| |_F  +  mean | ln|T| - ln|E| |
@@ -194,13 +210,20 @@ def mr_stft_loss(estimate, reference):
     return total / len(RESOLUTIONS)
 
 
-def mr_stft_l1_loss(estimate, reference):
+def mr_stft_l1_loss(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor | float:
     """Mean absolute difference of STFT magnitudes, averaged over three resolutions."""
     differences = [(target - mag).abs().mean() for mag, target in _magnitudes(estimate, reference)]
     return sum(differences) / len(RESOLUTIONS)
 
 
-def spectral_loss(estimate, reference, *, n_fft=1024, hop=512, complex_weight=0.3):
+def spectral_loss(
+    estimate: torch.Tensor,
+    reference: torch.Tensor,
+    *,
+    n_fft: int = 1024,
+    hop: int = 512,
+    complex_weight: float = 0.3,
+) -> torch.Tensor:
     """Mean squared difference of spectra, of their real and imaginary parts and of the magnitudes.
 
     (1 - w) mean((|T| - |E|)^2) + w mean((T - E)^2) with w = `complex_weight`; the second mean is
@@ -212,7 +235,15 @@ def spectral_loss(estimate, reference, *, n_fft=1024, hop=512, complex_weight=0.
     return (1 - complex_weight) * magnitude + complex_weight * (e - t).square().mean()
 
 
-def compressed_loss(estimate, reference, *, n_fft=512, hop=128, power=0.3, complex_weight=0.3):
+def compressed_loss(
+    estimate: torch.Tensor,
+    reference: torch.Tensor,
+    *,
+    n_fft: int = 512,
+    hop: int = 128,
+    power: float = 0.3,
+    complex_weight: float = 0.3,
+) -> torch.Tensor:
     """Mean squared difference of power-compressed spectra, complex and magnitude.
 
     (1 - w) mean(| |T|^c - |E|^c |^2) + w mean(| |T|^c exp(i arg T) - |E|^c exp(i arg E) |^2) with
@@ -227,7 +258,9 @@ def compressed_loss(estimate, reference, *, n_fft=512, hop=128, power=0.3, compl
     return (1 - complex_weight) * magnitude + complex_weight * phase_aware
 
 
-def magnitude_loss(estimate, reference, *, n_fft=4096, hop=1024):
+def magnitude_loss(
+    estimate: torch.Tensor, reference: torch.Tensor, *, n_fft: int = 4096, hop: int = 1024
+) -> torch.Tensor:
     """Mean squared difference of magnitude spectrograms, what Open-Unmix learns by.
 
     Stöter et al., "Open-Unmix - A Reference Implementation for Music Source Separation", 2019.

@@ -21,7 +21,13 @@ LARGEST = 45.0  # disturbance of a frame
 SYMMETRIC, ASYMMETRIC = 0.1, 0.0309  # what a disturbance takes from the score
 
 
-def perceptual_loss(estimate, reference, mixture=None, *, sample_rate=16000):
+def perceptual_loss(
+    estimate: torch.Tensor,
+    reference: torch.Tensor,
+    mixture: torch.Tensor | None = None,
+    *,
+    sample_rate: int = 16000,
+) -> torch.Tensor:
     """How much worse the estimate sounds, about in points of PESQ: (B, S, C, F, N), complex.
 
     The level of a reference does not matter; its estimate's, compared with that, does. Where the

@@ -1,29 +1,35 @@
 """How a step computes: in which numbers, and compiled or not. Losses and weights stay float32."""
 
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
+from typing import Any
 
 import torch
 
+from sepcli.nn.model import Model
 from sepcli.training import validation
+from sepcli.training.settings import Settings
 
 DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def autocast(settings, device):
+def autocast(settings: Settings, device: str | torch.device) -> AbstractContextManager[Any]:
     """A context in which products are computed as `train.autocast` says."""
     dtype = DTYPES[settings.autocast]
     return torch.autocast(torch.device(device).type, dtype) if dtype else nullcontext()
 
 
-def scaler(settings, device):
+def scaler(settings: Settings, device: str | torch.device) -> torch.amp.GradScaler:
     """What keeps the gradients of 16-bit floats with 5 bits of exponent from becoming 0."""
     enabled = settings.autocast == "fp16"
     return torch.amp.GradScaler(torch.device(device).type, enabled=enabled)
 
 
 @contextmanager
-def compiled(model, settings, batches, device):
+def compiled(
+    model: Model, settings: Settings, batches: Any, device: str | torch.device
+) -> Iterator[tuple[str | None, Any]]:
     """A context in which the model is compiled if `train.compile` says so and a compiler is there.
 
     What is compiled is the method that `model.compilable` names. Yields a line on why that failed,

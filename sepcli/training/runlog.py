@@ -6,6 +6,8 @@ import math
 import os
 import platform
 import time
+from pathlib import Path
+from typing import Any
 
 import torch
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
@@ -19,7 +21,7 @@ FFT, HOP, RANGE_DB = 512, 256, 80.0  # of pictures
 class RunLog:
     """The open logs of a run that goes on after step `step`; a context manager."""
 
-    def __init__(self, folder, sample_rate, step):
+    def __init__(self, folder: Path, sample_rate: int, step: int) -> None:
         self.folder, self.sample_rate, self.step = folder, sample_rate, step
         self.heard = False  # mixtures and references do not change: once is enough
 
@@ -37,7 +39,7 @@ class RunLog:
         finally:
             self.board.close()
 
-    def write(self, record):
+    def write(self, record: dict[str, Any]) -> None:
         """Write a "train" or "valid" record; the other ones are for progress bars."""
         if record["event"] not in ("train", "valid"):
             return
@@ -69,30 +71,30 @@ class Board:
     that prints a traceback of its own.
     """
 
-    def __init__(self, file):
+    def __init__(self, file: Any) -> None:
         self.file, self.records = file, RecordWriter(file)
         self._write(file_version="brain.Event:2")
 
-    def add(self, values, step):
+    def add(self, values: Any, step: int) -> None:
         """Add what a function of `torch.utils.tensorboard.summary` made."""
         self._write(summary=values, step=step)
 
-    def forget_after(self, step):
+    def forget_after(self, step: int) -> None:
         """Make TensorBoard drop what is later than `step` in files before this one."""
         start = SessionLog(status=SessionLog.START)
         self._write(session_log=start, step=step + 1)
 
-    def flush(self):
+    def flush(self) -> None:
         self.file.flush()
 
-    def close(self):
+    def close(self) -> None:
         self.file.close()
 
     def _write(self, **event):
         self.records.write(Event(wall_time=time.time(), **event).SerializeToString())
 
 
-def spectrogram(x):
+def spectrogram(x: torch.Tensor) -> torch.Tensor:
     """A picture (1, F, N) of a signal (T,): from -80 dB (0) to a sine of full scale (1)."""
     window = torch.hann_window(FFT)
     spectrum = torch.stft(x, FFT, HOP, window=window, pad_mode="constant", return_complex=True)
@@ -100,7 +102,7 @@ def spectrogram(x):
     return (1 + level_db / RANGE_DB).clamp(0, 1).flip(0)[None]  # high frequencies on top
 
 
-def plain(record):
+def plain(record: dict[str, Any]) -> dict[str, float | None]:
     """A record as JSON knows it: without audio, and None for NaN and infinity."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value

@@ -10,9 +10,11 @@ scores.json         scores on the validation set before and after training
 import dataclasses
 import json
 import time
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,7 +42,7 @@ MOST_WARNINGS = 20  # of unreadable recordings, which are counted besides
 VALIDATION_SEED = 1_000_000  # of data.valid: the same items whatever the seed of the run
 
 
-def resolve(config):
+def resolve(config: dict[str, Any]) -> dict[str, Any]:
     """Check a configuration and fill in every default.
 
     Raises SepcliError for an unknown or missing section, key, model, loss or kind of data.
@@ -73,7 +75,7 @@ def _resolve_model(section):
     return {"name": section["name"], **configuration.defaults(cls), **checked}
 
 
-def overfit(config, items):
+def overfit(config: dict[str, Any], items: int) -> dict[str, dict[str, Any]]:
     """The resolved configuration changed to learn `items` items by heart and be scored on them."""
     train = config["data"]["train"] | {"items": items}
     return config | {"data": {"train": train, "valid": dict(train)}}
@@ -85,7 +87,9 @@ class Run:
     config: resolved. command: how it was asked for, for scores.json.
     """
 
-    def __init__(self, folder, config, *, device="cpu", command=""):
+    def __init__(
+        self, folder: str | Path, config: dict[str, Any], *, device: str = "cpu", command: str = ""
+    ) -> None:
         self.folder, self.config = Path(folder), config
         self.device, self.command = device, command
         self.settings = Settings(**config["train"]).for_items(config["data"]["train"]["items"])
@@ -104,11 +108,11 @@ class Run:
         return _build_model(self.config["model"])
 
     @property
-    def parameters(self):
+    def parameters(self) -> int:
         """How many numbers are trained."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
-    def records(self):
+    def records(self) -> Iterator[Any]:
         """Train; yields `fit`'s records after they are logged and what they ask for is saved.
 
         Recordings that cannot be read any more are warnings, and counted as "unreadable". Where
@@ -159,7 +163,7 @@ class Run:
             record["unreadable"] = len(found)
         yield record
 
-    def begin(self):
+    def begin(self) -> None:
         """Take over the weights of `train.init`, where that is set."""
         if name := self.settings.init:
             count, new = initial.take_over(name, [self.model, self.state.kept])
@@ -187,12 +191,12 @@ class Run:
             stft=_transform(self.model) if name == "train" else None,  # validation is of sound
         )
 
-    def save(self):
+    def save(self) -> None:
         """Write the state of the training and the newest model."""
         self._save_model(LAST)
         checkpoint.save(self.folder / CHECKPOINT, self.state.state_dict())
 
-    def scores(self):
+    def scores(self) -> dict[str, Any]:
         """Validation scores of the best model, and what training changed; {name: value}."""
         first, best = self.state.first, self.state.best or self.state.last
         return {
@@ -235,7 +239,14 @@ class Run:
         }
 
 
-def start(config, folder, *, overwrite=False, kind=Run, **options):
+def start(
+    config: dict[str, Any],
+    folder: str | Path,
+    *,
+    overwrite: bool = False,
+    kind: Callable[..., Run] = Run,
+    **options: Any,
+) -> Run:
     """A new run of the resolved `config` in `folder`; `options` are those of its `kind`.
 
     Raises SepcliError when the folder holds a run and `overwrite` is not set, or a configuration
@@ -261,7 +272,9 @@ def start(config, folder, *, overwrite=False, kind=Run, **options):
     return run
 
 
-def resume(config, folder, *, kind=Run, **options):
+def resume(
+    config: dict[str, Any], folder: str | Path, *, kind: Callable[..., Run] = Run, **options: Any
+) -> Run:
     """The run in `folder`, to go on from its last checkpoint; `options` are those of its `kind`.
 
     It may get longer: the learning rate of the steps to come is then that of the new length. Raises
@@ -305,12 +318,12 @@ def _check_changes(folder, before, after):
         )
 
 
-def is_run(folder):
+def is_run(folder: str | Path) -> bool:
     """Whether `folder` holds a training run."""
     return (Path(folder) / METRICS).exists()
 
 
-def dry_run(config, **options):
+def dry_run(config: dict[str, Any], **options: Any) -> dict[str, Any]:
     """Two steps and a batch of validation, nothing written; what would be trained, for JSON.
 
     config: resolved. options: Run's.

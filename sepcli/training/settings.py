@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from sepcli import config
 from sepcli.errors import SepcliError
@@ -75,7 +76,7 @@ class Settings:
         self._check("keep_epochs", kept, "a list of epochs such as [25, 50]")
         config.check_keys(Plateau, self.plateau, section="train.plateau")
 
-    def for_items(self, items):
+    def for_items(self, items: int) -> Self:
         """The settings with `steps` and `validate_every` for so many training items an epoch."""
         if not self.epochs:
             return self
@@ -106,11 +107,11 @@ class Plateau:
 
     THRESHOLD = 1e-4  # part of the lowest loss by which another one has to be lower
 
-    def start(self):
+    def start(self) -> dict[str, Any]:
         """What has happened before the first validation."""
         return {"scale": 1.0, "lowest": math.inf, "bad": 0, "pause": 0, "since_lowest": 0}
 
-    def step(self, past, loss):
+    def step(self, past: dict[str, Any], loss: float) -> dict[str, Any]:
         """What has happened after a validation with this loss; `scale` is of the learning rate."""
         now = dict(past)
         lower = loss < past["lowest"] * (1 - self.THRESHOLD)
@@ -122,12 +123,12 @@ class Plateau:
             now |= {"scale": past["scale"] * self.factor, "bad": 0, "pause": self.cooldown}
         return now
 
-    def is_over(self, past):
+    def is_over(self, past: dict[str, Any]) -> bool:
         """Whether the training should end."""
         return 0 < self.stop_after <= past["since_lowest"]
 
 
-def learning_rate(step, settings):
+def learning_rate(step: int, settings: Settings) -> float:
     """The learning rate of a step (from 0): a linear rise, then half a cosine, or no change."""
     if step < settings.warmup:
         return settings.lr * (step + 1) / settings.warmup

@@ -14,7 +14,13 @@ from sepcli.training.energies import dot, mean_square
 MIN_POWER = 1e-7  # added to a bin's power: keeps the slope of a root of it finite
 
 
-def si_sdr(estimate, reference, *, limit_db=math.inf, eps=1e-8):
+def si_sdr(
+    estimate: torch.Tensor,
+    reference: torch.Tensor,
+    *,
+    limit_db: float = math.inf,
+    eps: float = 1e-8,
+) -> torch.Tensor:
     """SI-SDR in dB, (..., F, N) -> (...): that of the signals, without their means removed.
 
     Where the estimate is no signal's spectrum, as behind a mask, what its frames do not agree on
@@ -24,46 +30,66 @@ def si_sdr(estimate, reference, *, limit_db=math.inf, eps=1e-8):
     return si_sdr_of(*products(estimate, reference), limit_db=limit_db, eps=eps)
 
 
-def snr(estimate, reference, *, eps=1e-8):
+def snr(estimate: torch.Tensor, reference: torch.Tensor, *, eps: float = 1e-8) -> torch.Tensor:
     """SNR in dB, (..., F, N) -> (...): that of the signals, the error being noise."""
     return snr_of(*products(estimate, reference), eps=eps)
 
 
-def products(e, t):
+def products(e: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """<e, e>, <e, t> and <t, t> of estimates and references, (...) each."""
     return dot(e, e), dot(e, t), dot(t, t)
 
 
-def si_sdr_of(ee, et, tt, *, limit_db=math.inf, eps=1e-8):
+def si_sdr_of(
+    ee: torch.Tensor,
+    et: torch.Tensor,
+    tt: torch.Tensor,
+    *,
+    limit_db: float = math.inf,
+    eps: float = 1e-8,
+) -> torch.Tensor:
     """`si_sdr` by the `products`."""
     target = et.square() / (tt + eps)
     error = (ee - target).clamp(min=0) + 10 ** (-limit_db / 10) * target
     return 10 * torch.log10((target + eps) / (error + eps))
 
 
-def snr_of(ee, et, tt, *, eps=1e-8):
+def snr_of(
+    ee: torch.Tensor, et: torch.Tensor, tt: torch.Tensor, *, eps: float = 1e-8
+) -> torch.Tensor:
     """`snr` by the `products`."""
     error = (ee - 2 * et + tt).clamp(min=0)
     return 10 * torch.log10((tt + eps) / (error + eps))
 
 
 def si_sdr_loss(
-    estimate, reference, mixture=None, *, silence_db=losses.SILENCE_DB, limit_db=math.inf
-):
+    estimate: torch.Tensor,
+    reference: torch.Tensor,
+    mixture: torch.Tensor | None = None,
+    *,
+    silence_db: float = losses.SILENCE_DB,
+    limit_db: float = math.inf,
+) -> torch.Tensor:
     """Negative SI-SDR in dB, averaged over batch, sources and channels; `limit_db` as above.
 
     Silent references, `silence_db` below the mixture (B, C, F, N), are as in `losses.si_sdr_loss`.
     """
     loudness = losses.loudness_of(reference.sum(1) if mixture is None else mixture)
     ee, et, tt = products(estimate, reference)
-    powers = (mean_square(x, square=xx) for x, xx in ((estimate, ee), (reference, tt)))
+    powers = mean_square(estimate, square=ee), mean_square(reference, square=tt)
     values = -si_sdr_of(ee, et, tt, limit_db=limit_db)
     return losses.where_silent(*powers, loudness, silence_db, values)
 
 
 def compressed_loss(
-    estimate, reference, mixture=None, *, power=0.3, complex_weight=0.3, normalise=False
-):
+    estimate: torch.Tensor,
+    reference: torch.Tensor,
+    mixture: torch.Tensor | None = None,
+    *,
+    power: float = 0.3,
+    complex_weight: float = 0.3,
+    normalise: bool = False,
+) -> torch.Tensor:
     """Mean squared difference of power-compressed spectra, complex and magnitude.
 
     `losses.compressed_loss` with the model's own transform. normalise: divide the spectra by the

@@ -1,9 +1,15 @@
 """Scores of a model on a fixed data set, during and after training."""
 
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
 import torch
 
 from sepcli.mixing import datasets
+from sepcli.mixing.datasets import Items
+from sepcli.nn.model import Model
 from sepcli.training import losses, spectral_losses
+from sepcli.training.settings import Settings
 
 EXAMPLES = 2  # items of a validation to listen to
 CLEAN_DB = 60.0  # SI-SDR of mixtures that are their reference, but for rounding
@@ -12,7 +18,9 @@ OF_SPECTRA = {losses.si_sdr: spectral_losses.si_sdr, losses.snr: spectral_losses
 BY_PRODUCTS = {"si_sdr_db": spectral_losses.si_sdr_of, "snr_db": spectral_losses.snr_of}
 
 
-def evaluate(model, data, settings, device="cpu"):
+def evaluate(
+    model: Any, data: Items, settings: Settings, device: str | torch.device = "cpu"
+) -> Generator[dict[str, Any], Any, tuple[dict[str, Any], dict[Any, Any]]]:
     """Mean scores of `model` over a finite data set; returns ({name: number}, examples).
 
     A generator of "validating" records. SI-SDR, its improvement over the mixture, and SNR are in
@@ -53,14 +61,14 @@ def evaluate(model, data, settings, device="cpu"):
     return scores, examples
 
 
-def as_taken(model, settings, *signals):
+def as_taken(model: Any, settings: Settings, *signals: Any) -> tuple[Any, ...]:
     """Signals (..., T) as the loss takes them: themselves, or their spectra (..., F, N)."""
     if losses.WAVEFORM in losses.takes(settings.loss):
         return signals
     return tuple(x if x.is_complex() else model.analyse(x) for x in signals)
 
 
-def separate(model, mix, enroll=()):
+def separate(model: Model, mix: torch.Tensor, enroll: Sequence[torch.Tensor] = ()) -> torch.Tensor:
     """The model's estimates (B, S, C, T) of mixtures (B, C, T), or of their spectra (B, C, F, N).
 
     enroll: of a conditioned model, its references (B, C, T').
@@ -69,7 +77,9 @@ def separate(model, mix, enroll=()):
     return model.estimates(mix, *condition)
 
 
-def totals(estimates, refs, mix):
+def totals(
+    estimates: torch.Tensor, refs: torch.Tensor, mix: torch.Tensor
+) -> dict[str, int | float | bool]:
     """Sums over the references of a batch that are not silent: of each of MEASURES, "audible"."""
     if refs.is_complex():
         products = spectral_losses.products(estimates, refs)
@@ -85,7 +95,12 @@ def totals(estimates, refs, mix):
     return means | {"audible": int((audible > 0).sum())}
 
 
-def measured(measure, estimates, refs, mix=None):
+def measured(
+    measure: Callable[..., torch.Tensor],
+    estimates: torch.Tensor,
+    refs: torch.Tensor,
+    mix: torch.Tensor | None = None,
+) -> torch.Tensor:
     """SI-SDR or SNR (B, S) in dB, mean over the channels whose reference is not silent, or NaN.
 
     mix: by default the sum of the references. Of spectra, the errors that cancel each other where
@@ -97,7 +112,9 @@ def measured(measure, estimates, refs, mix=None):
     return values.nanmean(-1).cpu()
 
 
-def pick_examples(sources, mix, refs, estimates):
+def pick_examples(
+    sources: Sequence[str], mix: torch.Tensor, refs: torch.Tensor, estimates: torch.Tensor
+) -> dict[str, torch.Tensor]:
     """The first items of a batch to listen to, {name: (C, T)}; of one source, also the rest."""
     examples = {}
     for i in range(min(EXAMPLES, len(mix))):
