@@ -10,7 +10,11 @@ allocator does not do by itself, and a script would not know of: to keep the mem
 item, as `Mixer` has it. Then the same with targets of partial dereverberation, for which the
 speech is convolved with two RIRs.
 
-Second: the peak memory of `sepcli mix` while 10,000 items go through a pipe.
+Second: CPU time of `sepcli mix` from start to end with rooms convolved in other ways: by scipy's
+`oaconvolve`, and by `scipy.fft` in the blocks that `dsp.room` has. `dsp/wrapped.py` is worth its
+lines as long as the first ratio is 1.3 or more.
+
+Third: the peak memory of `sepcli mix` while 10,000 items go through a pipe.
 
     $ python tests/benchmarks/bench_mix.py
 """
@@ -164,6 +168,67 @@ def compare(items, target):
         print(f"{name:<13}{speed}  x {ratio:.2f} ({low:.2f} to {high:.2f})")
 
 
+BY_OACONVOLVE = """
+from scipy.signal import oaconvolve
+
+class Response:
+    def __init__(self, rirs, samples, *, start=0, full=False):
+        self.rirs, self.start = rirs, start
+        self.length = samples + rirs.shape[-1] - 1 if full else samples
+
+    def __call__(self, signal):
+        shape = np.broadcast_shapes(signal.shape[:-1], self.rirs.shape[:-1])
+        both = (np.broadcast_to(x, (*shape, x.shape[-1])) for x in (signal, self.rirs))
+        return oaconvolve(*both, axes=-1)[..., self.start : self.start + self.length]
+"""
+BY_FFT = """
+class Response(room.Response):
+    def __init__(self, rirs, samples, *, start=0, full=False):
+        super().__init__(rirs, samples, start=start, full=full)
+        self.n = fft.next_fast_len(-(-self.length // self.blocks) + self.taps - 1, real=True)
+        self.step = self.n - self.taps + 1
+        self.spectra = fft.rfft(rirs, self.n)[..., None, :]
+
+    def __call__(self, signal):
+        wet = fft.irfft(fft.rfft(self._blocks(signal)) * self.spectra, self.n)
+        wet = wet[..., self.taps - 1 :]
+        return wet.reshape(*wet.shape[:-2], -1)[..., : self.length]
+"""
+RUN = """
+import resource, sys
+import numpy as np
+from scipy import fft
+from sepcli.cli import main
+from sepcli.dsp import room
+{way}
+try:
+    main(sys.argv[1:], standalone_mode=False)
+finally:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    print(used.ru_utime + used.ru_stime, file=sys.stderr)
+"""
+
+
+def convolutions(items, pairs=5):
+    """Print CPU seconds of `sepcli mix` with rooms, by other convolutions re by its own."""
+    ways = {"as it is": "", "oaconvolve": BY_OACONVOLVE, "scipy.fft": BY_FFT}
+    seconds = {name: [] for name in ways}
+    with tempfile.TemporaryDirectory() as folder:
+        write_recordings(Path(folder))
+        sources = [f"--{name}={folder}/{name}" for name in ("speech", "noise", "rir")]
+        command = ["mix", *sources, "--noise-rir-prob=0.5", "--duration=5", f"--count={items}"]
+        for _ in range(pairs):
+            for name, way in ways.items():
+                code = RUN.format(way=way and f"{way}\nroom.Response = Response")
+                done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True)
+                seconds[name].append(float(done.stderr.split()[-1]))
+    print(f"sepcli mix, {items} items of 5 s, half of speech and noise in rooms, with start-up")
+    own = np.array(seconds["as it is"])
+    for name, taken in seconds.items():
+        ratio = np.median(np.array(taken) / own)
+        print(f"{name:<13}{np.median(taken):7.2f} s of CPU  x {ratio:.2f}")
+
+
 def stream(items):
     """Print the peak memory of `sepcli mix` while its items run through a pipe."""
     command = f"mix --count {items} --duration 1"
@@ -191,5 +256,6 @@ if __name__ == "__main__":
     args = parser.parse_args()
     for target in ("reverb", "decayed"):
         compare(args.items, target)
+    convolutions(args.items)
     if args.stream:
         stream(args.stream)
