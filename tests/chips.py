@@ -6,7 +6,7 @@ import torch
 from sepcli.mixing import synthetic
 from sepcli.models import build
 from sepcli.quant.chip import INPUT, ChipLayer, ChipNetwork
-from sepcli.quant.fake import set_phase
+from sepcli.quant.grids import set_phase
 
 
 def tcn(dilations=(1, 2, 4), *, hidden=64, inputs=64, outputs=128, bits=8, bias=False, seed=0):

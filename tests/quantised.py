@@ -3,14 +3,14 @@
 import torch
 
 from sepcli.models import build
-from sepcli.quant import fake
-from sepcli.training import quantize_cpu
+from sepcli.quant import cpu
+from sepcli.quant.grids import CodeGrid, set_phase
 from tests.models import randomise
 
 
 def grid(low, high, bits=8):
     """A grid over the range from `low` to `high`."""
-    made = fake.Grid(bits)
+    made = CodeGrid(bits)
     made.low.fill_(low)
     made.high.fill_(high)
     return made
@@ -20,9 +20,9 @@ def twin_of(name, settings, seed=0):
     """A random model, and its twin after calibration on noise."""
     torch.manual_seed(seed)
     model = randomise(build(name, **settings))
-    twin = quantize_cpu.prepare(model)
-    fake.set_phase(twin.train(), "observe")
+    twin = cpu.prepare(model)
+    set_phase(twin.train(), "observe")
     with torch.no_grad():
         twin(0.3 * torch.randn(4, 1, 3000))
-    fake.set_phase(twin.eval(), "frozen")
+    set_phase(twin.eval(), "frozen")
     return model, twin

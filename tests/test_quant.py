@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.ao.quantization.observer import MovingAverageMinMaxObserver
 
-from sepcli.quant import fake, integers
+from sepcli.quant import grids, integers, layers
+from sepcli.quant.convolution import Conv
 from tests.quantised import grid
 
 CONVOLUTIONS = [
@@ -61,8 +62,8 @@ def test_codes_survive_the_way_through_values():
 
 
 def test_a_range_is_the_mean_of_the_first_extremes_and_then_torchs_moving_average():
-    ours, torchs = fake.Range(), MovingAverageMinMaxObserver(averaging_constant=0.02)
-    fake.set_phase(ours, "observe")
+    ours, torchs = grids.TensorRange(), MovingAverageMinMaxObserver(averaging_constant=0.02)
+    grids.set_phase(ours, "observe")
     tensors = [torch.randn(100) * (1 + i % 7) for i in range(80)]
     for x in tensors[:50]:
         ours.watch(x)
@@ -75,23 +76,23 @@ def test_a_range_is_the_mean_of_the_first_extremes_and_then_torchs_moving_averag
 
 
 def test_a_range_holds_zero_and_stays_when_frozen_or_in_eval():
-    ours = fake.Range()
-    fake.set_phase(ours, "adapt")
+    ours = grids.TensorRange()
+    grids.set_phase(ours, "adapt")
     ours.watch(torch.tensor([3.0, 5.0]))
     assert (ours.low, ours.high) == (0, 5)
     ours.eval().watch(torch.tensor([9.0]))
-    fake.set_phase(ours.train(), "frozen")
+    grids.set_phase(ours.train(), "frozen")
     ours.watch(torch.tensor([9.0]))
     assert ours.high == 5
     with pytest.raises(ValueError, match="unknown phase 'thaw'; choose from observe, adapt"):
-        fake.set_phase(ours, "thaw")
+        grids.set_phase(ours, "thaw")
 
 
 @pytest.mark.parametrize("layer", CONVOLUTIONS, ids=repr)
 def test_a_convolution_is_torchs_of_fake_quantised_weights_and_inputs(layer):
     torch.manual_seed(0)
     into, out = grid(-2.0, 2.0), grid(-3.0, 2.5)
-    ours, x = fake.Conv(layer, into, out), into.values(10 * like(layer))
+    ours, x = Conv(layer, into, out), into.values(10 * like(layer))
     y = ours(x)
     axis = 1 if layer.transposed else 0
     others = [a for a in range(layer.weight.ndim) if a != axis]
@@ -118,7 +119,7 @@ def _arguments(layer):
 
 
 def test_weights_have_seven_bits_beside_data_of_eight_and_eight_beside_sixteen():
-    layer = fake.Conv(nn.Conv1d(4, 6, 3), grid(-1, 1))
+    layer = Conv(nn.Conv1d(4, 6, 3), grid(-1, 1))
     assert layer.weight_codes.abs().amax((1, 2)).tolist() == [64] * 6
     layer.connect(grid(-1, 1, bits=16), grid(-1, 1))
     assert layer.weight_codes.abs().amax((1, 2)).tolist() == [127] * 6
@@ -126,7 +127,7 @@ def test_weights_have_seven_bits_beside_data_of_eight_and_eight_beside_sixteen()
 
 @pytest.mark.parametrize("layer", CONVOLUTIONS, ids=repr)
 def test_the_convolution_of_integers_is_torchs(layer):
-    ours = fake.Conv(layer, grid(-1, 1))
+    ours = Conv(layer, grid(-1, 1))
     x = like(layer).mul(200).round()
     w = torch.randint_like(layer.weight, -127, 128)
     with torch.no_grad():
@@ -138,9 +139,9 @@ def test_the_convolution_of_integers_is_torchs(layer):
 
 @pytest.mark.parametrize("layer", CONVOLUTIONS, ids=repr)
 def test_scaling_the_outputs_of_a_convolution_scales_its_outputs(layer):
-    ours, x = fake.Conv(layer, grid(-1, 1)), like(layer)
+    ours, x = Conv(layer, grid(-1, 1)), like(layer)
     factors = torch.rand(layer.out_channels) - 0.5
-    expected = layer(x) * fake.along(factors, x)
+    expected = layer(x) * layers.along(factors, x)
     ours.scale_outputs(factors)
     torch.testing.assert_close(ours.real(x), expected)
 
@@ -158,15 +159,15 @@ def test_shifting_rounds_to_the_nearest_and_halves_to_even(total, shift):
 )
 def test_whole_multipliers_keep_products_countable(multipliers, largest, offset):
     given = torch.tensor(multipliers, dtype=torch.float64)
-    (ours, offsets), shift = fake.whole([given], largest, [torch.tensor([offset])])
+    (ours, offsets), shift = grids.whole([given], largest, [torch.tensor([offset])])
     assert torch.equal(ours, ours.round())
     assert float(ours.abs().max()) * largest + float(offsets.abs()) < 2**53
-    if shift < fake.MOST_SHIFT and given.max() < 2.0**18:
+    if shift < grids.MOST_SHIFT and given.max() < 2.0**18:
         assert abs(float(ours.max()) / 2**shift / float(given.max()) - 1) < 2.0**-18
 
 
 def test_a_sigmoid_has_the_gradient_of_the_function():
-    layer = fake.Sigmoid(grid(-8, 8), fake.Grid(fixed=(0.0, 1.0)))
+    layer = layers.Sigmoid(grid(-8, 8), grids.CodeGrid(fixed=(0.0, 1.0)))
     x = layer.grids[0].values(torch.arange(-100.0, 100.0)).requires_grad_()
     y = layer(x)
     y.sum().backward()

@@ -11,7 +11,8 @@ import sepcli
 from sepcli.cli import main
 from sepcli.errors import SepcliError
 from sepcli.models import build, modelfile
-from sepcli.training import quantize, quantize_cpu
+from sepcli.quant import cpu
+from sepcli.training import quantize
 from sepcli.training.runs import CHECKPOINT
 
 SETTINGS = {
@@ -150,13 +151,13 @@ def test_recordings_that_cannot_be_read_are_left_out_of_the_calibration(model, t
 
 
 def test_silence_without_samples_calibrates_nothing():
-    twin = quantize_cpu.prepare(build("conv_tasnet", **SETTINGS))
+    twin = cpu.prepare(build("conv_tasnet", **SETTINGS))
     with pytest.raises(SepcliError, match="nothing to calibrate with: name samples or sound"):
         quantize.calibrate(twin, [np.zeros((1, 1, 0), np.float32)], 1.0)
 
 
 def test_more_sound_than_asked_for_is_not_heard():
-    twin = quantize_cpu.prepare(build("conv_tasnet", **SETTINGS))
+    twin = cpu.prepare(build("conv_tasnet", **SETTINGS))
     quiet, loud = np.full((2, 1, 1600), 0.1, np.float32), np.ones((1, 1, 16000), np.float32)
     assert quantize.calibrate(twin, [quiet, loud], 0.1 / 60) == pytest.approx(0.1 / 60)
     assert not any(layer.phase == "observe" for layer in twin.grids)
@@ -201,7 +202,7 @@ def test_ranges_move_first_and_are_frozen_in_the_end(model, tmp_path):
     network, card = modelfile.load_model(model)
     config = {"train": {"steps": 4, "validate_every": 9}}
     choices = quantize.Choices(mode="qat", config=config, items=1, folder=str(tmp_path / "run"))
-    twin = quantize_cpu.prepare(network)
+    twin = cpu.prepare(network)
     quantize.calibrate(twin, [np.full((1, 1, 1600), 1e-3, np.float32)], 1.0)
     ranges = []
 
@@ -223,7 +224,7 @@ def test_averaged_weights_are_refused(model):
 
 
 def test_integers_that_differ_are_refused(model, monkeypatch):
-    monkeypatch.setattr(quantize_cpu, "shift_half_even", lambda total, shift: total >> shift)
+    monkeypatch.setattr(cpu, "shift_half_even", lambda total, shift: total >> shift)
     result = invoke(model, "--calib-minutes", "0.01", "-o", model.with_name("x.safetensors"))
     assert result.exit_code == 1
     assert "data.valid, item 0: the integers give other bits than the twin" in result.stderr

@@ -6,9 +6,10 @@ import torch
 
 from sepcli.errors import SepcliError
 from sepcli.models import build
-from sepcli.quant import fake
-from sepcli.training import quantize_cpu
-from sepcli.training.quantize import target_module
+from sepcli.quant import cpu
+from sepcli.quant.convolution import packed
+from sepcli.quant.grids import set_phase
+from sepcli.quant.targets import target_module
 from tests.models import TINY
 from tests.quantised import twin_of
 
@@ -23,7 +24,7 @@ MODELS = [
 def test_a_twin_that_only_observes_computes_what_the_model_does(name, settings):
     """Batch norm is folded, and the past after it still starts at zero."""
     model, twin = twin_of(name, settings)
-    fake.set_phase(twin, "observe")
+    set_phase(twin, "observe")
     x = torch.randn(2, 1, 2000)
     with torch.no_grad():
         torch.testing.assert_close(twin(x), model(x), rtol=1e-5, atol=1e-6)
@@ -33,7 +34,7 @@ def test_a_twin_that_only_observes_computes_what_the_model_does(name, settings):
 def test_integers_give_the_bits_of_the_fake_quantised_twin(name, settings):
     for seed in range(2):
         _, twin = twin_of(name, settings, seed)
-        runner = quantize_cpu.integer(twin)
+        runner = cpu.integer(twin)
         rng = np.random.default_rng(seed)
         states = twin.initial_state(3), runner.initial_state(3)
         for level in (0.1, 1.0, 5.0, 1e-4, 0.0, 0.5):  # 5: beyond every range
@@ -76,8 +77,8 @@ def test_eight_bits_are_close_to_the_model(name, settings):
 @pytest.mark.parametrize(("name", "settings"), MODELS)
 def test_a_twin_of_a_new_model_takes_the_saved_numbers(name, settings):
     _, twin = twin_of(name, settings)
-    other = quantize_cpu.prepare(build(name, **settings))
-    other.load_state_dict(fake.packed(twin))
+    other = cpu.prepare(build(name, **settings))
+    other.load_state_dict(packed(twin))
     x = 0.3 * torch.randn(2, 1, 2000)
     with torch.no_grad():
         assert torch.equal(other(x), twin(x))
@@ -86,7 +87,7 @@ def test_a_twin_of_a_new_model_takes_the_saved_numbers(name, settings):
 @pytest.mark.parametrize(("name", "settings"), MODELS)
 def test_every_parameter_of_a_twin_learns(name, settings):
     _, twin = twin_of(name, settings)
-    fake.set_phase(twin.train(), "adapt")
+    set_phase(twin.train(), "adapt")
     before = {name: grid.clone() for name, grid in twin.grids.state_dict().items()}
     twin(torch.randn(2, 1, 3000)).square().sum().backward()
     assert [n for n, p in twin.named_parameters() if p.grad is None] == []
@@ -97,17 +98,17 @@ def test_every_parameter_of_a_twin_learns(name, settings):
 
 def test_weights_are_saved_as_bytes():
     _, twin = twin_of(*MODELS[0])
-    packed = fake.packed(twin)
-    kinds = {name: packed[name].dtype for name in packed if name.endswith("bottleneck.weight")}
+    saved = packed(twin)
+    kinds = {name: saved[name].dtype for name in saved if name.endswith("bottleneck.weight")}
     assert kinds == {"graph.separator.bottleneck.weight": torch.int8}
-    assert sum(t.numel() for t in packed.values()) == sum(
+    assert sum(t.numel() for t in saved.values()) == sum(
         t.numel() for t in twin.state_dict().values()
     )
 
 
 def test_the_layers_of_a_twin_and_their_memory():
     twin = twin_of("conv_tasnet", {"blocks": 2, "repeats": 1, "norm_first": True})[1]
-    rows = {row.name: row for row in quantize_cpu.layers(twin)}
+    rows = {row.name: row for row in cpu.layers(twin)}
     bottleneck = rows["separator.bottleneck"]
     assert (bottleneck.op, bottleneck.inputs, bottleneck.outputs) == ("Conv1d", ((64, 1),), (64, 1))
     assert bottleneck.weight_bytes == 64 * 64 + 8 * 64
@@ -119,28 +120,28 @@ def test_the_layers_of_a_twin_and_their_memory():
 
 
 def test_the_tiny_tasnet_fits_the_memory_that_it_is_meant_for():
-    twin = quantize_cpu.prepare(build("conv_tasnet"))
-    total = sum(row.weight_bytes for row in quantize_cpu.layers(twin))
+    twin = cpu.prepare(build("conv_tasnet"))
+    total = sum(row.weight_bytes for row in cpu.layers(twin))
     assert 241_024 < total < 442_368
 
 
 def test_a_model_that_looks_ahead_is_refused():
     model = build("conv_tasnet", norm="gln", causal=False)
     with pytest.raises(SepcliError, match="not causal; only causal models can be quantised"):
-        quantize_cpu.prepare(model)
+        cpu.prepare(model)
 
 
 def test_a_layer_without_a_quantised_form_is_named():
     model = build("conv_tasnet", blocks=1, repeats=1, skip=0)
     model.separator.mask[0] = torch.nn.GELU()
     with pytest.raises(SepcliError, match=r"separator.mask.0: a GELU, which the target cpu has no"):
-        quantize_cpu.prepare(model)
+        cpu.prepare(model)
 
 
 def test_a_norm_beyond_exact_sums_is_refused():
     model = build("conv_tasnet", filters=512, blocks=1, repeats=1, norm="cln")
     with pytest.raises(SepcliError, match=r"separator.norm: a norm over 512 channels of 16 bits"):
-        quantize_cpu.prepare(model)
+        cpu.prepare(model)
 
 
 def test_an_unknown_target_is_an_error():

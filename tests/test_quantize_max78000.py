@@ -9,8 +9,8 @@ from sepcli.metrics.sisdr import si_sdr
 from sepcli.mixing.mixtures import Mixer
 from sepcli.models import build
 from sepcli.models.modelfile import load_model
-from sepcli.quant.fake import set_phase
-from sepcli.training import quantize_max78000 as target
+from sepcli.quant import max78000 as target
+from sepcli.quant.grids import set_phase
 
 SETTINGS = {"width": 8, "hidden": 12, "dilations": (1, 8, 2)}
 FORMS = [{"transform": "stft", "kernel": 64, **SETTINGS}, {"filters": 12, **SETTINGS}]

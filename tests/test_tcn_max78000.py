@@ -9,7 +9,7 @@ from sepcli.models import build
 from sepcli.models.modelfile import load_model, save
 from sepcli.models.tcn_max78000 import ChipGrid
 from sepcli.quant.chip import run
-from sepcli.quant.fake import set_phase
+from sepcli.quant.grids import set_phase
 
 DILATIONS = (1, 8, 2)
 SETTINGS = {"kernel": 32, "width": 8, "hidden": 12, "dilations": DILATIONS}

@@ -10,8 +10,7 @@ import click
 
 from sepcli import config as configuration
 from sepcli import files, options
-
-CHIP_BYTES = 442_368  # 64 processors * 768 words * 9 bytes
+from sepcli.quant.targets import TARGETS
 
 
 @click.command("quantize")
@@ -26,7 +25,7 @@ CHIP_BYTES = 442_368  # 64 processors * 768 words * 9 bytes
 )
 @click.option(
     "--target",
-    type=click.Choice(["cpu", "max78000"]),
+    type=click.Choice(list(TARGETS)),
     default="cpu",
     show_default=True,
     help="Hardware: any processor, or Analog Devices' MAX78000, for a tcn_max78000.",
@@ -97,6 +96,7 @@ def command(model, output, mode, target, steps, lr, seed, threads, **flags):
     """
     import torch
 
+    from sepcli.max78000 import limits
     from sepcli.models.modelfile import locate
     from sepcli.training import quantize
 
@@ -118,7 +118,7 @@ def command(model, output, mode, target, steps, lr, seed, threads, **flags):
         calib_minutes=flags["calib_minutes"],
         items=flags["items"],
         max_drop_db=flags["max_drop"],
-        budget=flags["budget"] or (CHIP_BYTES if target == "max78000" else None),
+        budget=flags["budget"] or (limits.WEIGHT_BYTES if target == limits.NAME else None),
         folder=flags["folder"] or str(output.with_suffix(".qat")),
         resume=flags["resume"],
         overwrite=bool(overwrite),

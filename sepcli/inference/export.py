@@ -16,8 +16,10 @@ from torch import nn
 from sepcli import files
 from sepcli.errors import SepcliError
 from sepcli.inference.onnx import FORMAT, OnnxRunner
-from sepcli.inference.stream import Runner, TorchRunner
+from sepcli.inference.stream import TorchRunner
 from sepcli.models.modelfile import Card, digest, load_model
+from sepcli.nn.causal import flat, nested
+from sepcli.nn.runner import Runner
 
 TOLERANCE = 1e-4  # largest difference to torch
 SMALLEST_HALVED = 1024  # values of a weight; what a cast takes is not worth it for fewer
@@ -38,18 +40,6 @@ class StreamingGraph(nn.Module):
     ) -> tuple[Any, *tuple[torch.Tensor | Any, ...]]:
         y, following = self.form.core(x, nested(self.like, iter(states)))
         return (y, *flat(following))
-
-
-def flat(state: Any) -> list[torch.Tensor]:
-    """The tensors of nested tuples, in order."""
-    return [state] if isinstance(state, torch.Tensor) else [t for part in state for t in flat(part)]
-
-
-def nested(like: Any, tensors: Iterator[torch.Tensor]) -> Any:
-    """The next of `tensors`, an iterator, in nested tuples as `like`; undoes `flat`."""
-    if isinstance(like, torch.Tensor):
-        return next(tensors)
-    return tuple(nested(part, tensors) for part in like)
 
 
 def export(name: str | Path, path: str | Path) -> dict[str, Any]:
@@ -115,7 +105,7 @@ def encode(model: Any, form: Any, known: dict[str, Any]) -> bytes:
         raise SepcliError(
             f"exporting needs {error.name}, which is not installed: pip install 'sepcli[export]'"
         ) from None
-    graph = trace(model, form)
+    graph = to_onnx(model, form)
     for function in (graph.graph, *graph.functions):  # where each line of the model's code lies
         for node in function.node:
             del node.metadata_props[:]
@@ -153,7 +143,7 @@ def store_in_halves(graph: Any) -> None:
     graph.node.extend(nodes)
 
 
-def trace(model: Any, form: Any) -> Any:
+def to_onnx(model: Any, form: Any) -> Any:
     """The form as an onnx.ModelProto, for any batch and any number of hops, or the form's own."""
     batch, hops = 3, form.hops or 5  # unlike each other and 1, which would be taken for constants
     states = flat(form.core_state(batch))

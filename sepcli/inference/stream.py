@@ -1,12 +1,13 @@
 """Live separation: chunks in, chunks out, the state carried from one to the next.
 
-Nothing here needs torch. What runs the model is a `Runner`: `TorchRunner` here, or `OnnxRunner` in
-`inference/onnx.py`. What hop and delay mean to who brings audio in any pieces is known here alone.
+Nothing here needs torch. What runs the model is a `Runner` (`nn/runner.py`): `TorchRunner` here, or
+`OnnxRunner` in `inference/onnx.py`. What hop and delay mean to who brings audio in any pieces is
+known here alone.
 B batch, S sources, C channels, T samples.
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -14,32 +15,9 @@ from sepcli.dsp.consistency import add_up
 from sepcli.dsp.frames import flush
 from sepcli.dsp.level import multiplier
 from sepcli.errors import SepcliError
+from sepcli.nn.runner import RUNNER, Runner
 
-RUNNER = ("sample_rate", "sources", "channels", "hop", "delay", "consistent")
 CHUNK_MS = 10.0  # what live audio programs hand over at a time
-
-
-class Runner(Protocol):
-    """What runs a causal model, of which it has the attributes in RUNNER."""
-
-    engine: str
-    sample_rate: int
-    sources: tuple[str, ...]
-    channels: int
-    hop: int
-    delay: int
-    consistent: bool  # whether what the estimates lack of the mixture is to be shared out
-
-    def initial_state(self, batch: int = 1) -> Any:
-        """The state before the first chunk."""
-        ...
-
-    def step(self, x: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
-        """Map float32 (B, C, k*hop) to (B, S, C, k*hop), `delay` samples late, and the next state.
-
-        A state may be used up by its step.
-        """
-        ...
 
 
 class TorchRunner:

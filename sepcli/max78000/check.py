@@ -13,7 +13,7 @@ from typing import Any
 from sepcli.errors import SepcliError
 from sepcli.max78000 import limits
 from sepcli.max78000.export import build, problems
-from sepcli.max78000.trace import trace
+from sepcli.max78000.operations import record
 from sepcli.models.describe import configured
 from sepcli.models.modelfile import load_model
 
@@ -38,7 +38,7 @@ NORMS = ("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_bat
 
 
 @dataclass
-class Row:
+class LayerVerdict:
     """One layer: what is wrong with it (nothing if empty), and what replaces it.
 
     weights: as it is; dense: as the chip would hold it, 0 when the microcontroller does.
@@ -62,8 +62,8 @@ class Row:
 def check(name: str | Path) -> dict[str, Any]:
     """Check the model, YAML configuration or export `name`; a dict that fits into JSON.
 
-    `layers`: a dict per layer, see `Row`; `totals`, `limits`; `violations`: lines, empty when the
-    chip can run the model. Raises SepcliError when there is no such model.
+    `layers`: a dict per layer, see `LayerVerdict`; `totals`, `limits`; `violations`: lines, empty
+    when the chip can run the model. Raises SepcliError when there is no such model.
     """
     if (Path(name) / "network.yaml").is_file():
         return _about(name, "export", [], {}, problems(name))
@@ -72,9 +72,9 @@ def check(name: str | Path) -> dict[str, Any]:
     else:
         model, card = load_model(name)
         architecture = card.model
-    if hasattr(model, "network"):
+    if model.chip == limits.NAME:
         return _made_for_the_chip(name, architecture, model)
-    rows = list(_rows(trace(model)))
+    rows = list(_rows(record(model)))
     dense = sum(row.dense for row in rows)
     totals = {
         "layers": sum(row.layers for row in rows),
@@ -123,7 +123,7 @@ def _about(name, architecture, rows, totals, lines):
 
 
 def _rows(operations):
-    """Turn what was recorded into `Row`s; what only moves numbers is left out."""
+    """Turn what was recorded into `LayerVerdict`s; what only moves numbers is left out."""
     before = None
     for operation in operations:
         row = _row(operation, before)
@@ -142,13 +142,13 @@ def _row(operation, before):
         return _product(operation, name)
     if kind in OTHERS:
         what, instead = OTHERS[kind]
-        row = Row(name, what)
+        row = LayerVerdict(name, what)
         if kind == "mkldnn_rnn_layer":
             row.weights = sum(_parameters(operation, 2))
         row.refuse(f"{what}: the chip has none", instead)
         return row
     if kind in NORMS:
-        row = Row(name, "batch norm", replacement="folds into the convolution")
+        row = LayerVerdict(name, "batch norm", replacement="folds into the convolution")
         if before != "convolution":
             row.replacement = ""
             row.refuse(
@@ -158,13 +158,15 @@ def _row(operation, before):
         return row
     both = len(shapes) > 1 and None not in shapes[:2] and not any(operation.parameters[:2])
     if kind in ("mul", "div") and both and min(map(len, shapes[:2])) > 1:
-        row = Row(name, "product")
+        row = LayerVerdict(name, "product")
         row.refuse("product of two signals: the chip has sums only", f"{HOST}, after the network")
         return row
     if kind in ("add", "sub") and both and shapes[0] == shapes[1] and len(shapes[0]) > 2:
-        return Row(name, "sum", replacement="a copy and an Add; operands on one scale", layers=2)
+        return LayerVerdict(
+            name, "sum", replacement="a copy and an Add; operands on one scale", layers=2
+        )
     if kind == "relu":
-        return Row(name, "ReLU")
+        return LayerVerdict(name, "ReLU")
     return None
 
 
@@ -177,7 +179,7 @@ def _parameters(operation, dimensions):
 
 def _product(operation, name):
     """A product with a matrix: of weights, or of two signals."""
-    row = Row(name, "matrix product")
+    row = LayerVerdict(name, "matrix product")
     row.weights = sum(_parameters(operation, 2))
     if row.weights:
         row.refuse("matrix product outside a convolution", f"{HOST}, or a 1x1 convolution")
@@ -191,7 +193,7 @@ def _convolution(operation, name):
     weight = operation.shapes[1]
     stride, padding, dilation, transposed, _, groups = operation.arguments[3:]
     sizes, dimensions = weight[2:], len(weight) - 2
-    row = Row(name, _describe(weight, stride, dilation, transposed, groups))
+    row = LayerVerdict(name, _describe(weight, stride, dilation, transposed, groups))
     row.weights = math.prod(weight)
     if transposed:
         row.refuse("transposed convolution: the chip has none for one dimension", HOST)

@@ -13,7 +13,7 @@ import yaml
 from sepcli.dsp import level
 from sepcli.errors import SepcliError
 from sepcli.files import explained, honest, replacing
-from sepcli.max78000 import files
+from sepcli.max78000 import files, limits
 from sepcli.max78000.host import Host
 from sepcli.max78000.lint import lint
 from sepcli.max78000.plan import Plan, plan
@@ -70,12 +70,12 @@ def build(model: Any, *, name: str, frames: int | None = None) -> tuple[Package,
 
 
 def _build(model, name, frames):
-    if not hasattr(model, "network"):
+    if model.chip != limits.NAME:
         raise SepcliError(
             f"not made for the chip, as tcn_max78000 is; `sepcli export-max78000 {name} --check` "
             "says what is in the way"
         )
-    if not model.tcn.quantised:
+    if not model.quantised:
         raise SepcliError(f"not quantised; do that first: sepcli quantize {name} --target max78000")
     if frames is None:
         frames = max(1, round(RUN_MS / 1000 * model.sample_rate / model.hop))

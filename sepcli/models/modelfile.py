@@ -158,7 +158,7 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> tuple[Mo
     try:
         model = build(card.model, **card.settings)
         if card.quantized:
-            from sepcli.training.quantize import target_module  # which loads models, too
+            from sepcli.quant.targets import target_module
 
             model = target_module(card.quantized["target"]).prepare(model)
         if openunmix_files.is_checkpoint(card.path):

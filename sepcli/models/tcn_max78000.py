@@ -22,7 +22,7 @@ from sepcli.nn.filterbank import LearnedDecoder, LearnedEncoder, Stft, perfect_r
 from sepcli.nn.model import State
 from sepcli.nn.modules import Modules
 from sepcli.quant.chip import HIGH, INPUT, LOW, ChipLayer, ChipNetwork
-from sepcli.quant.fake import Range
+from sepcli.quant.grids import TensorRange
 
 FLOOR = 1e-6  # power added before it is compressed, which bounds the gradient
 KERNELS = {"learned": 32, "stft": 256}  # default samples of a frame
@@ -40,7 +40,7 @@ class RoundHalfUp(torch.autograd.Function):
         return grad
 
 
-class ChipGrid(Range):
+class ChipGrid(TensorRange):
     """Tensors that the chip stores as integers v * 2^exponent from -128 to 127.
 
     A grid gives what is left of a tensor: everything in the phase "observe", and the integers'
@@ -289,6 +289,7 @@ class TcnMax78000(CausalModel):
     """
 
     channels = 1
+    chip = "max78000"
 
     def __init__(
         self,
@@ -332,6 +333,15 @@ class TcnMax78000(CausalModel):
     def receptive_field(self) -> int:
         """Samples of input that one output sample depends on."""
         return (self.tcn.receptive_field - 1) * self.hop + self.kernel
+
+    @property
+    def quantised(self) -> bool:
+        """Whether the network computes with the chip's integers."""
+        return self.tcn.quantised
+
+    def quantise(self) -> None:
+        """Let it do so from now on; the ranges of tensors are yet to be found."""
+        self.tcn.quantise()
 
     def network(self) -> ChipNetwork:
         """The network as the chip runs it (`sepcli.quant.chip`); only of a quantised model."""

@@ -1,6 +1,7 @@
 """What every causal model shares: offline separation is streaming in one chunk."""
 
 from abc import abstractmethod
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,6 +11,18 @@ from torch.nn import functional as F
 from sepcli.dsp.frames import flush
 from sepcli.nn.filterbank import Stft
 from sepcli.nn.model import Condition, Model, State
+
+
+def flat(state: State) -> list[torch.Tensor]:
+    """The tensors of nested tuples, in order."""
+    return [x for part in state for x in flat(part)] if isinstance(state, tuple) else [state]
+
+
+def nested(like: State, tensors: Iterator[torch.Tensor]) -> State:
+    """The next of `tensors` in nested tuples as `like`; undoes `flat`."""
+    if isinstance(like, tuple):
+        return tuple(nested(part, tensors) for part in like)
+    return next(tensors)
 
 
 class CausalModel(Model):

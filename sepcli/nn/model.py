@@ -41,6 +41,9 @@ class Model(nn.Module):
     sample_rate: Hz.  sources: names of the outputs.  channels: that it takes and gives.
     hop: samples; long audio is cut at multiples of it.
     receptive_field: samples of input that one sample of output depends on, None if not known.
+    chip: of one that is made for a chip, the target of quantisation that is called so, None of all
+        others. It then has `quantise()`, after which it computes with the chip's integers,
+        `quantised`, and `network()`, what the chip runs (see `quant/chip.py`).
 
     One that takes references of what to find has `condition`, and a condition as the last argument
     of `forward` and of all other methods that say `*condition` below. One that starts with
@@ -60,6 +63,7 @@ class Model(nn.Module):
     channels: int
     hop: int = 1
     receptive_field: int | None = None
+    chip: str | None = None
     latency: int | None = None
     causal: bool = False
     spectral: bool = False

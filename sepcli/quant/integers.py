@@ -7,7 +7,7 @@ import numpy as np
 
 
 def convolve(layer, codes, weights):
-    """The sums of products of a `fake.Conv` without bias, int64; weights as torch has them."""
+    """The sums of products of a `Conv` without its bias, int64; weights as torch has them."""
     kind = np.int32 if layer.largest < 2**31 else np.int64
     x, w = codes.astype(kind), weights.astype(kind)
     if layer.kind == "product":

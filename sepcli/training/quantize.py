@@ -1,33 +1,11 @@
 """Turn a model into one that computes with whole numbers of 8 bits, and say what that costs.
 
-A target is a module that knows one kind of hardware; TARGETS names it. It offers
-
-NAME                    as in TARGETS.
-prepare(model)          the fake-quantised twin of a causal model, in eval mode: a module with the
-                        same attributes (`sample_rate`, `sources`, `channels`, `hop`, `delay`,
-                        `front_end`, ...), `forward`, `initial_state` and `step`, with batch norm
-                        folded. Its structure, and so the names of its `state_dict`, depends on the
-                        architecture alone: `prepare(build(name, **settings))` can load what an
-                        earlier twin saved. All that it computes with, scales too, is in parameters
-                        and buffers. `model` is not changed. Raises SepcliError, naming the layer,
-                        when the target cannot run the model.
-                        Ranges are `quant.fake.Range`s, so `quant.fake.set_phase` steers the twin:
-                        "observe" (calibration: floating point, ranges move while training),
-                        "adapt" (fake-quantised, ranges move while training), "frozen" (as saved;
-                        what a new twin is in). In eval mode nothing ever moves.
-integer(twin)           a runner (see `inference/stream.py`: RUNNER, `initial_state(batch)` and
-                        `step(x, state)` on float32 numpy arrays) that computes in numpy integers,
-                        and gives what the frozen twin gives in eval mode, bit for bit.
-layers(twin)            a list of `Layer`, in the order in which they run.
-write_more(twin, card, path)
-                        write what belongs beside the model file `path`, which exists already, and
-                        return a dict of what there is to say about it, {} if nothing.
+What a target does for that is in `quant/targets.py`.
 """
 
 import functools
 import math
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -36,46 +14,19 @@ import torch
 from sepcli import metrics
 from sepcli.audio.resample import resample
 from sepcli.errors import SepcliError
+from sepcli.inference import qdq
 from sepcli.inference.stream import TorchRunner, separate
 from sepcli.mixing import datasets
 from sepcli.models import modelfile
-from sepcli.quant import fake
+from sepcli.quant.convolution import packed
+from sepcli.quant.grids import set_phase
+from sepcli.quant.targets import target_module
 from sepcli.samples.streams import read_samples
 from sepcli.training import runs
-
-TARGETS = {
-    "cpu": "sepcli.training.quantize_cpu",
-    "max78000": "sepcli.training.quantize_max78000",
-}
-
 
 FREEZE = 0.7  # of the steps of fine-tuning are done when ranges stop moving
 MADE_UP = {"kind": "mixtures", "duration_s": 4.0}
 LIKE_THE_FLOAT_MODEL = ("batch", "accumulate", "loss", "mixture_consistency", "clip")
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer for the report: what it is and what it keeps in memory.
-
-    inputs: the shape of each tensor it reads, and outputs: of what it makes, of one item and for
-    one hop. weight_bytes: of weights, biases and multipliers. activation_bytes: of its output for
-    one hop, and of the past that is kept of it.
-    """
-
-    name: str
-    op: str
-    inputs: tuple
-    outputs: tuple
-    weight_bytes: int
-    activation_bytes: int
-
-
-def target_module(name):
-    """The module of the target called `name`; raises SepcliError naming the known ones."""
-    if name not in TARGETS:
-        raise SepcliError(f"unknown target {name!r}; choose from {', '.join(TARGETS)}")
-    return import_module(TARGETS[name])
 
 
 @dataclass(frozen=True)
@@ -142,7 +93,7 @@ def quantize(name, output, choices, *, tell=lambda record: None):
     if choices.mode == "qat":
         twin = fine_tune(twin, card, config, about, choices, tell)
         about["steps"] = config["train"]["steps"]
-    fake.set_phase(twin.eval(), "frozen")
+    set_phase(twin.eval(), "frozen")
     runners = {
         "float": TorchRunner(model),
         "fake_quantised": TorchRunner(twin),
@@ -155,7 +106,7 @@ def quantize(name, output, choices, *, tell=lambda record: None):
 
 
 def describe(rows, about, choices):
-    """The report on a twin: its `Layer`s, what they add up to, and the limits."""
+    """The report on a twin: its `LayerCost`s, what they add up to, and the limits."""
     scores = about["scores"]
     return {
         **about,
@@ -171,10 +122,12 @@ def describe(rows, about, choices):
 def save(module, twin, card, about, output, choices):
     """Write the model file of a twin, and what belongs beside it; returns what there is to say."""
     kept = {key: value for key, value in card.card.items() if key != "scores"}
-    weights = fake.packed(twin)
+    weights = packed(twin)
     modelfile.save(output, card.model, card.settings, weights, {**kept, "quantized": about})
     saved = modelfile.read_card(output)
-    more = module.write_more(twin, saved, saved.path) if choices.more else {}
+    more = {}
+    if choices.more and module.QDQ:
+        more["onnx"] = qdq.write(twin, saved, saved.path.with_suffix(".onnx"))
     return {"file": str(output), "bytes": saved.path.stat().st_size, **more}
 
 
@@ -225,7 +178,7 @@ def calibrate(twin, signals, minutes):
 
     Raises SepcliError when there was none.
     """
-    fake.set_phase(twin.train(), "observe")
+    set_phase(twin.train(), "observe")
     samples, wanted = 0, minutes * 60 * twin.sample_rate
     with torch.no_grad():
         for signal in signals:
@@ -235,7 +188,7 @@ def calibrate(twin, signals, minutes):
                 samples += signal.shape[-1] * len(signal)
             if samples >= wanted:
                 break
-    fake.set_phase(twin.eval(), "frozen")
+    set_phase(twin.eval(), "frozen")
     if not samples:
         raise SepcliError("nothing to calibrate with: name samples or sound files that have sound")
     return samples / 60 / twin.sample_rate
@@ -279,10 +232,10 @@ class QatRun(runs.Run):
     def _set_phase(self):
         """The phase of the next step depends on its number alone, so that runs can be resumed."""
         frozen = self.state.step >= FREEZE * self.settings.steps
-        fake.set_phase(self.model, "frozen" if frozen else "adapt")
+        set_phase(self.model, "frozen" if frozen else "adapt")
 
     def _weights(self, model):
-        return fake.packed(model)
+        return packed(model)
 
     def _card(self):
         return {**self._parent.card, **super()._card(), "quantized": self._about}

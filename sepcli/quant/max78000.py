@@ -11,22 +11,22 @@ import torch
 from torch import nn
 
 from sepcli.errors import SepcliError
-from sepcli.inference.stream import RUNNER
-from sepcli.models.tcn_max78000 import TcnMax78000
+from sepcli.nn.runner import RUNNER
 from sepcli.quant.chip import run
-from sepcli.training.quantize import Layer
+from sepcli.quant.targets import LayerCost
 
 NAME = "max78000"
+QDQ = False  # export-max78000 writes what Analog Devices' tools read
 
 
 def prepare(model):
-    """The fake-quantised twin of a `tcn_max78000`; SepcliError for every other model."""
-    if not isinstance(model, TcnMax78000):
+    """The fake-quantised twin of a model for this chip; SepcliError for every other model."""
+    if model.chip != NAME:
         raise SepcliError(
             f"the MAX78000 cannot run this model: {first_obstacle(model)}; train a tcn_max78000"
         )
     twin = copy.deepcopy(model)
-    twin.tcn.quantise()
+    twin.quantise()
     return twin.eval()
 
 
@@ -99,10 +99,5 @@ def layers(twin):
         past = (layer.lost - sum(layer.crop)) * inputs[0]  # of dilated convolutions
         weights = 0 if layer.weight is None else layer.weight.size
         shapes = tuple((count,) for count in inputs)
-        rows.append(Layer(layer.name, layer.kind, shapes, (outputs,), weights, outputs + past))
+        rows.append(LayerCost(layer.name, layer.kind, shapes, (outputs,), weights, outputs + past))
     return rows
-
-
-def write_more(twin, card, path):
-    """Nothing: `export-max78000` writes what Analog Devices' tools read."""
-    return {}

@@ -7,11 +7,16 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from sepcli.inference import qdq
 from sepcli.inference.export import quiet
 from sepcli.inference.onnx import OnnxRunner
+from sepcli.inference.stream import TorchRunner
 from sepcli.models import build, modelfile
-from sepcli.quant import fake, integers
-from sepcli.training import quantize, quantize_cpu, quantize_onnx
+from sepcli.quant import cpu, integers
+from sepcli.quant.convolution import PAIRED, Conv, packed
+from sepcli.quant.grids import set_phase
+from sepcli.quant.layers import along
+from sepcli.training import quantize
 from tests.models import TINY, randomise
 from tests.quantised import grid, twin_of
 
@@ -41,14 +46,14 @@ def in_sixteen_bits(data, weights):
 def test_no_sum_of_two_products_leaves_sixteen_bits(name, settings):
     """Whatever order a kernel adds in, and also after fine-tuning has moved the weights."""
     _, twin = twin_of(name, settings)
-    fake.set_phase(twin.train(), "adapt")
+    set_phase(twin.train(), "adapt")
     with torch.no_grad():
-        for weight in (m.weight for m in twin.modules() if isinstance(m, fake.Conv)):
+        for weight in (m.weight for m in twin.modules() if isinstance(m, Conv)):
             weight += 0.3 * torch.randn_like(weight)
     twin(0.1 * torch.randn(1, 1, 1000))
     seen = 0
-    for layer in quantize_onnx.as_qdq(twin).graph.modules():
-        if isinstance(getattr(layer, "layer", None), fake.Conv) and layer.layer.grids[0].bits == 8:
+    for layer in qdq.as_qdq(twin).graph.modules():
+        if isinstance(getattr(layer, "layer", None), Conv) and layer.layer.grids[0].bits == 8:
             low, high = largest_pairs(layer.codes.numpy(), layer.layer.axis)
             assert INT16.min <= low
             assert high <= INT16.max
@@ -60,10 +65,10 @@ def test_no_sum_of_two_products_leaves_sixteen_bits(name, settings):
 def test_a_kernel_that_saturates_gives_the_sums_of_paired_weights_only(paired):
     rng = np.random.default_rng(0)
     into = grid(-2.0, 2.0)
-    layer = fake.Conv(torch.from_numpy(rng.laplace(size=(64, 8))).float(), into)
+    layer = Conv(torch.from_numpy(rng.laplace(size=(64, 8))).float(), into)
     weights = layer.weight_codes.detach().numpy().astype(np.int64)
     if not paired:
-        weights = np.rint(weights * 127 / fake.PAIRED).astype(np.int64)
+        weights = np.rint(weights * 127 / PAIRED).astype(np.int64)
     low, high = map(int, into.bounds)
     codes = rng.integers(low, high + 1, (500, 64))
     codes[:100], codes[100:200] = low, high
@@ -76,12 +81,12 @@ def test_the_graph_of_a_layer_gives_the_codes_of_the_integers():
     """ONNX Runtime's kernel for integers rescales in float32: seldom off by one, never by more."""
     torch.manual_seed(0)
     into, out = grid(-2.0, 2.0), grid(-3.0, 2.5)
-    layer = fake.Conv(torch.nn.Conv1d(32, 48, 3), into, out)
+    layer = Conv(torch.nn.Conv1d(32, 48, 3), into, out)
     x = into.values(torch.randint(-128, 127, (2, 32, 100)).float())
 
     with quiet():
         program = torch.onnx.export(
-            quantize_onnx.Qdq(layer, again=True).eval(), (x,), dynamo=True, verbose=False
+            qdq.Qdq(layer, again=True).eval(), (x,), dynamo=True, verbose=False
         )
     session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
     (theirs,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
@@ -104,16 +109,16 @@ def integer_weights(graph):
 
 
 def test_the_graph_beside_the_model_runs_close_to_it_and_is_timed(tmp_path, monkeypatch):
-    monkeypatch.setattr(quantize_onnx, "SECONDS", 0.1)
-    monkeypatch.setattr(quantize_onnx, "TURNS", 2)
+    monkeypatch.setattr(qdq, "SECONDS", 0.1)
+    monkeypatch.setattr(qdq, "TURNS", 2)
     torch.manual_seed(0)
     path = tmp_path / "m.safetensors"
     network = randomise(build("conv_tasnet", **SETTINGS))
-    twin = quantize_cpu.prepare(network)
+    twin = cpu.prepare(network)
     quantize.calibrate(twin, [0.1 * torch.randn(1, 1, 8000).numpy()], 1.0)
     card = {"quantized": {"target": "cpu"}}
-    modelfile.save(path, "conv_tasnet", SETTINGS, fake.packed(twin), card)
-    about = quantize_cpu.write_more(twin, modelfile.read_card(path), path)["onnx"]
+    modelfile.save(path, "conv_tasnet", SETTINGS, packed(twin), card)
+    about = qdq.write(twin, modelfile.read_card(path), path.with_suffix(".onnx"))
     assert about["file"] == str(tmp_path / "m.onnx")
     assert about["bytes"] == (tmp_path / "m.onnx").stat().st_size
     assert 0 <= about["max_difference"] < OnnxRunner(tmp_path / "m.onnx").tolerance == 0.01
@@ -128,9 +133,33 @@ def test_the_graph_beside_the_model_runs_close_to_it_and_is_timed(tmp_path, monk
         assert INT16.min <= low <= high <= INT16.max
     assert not list(tmp_path.glob(".*"))
 
+    plain = tmp_path / "plain.onnx"
+    plain.write_bytes(qdq.without_rounding((tmp_path / "m.onnx").read_bytes()))
+    assert not {"Round", "QuantizeLinear", "DequantizeLinear"} & kinds(plain)
+    x = (0.1 * np.random.default_rng(0).standard_normal((1, 1, 1600))).astype(np.float32)
+    runners = OnnxRunner(plain), TorchRunner(on_their_grids(twin))
+    y, exact = (runner.step(x, runner.initial_state(1))[0] for runner in runners)
+    np.testing.assert_allclose(y, exact, rtol=0, atol=1e-6)
+
+
+def kinds(path):
+    return {node.op_type for node in onnx.load(path).graph.node}
+
+
+def on_their_grids(twin):
+    """The twin in floating point, with the values of its rounded weights and biases."""
+    for layer in twin.modules():
+        if isinstance(layer, Conv):
+            codes, bias, _ = layer.constants()[0]
+            unit = layer.weight_scale.repeat(layer.outputs // len(layer.weight_scale))
+            layer.weight.data = codes * along(layer.weight_scale, codes, layer.axis)
+            layer.bias.data = (bias * unit * layer.grids[0].scale).float()
+    set_phase(twin, "observe")
+    return twin
+
 
 def test_without_onnx_the_report_says_what_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setattr(quantize_onnx, "find_spec", lambda name: None)
+    monkeypatch.setattr(qdq, "find_spec", lambda name: None)
     _, twin = twin_of("conv_tasnet", SETTINGS)
-    about = quantize_cpu.write_more(twin, None, tmp_path / "m.safetensors")
-    assert about == {"onnx": {"skipped": "needs onnx: pip install 'sepcli[export]'"}}
+    about = qdq.write(twin, None, tmp_path / "m.onnx")
+    assert about == {"skipped": "needs onnx: pip install 'sepcli[export]'"}

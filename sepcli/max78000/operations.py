@@ -26,7 +26,7 @@ class Operation:
 
 
 @torch.no_grad()
-def trace(model: Any) -> list[Any]:
+def record(model: Any) -> list[Any]:
     """The `Operation`s of `model`, a separator of (1, C, T), in the order in which they run."""
     recorder = _Recorder(model)
     samples = max(1, int(SECONDS * model.sample_rate))

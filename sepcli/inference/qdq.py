@@ -2,9 +2,9 @@
 
 Activations are uint8, weights int8 per output channel, biases int32, which is what ONNX Runtime
 turns into kernels for integers. It rescales in float32, so a code may be off by one where a result
-lies beside a half. Weights beside 8-bit tensors have codes from -64 to 64 (`fake.PAIRED`), so that
-kernels which add two products in 16 bits do not saturate. Tensors of 16 bits are rounded in
-floating point.
+lies beside a half. Weights beside 8-bit tensors have codes from -64 to 64 (see
+`quant/convolution.py`), so that kernels which add two products in 16 bits do not saturate. Tensors
+of 16 bits are rounded in floating point.
 """
 
 import copy
@@ -24,7 +24,8 @@ from sepcli.errors import SepcliError
 from sepcli.inference import export
 from sepcli.inference.onnx import OnnxRunner
 from sepcli.inference.stream import CHUNK_MS, TorchRunner, whole_hops
-from sepcli.quant import fake
+from sepcli.quant import layers
+from sepcli.quant.convolution import CONVOLUTIONS, Conv
 
 TOLERANCE = 1e-2  # largest difference to the twin: codes that are off by one add up
 SECONDS = 4.0  # of noise that graphs are timed with
@@ -43,10 +44,10 @@ class Qdq(nn.Module):
         super().__init__()
         self.layer, self.again = layer, again
         self.grids = [_numbers(grid) for grid in layer.grids]
-        if isinstance(layer, fake.Rescale):
+        if isinstance(layer, layers.Rescale):
             plain = len(layer.negative) == 1 and layer.positive == 1 and layer.offset == 0
             self.slope = float(layer.negative) if plain else None
-        if isinstance(layer, fake.Conv):
+        if isinstance(layer, Conv):
             codes, bias, _ = layer.constants()[0]
             repeats = layer.outputs // len(layer.weight_scale)
             scales = layer.weight_scale.repeat(repeats) * layer.grids[0].scale
@@ -58,15 +59,15 @@ class Qdq(nn.Module):
 
     def forward(self, *inputs):
         layer, out = self.layer, self.grids[-1]
-        if isinstance(layer, fake.Leave):
+        if isinstance(layer, layers.Leave):
             return inputs[0]
         if self.again:
             inputs = [on_grid(x, *grid) for x, grid in zip(inputs, self.grids, strict=False)]
-        if isinstance(layer, fake.Enter):
+        if isinstance(layer, layers.Enter):
             y = inputs[0]
-        elif isinstance(layer, fake.Conv):
+        elif isinstance(layer, Conv):
             y = self._convolve(*inputs)
-        elif isinstance(layer, fake.Rescale):
+        elif isinstance(layer, layers.Rescale):
             leaky = self.slope is not None  # which has a kernel for integers
             y = F.leaky_relu(*inputs, self.slope) if leaky else layer.real(*inputs)
         else:
@@ -85,7 +86,7 @@ class Qdq(nn.Module):
         if layer.kind == "product":
             y = x @ weight + bias
         else:
-            y = fake.CONVOLUTIONS[layer.kind](x, weight, bias, **layer.options)
+            y = CONVOLUTIONS[layer.kind](x, weight, bias, **layer.options)
         return y.relu() if layer.relu else y
 
 
@@ -109,10 +110,60 @@ def as_qdq(twin):
     twin = copy.deepcopy(twin).eval().requires_grad_(False)
     for node in list(twin.graph.graph.nodes):
         layer = twin.graph.get_submodule(node.target) if node.op == "call_module" else None
-        if isinstance(layer, fake.Layer):
-            moved = isinstance(layer, fake.Conv) and node.args[0].op != "call_module"
+        if isinstance(layer, layers.Layer):
+            moved = isinstance(layer, Conv) and node.args[0].op != "call_module"
             twin.graph.set_submodule(node.target, Qdq(layer, again=moved))
     return twin
+
+
+def without_rounding(data):
+    """The bytes of the graph that computes the same as a QDQ graph, but rounds nothing."""
+    import onnx
+
+    model = onnx.load_from_string(data)
+    graph = model.graph
+    makers = {name: node for node in graph.node for name in node.output}
+    readers = {node.input[0]: node for node in graph.node if node.input}
+    stored = {one.name: one for one in graph.initializer}
+    same = {}  # a tensor -> the one that takes its place
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in stored:
+            scale = node.input[1] if node.input[1] in stored else makers[node.input[1]].input[0]
+            weights = dequantised(node, *(stored[name] for name in (node.input[0], scale)))
+            graph.initializer.append(weights)
+        elif node.op_type == "DequantizeLinear":
+            same[node.output[0]] = makers[node.input[0]].input[0]
+        elif node.op_type == "Round":  # between a division and a multiplication; see `on_grid`
+            last = node
+            while last.op_type != "Mul":
+                last = readers[last.output[0]]
+            same[last.output[0]] = makers[node.input[0]].input[0]
+
+    def plain(name):
+        return plain(same[name]) if name in same else name
+
+    ends = [one.name for one in graph.output]
+    nodes = [n for n in graph.node if n.op_type != "DequantizeLinear" and n.output[0] not in same]
+    nodes += [onnx.helper.make_node("Identity", [name], [name]) for name in ends if name in same]
+    needed, used = set(ends), []
+    for node in reversed(nodes):
+        node.input[:] = map(plain, node.input)
+        if needed.intersection(node.output):
+            used.append(node)
+            needed.update(node.input)
+    del graph.node[:]
+    graph.node.extend(reversed(used))
+    return model.SerializeToString()
+
+
+def dequantised(node, codes, scale):
+    """What a DequantizeLinear makes of stored codes without a zero point, as a stored tensor."""
+    from onnx.numpy_helper import from_array, to_array
+
+    codes, axis = to_array(codes), next((a.i for a in node.attribute if a.name == "axis"), 0)
+    shape = [1] * codes.ndim
+    shape[axis] = -1
+    return from_array(codes.astype(np.float32) * to_array(scale).reshape(shape), node.output[0])
 
 
 def write(twin, card, path):
@@ -125,15 +176,13 @@ def write(twin, card, path):
     """
     if missing := [name for name in PACKAGES if not find_spec(name)]:
         return {"skipped": f"needs {missing[0]}: pip install 'sepcli[export]'"}
-    floating = copy.deepcopy(twin).eval().requires_grad_(False)
-    fake.set_phase(floating, "observe")
     ending = f"{files.ENDING}.onnx"
-    with files.replacing(path, ending=ending) as ours, TemporaryDirectory() as folder:
-        parts = ours, Path(folder, "float32.onnx")
-        for part, form in zip(parts, (as_qdq(twin), floating), strict=True):
-            known = export.about(twin, form, card) | {"tolerance": TOLERANCE}
-            part.write_bytes(export.encode(twin, form, known))
-        ours, theirs = map(OnnxRunner, parts)
+    with files.replacing(path, ending=ending) as part, TemporaryDirectory() as folder:
+        form, floating = as_qdq(twin), Path(folder, "float32.onnx")
+        known = export.about(twin, form, card) | {"tolerance": TOLERANCE}
+        part.write_bytes(export.encode(twin, form, known))
+        floating.write_bytes(without_rounding(part.read_bytes()))
+        ours, theirs = OnnxRunner(part), OnnxRunner(floating)
         noise = _noise(twin)
         exact = _run(TorchRunner(twin), noise, noise.shape[2])
         difference = np.abs(_run(ours, noise, noise.shape[2]) - exact).max()
