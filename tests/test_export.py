@@ -191,6 +191,29 @@ def test_verify_compares_the_graph_with_torch_over_the_whole_file(one, tmp_path)
     assert record["max_difference"] < 1e-5
 
 
+def test_a_graph_by_its_name_is_verified_if_its_weights_lie_beside_it(one, tmp_path):
+    write(tmp_path / "x.wav", 0.1 * noise(1, 4000), 16000)
+
+    def verify(graph):
+        args = ["stream", "-m", str(graph), "--verify", str(tmp_path / "x.wav"), "--json"]
+        return CliRunner().invoke(main, args)
+
+    record = json.loads(verify(one.with_suffix(".onnx")).stdout)
+    assert (record["engine"], record["equal"], record["model"]) == ("onnx", True, str(one))
+    graph = tmp_path / "alone.onnx"
+    graph.write_bytes(one.with_suffix(".onnx").read_bytes())
+    alone = verify(graph)
+    assert alone.exit_code == 1
+    assert alone.stderr == (
+        f"Error: {graph}: the weights that it was made from are missing, so there is nothing to "
+        "compare it with; put them beside it as alone.safetensors\n"
+    )
+    make(tmp_path / "alone.safetensors", "spectral_tasnet", seed=1)
+    other = verify(graph)
+    assert other.exit_code == 1
+    assert "not the weights that alone.onnx was made from" in other.stderr
+
+
 def test_the_command_writes_the_graph_and_says_how_close_it_is(one, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     graph = one.with_suffix(".onnx").read_bytes()

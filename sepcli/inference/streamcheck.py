@@ -27,8 +27,10 @@ def verify(
 ) -> dict[str, Any]:
     """Stream the file `path` in random chunks, and compare with the model `name` over the whole.
 
+    A graph, NAME.onnx, is compared with the model whose weights it was made from, beside it.
     Returns a dict with `max_difference`, `tolerance` and `equal`. Raises SepcliError.
     """
+    source = name if runner.engine == "torch" else weights(runner, name)
     audio = read(path, runner.sample_rate, seconds)
     stream, rng = Stream(runner, len(audio), target=target), np.random.default_rng([seed, 0])
     parts, at = [], 0
@@ -38,11 +40,11 @@ def verify(
         parts.append(stream.push(audio[:, at : at + size]))
         at += size
     parts.append(stream.finish())
-    difference = np.abs(np.concatenate(parts, 1) - offline(runner, name, audio, target)).max()
+    difference = np.abs(np.concatenate(parts, 1) - offline(runner, source, audio, target)).max()
     tolerance = getattr(runner, "tolerance", TOLERANCE)  # a graph has its own
     return {
         "file": str(path),
-        "model": name,
+        "model": str(source),
         "engine": runner.engine,
         "samples": audio.shape[1],
         "pushes": len(parts) - 1,
@@ -52,7 +54,28 @@ def verify(
     }
 
 
-def offline(runner: Any, name: str, audio: np.ndarray, target: str | None) -> np.ndarray:
+def weights(runner: Any, name: str) -> Path:
+    """The file of the weights that a graph was made from; SepcliError when they are not there."""
+    from sepcli.models.modelfile import digest, locate
+
+    path = locate(name)
+    if path.suffix != ".onnx":
+        return path
+    beside = path.with_suffix(".safetensors")
+    if not beside.is_file():
+        raise SepcliError(
+            f"{path}: the weights that it was made from are missing, so there is nothing to "
+            f"compare it with; put them beside it as {beside.name}"
+        )
+    if digest(beside) != runner.sha256:
+        raise SepcliError(
+            f"{beside}: not the weights that {path.name} was made from; make the graph again: "
+            f"sepcli export {beside} -o {path} --overwrite"
+        )
+    return beside
+
+
+def offline(runner: Any, name: str | Path, audio: np.ndarray, target: str | None) -> np.ndarray:
     """The target of the whole audio (C, T), separated by torch in one piece."""
     import torch
 
