@@ -125,6 +125,23 @@ def test_an_output_that_exists_stays_unless_told_otherwise(model):
     quantised(model, "--overwrite")
 
 
+@pytest.mark.parametrize("blocked", ["int8.safetensors", "int8.onnx"])
+def test_a_place_that_cannot_be_written_is_found_before_the_work(model, monkeypatch, blocked):
+    monkeypatch.setattr(quantize, "calibrate", None)
+    (model.parent / blocked).mkdir()
+    result = invoke(model, "-o", model.with_name("int8.safetensors"), "--overwrite")
+    assert (result.exit_code, result.stderr) == (
+        1,
+        f"Error: {model.parent / blocked}: a folder; name a file in it\n",
+    )
+
+
+def test_the_name_of_a_graph_is_not_that_of_a_model(model):
+    result = invoke(model, "-o", model.with_name("int8.onnx"))
+    assert result.exit_code == 2
+    assert "name the model file; its graph is written beside it" in result.stderr
+
+
 def test_calibration_with_recordings_at_another_rate(model, tmp_path):
     sounds = tmp_path / "sounds"
     sounds.mkdir()

@@ -10,7 +10,7 @@ import click
 
 from sepcli import config as configuration
 from sepcli import files, options
-from sepcli.quant.targets import TARGETS
+from sepcli.quant.targets import TARGETS, target_module
 
 
 @click.command("quantize")
@@ -101,10 +101,15 @@ def command(model, output, mode, target, steps, lr, seed, threads, **flags):
     from sepcli.training import quantize
 
     output = Path(output or f"{locate(model).stem}-{target}.safetensors")
+    if output.suffix == ".onnx":
+        raise click.UsageError(f"{output}: name the model file; its graph is written beside it")
+    graph = flags["more"] and target_module(target).QDQ
+    outputs = [output, output.with_suffix(".onnx")] if graph else [output]
     overwrite = flags["overwrite"]
-    if files.stays([output], overwrite):
+    if files.stays(outputs, overwrite):
         return
-    files.check_place(output)
+    for path in outputs:
+        files.check_place(path)
     if threads:
         torch.set_num_threads(threads)
     overrides = [f"train.seed={seed}", *flags["overrides"]]
@@ -118,7 +123,7 @@ def command(model, output, mode, target, steps, lr, seed, threads, **flags):
         calib_minutes=flags["calib_minutes"],
         items=flags["items"],
         max_drop_db=flags["max_drop"],
-        budget=flags["budget"] or (limits.WEIGHT_BYTES if target == limits.NAME else None),
+        budget=flags["budget"] or (limits.WEIGHT_BYTES if target == "max78000" else None),
         folder=flags["folder"] or str(output.with_suffix(".qat")),
         resume=flags["resume"],
         overwrite=bool(overwrite),
