@@ -156,10 +156,11 @@ class AllPass(torch.nn.Module):
 
 
 @pytest.mark.parametrize("length", [16000, 12345, 1])
-def test_perfect_reconstruction_init_gives_back_the_input(length):
+@pytest.mark.parametrize(("filters", "kernel"), [(64, 32), (64, 20), (47, 20)])
+def test_perfect_reconstruction_init_gives_back_the_input(length, filters, kernel):
     torch.manual_seed(0)
-    model = ConvTasNet(init="pr").eval()
-    model.separator = AllPass(128)
+    model = ConvTasNet(init="pr", filters=filters, kernel=kernel).eval()
+    model.separator = AllPass(2 * filters)
     x = torch.randn(2, 1, length)
     with torch.no_grad():
         error = model(x)[:, 0] - x
@@ -167,8 +168,19 @@ def test_perfect_reconstruction_init_gives_back_the_input(length):
 
 
 def test_perfect_reconstruction_needs_twice_as_many_filters_as_samples():
-    with pytest.raises(ValueError, match=r"filters = 2 \* kernel = 64, not 32"):
-        ConvTasNet(init="pr", filters=32)
+    with pytest.raises(ValueError, match=r"filters >= 2 \* kernel = 64, not 63"):
+        ConvTasNet(init="pr", filters=63)
+
+
+def test_dense_convolutions_have_the_published_number_of_weights():
+    """N=B=H=64, P=3, X=6, R=3, L=32: XR (BHP + HB + 2 HB) + NB + 2 BN + 2 NL, and 2 NL outside."""
+    for depthwise, total in ((True, 241_024), (False, 458_752)):
+        model = ConvTasNet(depthwise=depthwise, bias=False, norm="none")
+        weights = sum(p.numel() for p in model.parameters() if p.ndim > 1)
+        assert weights == total
+        x = torch.randn(1, 1, 800)
+        with torch.no_grad():
+            torch.testing.assert_close(model.train()(x), model.eval()(x), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("setting", [{"norm": "gn"}, {"activation": "gelu"}, {"init": "zeros"}])

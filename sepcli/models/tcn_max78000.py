@@ -285,7 +285,7 @@ class TcnMax78000(CausalModel):
         frequencies. kernel: samples of a frame, 32 or 256 if None; the hop is half of it.
     width, hidden: channels of the residual stream and inside a block. dilations: of the blocks.
     compression: power of the magnitudes that the network reads.
-    init: `random`, or `pr` for a filterbank that reconstructs perfectly (filters = 2 * kernel).
+    init: `random`, or `pr` for a filterbank that reconstructs perfectly (filters >= 2 * kernel).
     """
 
     channels = 1

@@ -84,17 +84,19 @@ class LearnedDecoder(Filterbank):
 def perfect_reconstruction_(encoder: LearnedEncoder, decoder: LearnedDecoder) -> None:
     """Set the learned filters so that decoding undoes encoding exactly, through the ReLU too.
 
-    With an orthogonal matrix Q of the kernel's size the encoder is [Q; -Q] and the decoder
-    half of it: relu(Qx) - relu(-Qx) = Qx, and overlapping frames are averaged.
-    Needs filters = 2 * kernel.
+    With a matrix Q whose columns, as many as the kernel has samples, are orthonormal, the encoder
+    is [Q; -Q] and the decoder the same, scaled: Q'(relu(Qx) - relu(-Qx)) = Q'Qx = x, and
+    overlapping frames are averaged. Needs filters >= 2 * kernel, so that Q has at least as many
+    rows; of an odd number the last filter stays as it is, and the decoder does not use it yet.
     """
     filters, _, kernel = encoder.conv.weight.shape
-    if filters != 2 * kernel:
-        raise ValueError(f"needs filters = 2 * kernel = {2 * kernel}, not {filters}")
-    q = torch.linalg.qr(torch.randn(kernel, kernel, dtype=torch.float64))[0]
+    if filters < 2 * kernel:
+        raise ValueError(f"needs filters >= 2 * kernel = {2 * kernel}, not {filters}")
+    q = torch.linalg.qr(torch.randn(filters // 2, kernel, dtype=torch.float64))[0]
     pair = torch.cat([q, -q])[:, None]
-    encoder.conv.weight.copy_(pair)
-    decoder.conv.weight.copy_(pair * encoder.stride / kernel)
+    encoder.conv.weight[: len(pair)] = pair.to(encoder.conv.weight)
+    decoder.conv.weight.zero_()
+    decoder.conv.weight[: len(pair)] = (pair * encoder.stride / kernel).to(decoder.conv.weight)
 
 
 class Stft(Filterbank):

@@ -41,6 +41,16 @@ def depthwise(conv: nn.Conv1d, x: torch.Tensor, before: int = 0, after: int = 0)
     return _Depthwise.apply(x, weight, bias, conv.dilation[0], before, after)
 
 
+def dense(conv: nn.Conv1d, x: torch.Tensor, before: int = 0, after: int = 0) -> torch.Tensor:
+    """The same of a convolution that mixes channels: one matrix product for each tap."""
+    x, taps, spread = F.pad(x, (0, 0, before, after)), conv.kernel_size[0], conv.dilation[0]
+    frames = x.shape[1] - (taps - 1) * spread
+    y = F.linear(x[:, :frames], conv.weight[..., 0], conv.bias)
+    for k in range(1, taps):
+        y = y + F.linear(x[:, k * spread : k * spread + frames], conv.weight[..., k])
+    return y
+
+
 def prelu(x: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
     """A PReLU with one slope for all channels, or one for each.
 

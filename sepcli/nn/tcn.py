@@ -56,7 +56,9 @@ def activation_layer(kind: str) -> nn.Module:
 
 
 class TcnBlock(nn.Module):
-    """1x1 convolution, depthwise dilated convolution, and 1x1 heads for residual and skip.
+    """1x1 convolution, dilated convolution, and 1x1 heads for residual and skip.
+
+    depthwise: whether the dilated convolution treats every channel by itself.
 
     norm_first: order conv-norm-activation, in which batch norm folds into the convolution;
         the paper's order is conv-activation-norm.
@@ -77,6 +79,7 @@ class TcnBlock(nn.Module):
         causal: bool = True,
         bias: bool = True,
         residual: bool = True,
+        depthwise: bool = True,
     ) -> None:
         super().__init__()
         self.context = (kernel - 1) * dilation  # frames of history the depthwise convolution needs
@@ -87,8 +90,9 @@ class TcnBlock(nn.Module):
             return nn.Sequential(conv, *(reversed(pair) if norm_first else pair))
 
         self.expand = after(nn.Conv1d(channels, hidden, 1, bias=bias))
+        groups = hidden if depthwise else 1
         self.depthwise = after(
-            nn.Conv1d(hidden, hidden, kernel, dilation=dilation, groups=hidden, bias=bias)
+            nn.Conv1d(hidden, hidden, kernel, dilation=dilation, groups=groups, bias=bias)
         )
         self.residual = nn.Conv1d(hidden, channels, 1, bias=bias) if residual else None
         self.skip = nn.Conv1d(hidden, skip, 1, bias=bias) if skip else None
@@ -125,7 +129,8 @@ class TcnBlock(nn.Module):
             hidden = torch.cat([past.to(hidden.dtype), hidden], 1)
         following = hidden[:, hidden.shape[1] - self.context :]
         conv, *others = self.depthwise
-        hidden = rows.depthwise(conv, hidden, before, after)
+        over_time = rows.depthwise if conv.groups > 1 else rows.dense
+        hidden = over_time(conv, hidden, before, after)
         for layer in others:
             hidden = rows.apply(layer, hidden)
         skip = None if self.skip is None else rows.apply(self.skip, hidden)
