@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from sepcli.errors import SepcliError
 from sepcli.max78000 import export as exporting
 from sepcli.max78000 import files
 from sepcli.max78000.check import check
-from sepcli.max78000.export import NAMES, Package, export, write
+from sepcli.max78000.export import FILES, Package, export, write
 from sepcli.max78000.plan import plan
 from sepcli.models import build
 from sepcli.models.modelfile import save
@@ -56,7 +58,7 @@ def read(folder):
 
 def test_an_export_has_all_files_in_the_types_that_the_tool_asks_for(model, tmp_path):
     about = export(model, tmp_path / "chip")
-    assert {path.name for path in (tmp_path / "chip").iterdir()} == set(NAMES)
+    assert {path.name for path in (tmp_path / "chip").iterdir()} == set(FILES)
     assert [path.name for path in tmp_path.iterdir()] == ["chip"]
     config, checkpoint, sample, expected = read(tmp_path / "chip")
     assert (sample.dtype, sample.shape) == (np.int64, (64, 20 + 2 * (1 + 4) + 2))
@@ -69,6 +71,17 @@ def test_an_export_has_all_files_in_the_types_that_the_tool_asks_for(model, tmp_
     assert json.loads((tmp_path / "chip" / "report.json").read_text()) == about
     assert 0 < np.abs(sample).max() <= 127
     assert np.ptp(expected) > 20
+
+
+def test_the_tool_is_told_whose_output_is_read_where_it_would_guess(model, tmp_path):
+    """It warns of each layer with an offset of its own that does not say so."""
+    export(model, tmp_path / "chip")
+    layers = read(tmp_path / "chip")[0]["layers"]
+    cropped = [e for e in layers if e.get("in_crop", [0])[0]]
+    assert len(cropped) == 2
+    for before, entry in pairwise(layers):
+        assert entry["in_offset"] == before["out_offset"] or "in_sequences" in entry
+    assert "--no-version-check" in (tmp_path / "chip" / "report.md").read_text()
 
 
 def test_the_sample_gives_what_the_model_itself_computes(model, tmp_path):
@@ -156,7 +169,7 @@ def test_the_report_has_a_row_per_layer_and_is_honest(model, tmp_path):
     text = (tmp_path / "chip" / "report.md").read_text()
     assert text.startswith("# tiny on the MAX78000\n")
     assert "Not tried on silicon" in text
-    assert all(name in text for name in NAMES if name.endswith((".yaml", ".tar", ".npy")))
+    assert all(name in text for name in FILES if name.endswith((".yaml", ".tar", ".npy")))
     assert "| 6 dilated2 | Conv1d 3, dilation 4, ReLU | 64x29 | 16x21 | 3,072 | 16 | " in text
     rows = [line.split()[1] for line in text.splitlines() if line.startswith("| ")]
     assert [cell for cell in rows if cell.isdigit()] == [str(i) for i in range(10)]
@@ -292,6 +305,27 @@ def test_the_check_of_the_tasnet_finds_every_depthwise_convolution_and_its_cost(
     ]
 
 
+def test_the_check_tells_the_activations_of_each_layer_and_what_is_kept(tasnet):
+    """Of one hop; published: the blocks keep 24,192 values; 3 * 16 samples are kept outside."""
+    about = check(tasnet)
+    rows = {row["name"]: row for row in about["layers"]}
+    dilated = rows["separator.tcn.blocks.17.depthwise.0"]
+    assert (dilated["inputs"], dilated["output"]) == (((64, 65),), (64, 1))
+    assert dilated["activation_bytes"] == 64 * 65 + 64
+    assert rows["encoder.conv"]["inputs"] == ((1, 32),)
+    assert about["totals"]["state_bytes"] == 24_192 + 3 * 16
+    text = run(tasnet, "--check").stdout
+    assert "4,224 bytes at most, in separator.tcn.blocks.5.depthwise.0" in text
+    assert "24,240 bytes of past, kept from hop to hop" in text
+
+
+def test_the_check_of_dense_convolutions_finds_no_groups(tasnet):
+    tasnet.write_text("model: {name: conv_tasnet, bias: false, depthwise: false}")
+    about = check(tasnet)
+    assert not any("groups" in line for line in about["violations"])
+    assert about["totals"]["weights"] == about["totals"]["weights_all"] == 458_752
+
+
 def test_the_check_knows_which_batch_norm_folds(tmp_path):
     def unfoldable(**settings):
         path = tmp_path / "x.yaml"
@@ -327,6 +361,7 @@ def test_the_check_of_a_model_that_fits_says_so(model):
     result = run(model, "--check")
     assert result.exit_code == 0, result.stderr
     assert "10 layers, of 32" in result.stdout
+    assert re.search(r"keep2 +64x\d+ +64x20 +[\d,]+ bytes  copy", result.stdout)
     assert result.stdout.endswith("can run on the MAX78000.\n")
 
 

@@ -2,7 +2,8 @@
 
 Weights are those of convolutions and matrices, without biases. In the totals, `weights_dense` are
 those that would be on the chip, convolutions in groups made dense, as the chip has no groups;
-`weights_all` has those of the microcontroller, too.
+`weights_all` has those of the microcontroller, too. Activations are those of one hop of a causal
+model, or of one run of the chip of a model that is made for it, a byte for each value.
 """
 
 import math
@@ -16,6 +17,8 @@ from sepcli.max78000.export import build, problems
 from sepcli.max78000.operations import record
 from sepcli.models.describe import configured
 from sepcli.models.modelfile import load_model
+from sepcli.nn.causal import flat
+from sepcli.quant.max78000 import NAME
 
 HOST = "on the microcontroller"
 ACTIVATIONS = ("tanh", "gelu", "silu", "elu", "leaky_relu", "softplus", "hardtanh", "hardswish")
@@ -43,6 +46,8 @@ class LayerVerdict:
 
     weights: as it is; dense: as the chip would hold it, 0 when the microcontroller does.
     columns: of weight memory; layers: of the chip's 32 that it would take.
+    inputs: shapes of the signals that it reads, context included, without the batch; output: of
+    what it makes. activation_bytes: of both.
     """
 
     name: str
@@ -53,6 +58,12 @@ class LayerVerdict:
     dense: int = 0
     columns: int = 0
     layers: int = 0
+    inputs: tuple = ()
+    output: tuple = ()
+
+    @property
+    def activation_bytes(self):
+        return sum(map(math.prod, (*self.inputs, self.output)))
 
     def refuse(self, what: str, instead: str) -> None:
         self.violations.append(what)
@@ -72,7 +83,7 @@ def check(name: str | Path) -> dict[str, Any]:
     else:
         model, card = load_model(name)
         architecture = card.model
-    if model.chip == limits.NAME:
+    if model.chip == NAME:
         return _made_for_the_chip(name, architecture, model)
     rows = list(_rows(record(model)))
     dense = sum(row.dense for row in rows)
@@ -83,8 +94,10 @@ def check(name: str | Path) -> dict[str, Any]:
         "weights_dense": dense,
         "columns": limits.stacked(row.columns for row in rows),
     }
+    if model.causal:
+        totals["state_bytes"] = sum(x.numel() for x in flat(model.initial_state(1)))
     lines = [f"{row.name}: {what}" for row in rows for what in row.violations]
-    return _about(name, architecture, [vars(row) for row in rows], totals, lines)
+    return _about(name, architecture, rows, totals, lines)
 
 
 def _made_for_the_chip(name, architecture, model):
@@ -96,7 +109,18 @@ def _made_for_the_chip(name, architecture, model):
     totals = report["totals"]
     known = {"layers": totals["layers"], "columns": totals["columns"]}
     known |= dict.fromkeys(("weights", "weights_all", "weights_dense"), totals["weight_bytes"])
-    return _about(name, architecture, [], known, [])
+    shapes = {"input": report["layers"][0]["input_shape"]}
+    shapes |= {row["name"]: row["output_shape"] for row in report["layers"]}
+    rows = [
+        LayerVerdict(
+            row["name"],
+            row["operation"],
+            inputs=tuple(tuple(shapes[source]) for source in row["inputs"]),
+            output=tuple(row["output_shape"]),
+        )
+        for row in report["layers"]
+    ]
+    return _about(name, architecture, rows, known, [])
 
 
 def _about(name, architecture, rows, totals, lines):
@@ -115,7 +139,7 @@ def _about(name, architecture, rows, totals, lines):
         "model": str(name),
         "architecture": architecture,
         "device": "MAX78000",
-        "layers": rows,
+        "layers": [vars(row) | {"activation_bytes": row.activation_bytes} for row in rows],
         "totals": totals,
         "limits": most,
         "violations": lines + over,
@@ -128,6 +152,9 @@ def _rows(operations):
     for operation in operations:
         row = _row(operation, before)
         if row is not None:
+            signals = zip(operation.shapes, operation.parameters, strict=True)
+            row.inputs = tuple(s[1:] for s, known in signals if s and len(s) > 1 and not known)
+            row.output = operation.output[1:]
             yield row
             before = operation.name
 
@@ -267,6 +294,7 @@ def table(about: dict[str, Any]) -> str:
         for row in rows
     ]
     totals, most = about["totals"], about["limits"]
+    lines += _activations(about)
     if rows:
         lines += [
             "",
@@ -285,3 +313,24 @@ def table(about: dict[str, Any]) -> str:
         return "\n".join([*lines, f"{about['model']} can run on the MAX78000."])
     lines.append(f"{about['model']} cannot run on the MAX78000 as it is.")
     return "\n".join(lines)
+
+
+def _activations(about):
+    """Lines on what each layer reads and writes, and what is kept from hop to hop."""
+    rows = about["layers"]
+    if not rows:
+        return []
+    cells = [
+        (row["name"], " + ".join(map(_times, row["inputs"])), _times(row["output"]), row)
+        for row in rows
+    ]
+    widths = [max(len(cell[i]) for cell in cells) for i in range(3)]
+    lines = ["", "Activations: what each layer reads, context included, and makes, in 8 bits"]
+    for name, read, made, row in cells:
+        sizes = f"{read:{widths[1]}}  {made:{widths[2]}}  {row['activation_bytes']:>9,} bytes"
+        lines.append(f"{name:{widths[0]}}  {sizes}  {row['operation']}")
+    largest = max(rows, key=lambda row: row["activation_bytes"])
+    lines.append(f"{largest['activation_bytes']:>9,} bytes at most, in {largest['name']}")
+    if "state_bytes" in about["totals"]:
+        lines.append(f"{about['totals']['state_bytes']:>9,} bytes of past, kept from hop to hop")
+    return lines

@@ -13,7 +13,7 @@ import yaml
 from sepcli.dsp import level
 from sepcli.errors import SepcliError
 from sepcli.files import explained, honest, replacing
-from sepcli.max78000 import files, limits
+from sepcli.max78000 import files
 from sepcli.max78000.host import Host
 from sepcli.max78000.lint import lint
 from sepcli.max78000.plan import Plan, plan
@@ -21,9 +21,10 @@ from sepcli.max78000.report import markdown, report
 from sepcli.mixing import synthetic
 from sepcli.models.modelfile import load_model
 from sepcli.quant import chip
+from sepcli.quant.max78000 import NAME
 
 RUN_MS = 20.0  # of audio per run, unless the number of frames is given
-NAMES = (
+FILES = (
     "network.yaml", "checkpoint.pth.tar", "sample_input.npy", "expected_output.npy",
     "host.h", "host.c", "report.json", "report.md",
 )  # fmt: skip
@@ -70,7 +71,7 @@ def build(model: Any, *, name: str, frames: int | None = None) -> tuple[Package,
 
 
 def _build(model, name, frames):
-    if model.chip != limits.NAME:
+    if model.chip != NAME:
         raise SepcliError(
             f"not made for the chip, as tcn_max78000 is; `sepcli export-max78000 {name} --check` "
             "says what is in the way"
@@ -146,5 +147,5 @@ def problems(folder: str | Path) -> list[str]:
 def check_replaceable(folder: str | Path) -> None:
     """Raise SepcliError when `folder` is there and holds more than an older export."""
     with explained(folder):
-        if os.path.exists(folder) and not set(os.listdir(folder)) <= {*NAMES}:
+        if os.path.exists(folder) and not set(os.listdir(folder)) <= {*FILES}:
             raise SepcliError(f"{folder}: holds more than an export; choose another folder")

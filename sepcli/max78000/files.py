@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from sepcli.max78000 import limits
 from sepcli.max78000.plan import Plan
 from sepcli.quant.chip import INPUT, ChipLayer, ChipNetwork
 
@@ -31,13 +30,13 @@ def _layer(plan, index):
     before = plan.steps[index - 1].layer.name if index else INPUT
     if len(layer.inputs) > 1:
         entry["in_sequences"] = list(layer.inputs)
-    elif layer.inputs != (before,):
+    elif layer.inputs != (before,) or layer.crop[0]:  # or the tool warns of the offset
         entry["in_sequences"] = layer.inputs[0]
     if any(layer.crop):
         entry |= {"in_dim": step.frames_in, "in_crop": list(layer.crop)}
     entry |= {
-        "processors": limits.mask(step.read[0].channels),
-        "output_processors": limits.mask(written.channels),
+        "processors": step.read[0].mask,
+        "output_processors": written.mask,
         "in_offset": step.in_offset,
         "out_offset": written.offset,
     }

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from sepcli.errors import SepcliError
-from sepcli.max78000 import limits
 from sepcli.max78000.plan import Plan
 from sepcli.models.tcn_max78000 import FLOOR
 from sepcli.quant.chip import HIGH
@@ -36,7 +35,6 @@ class Host:
                 "`kernel: 256`"
             )
         network = plan.network
-        step = limits.passes(network.channels)
         self.sizes = {
             "SAMPLE_RATE": model.sample_rate,
             "SOURCES": len(model.sources),
@@ -53,10 +51,10 @@ class Host:
             "RING": plan.input.frames - network.dummies,
             "MASKS": network.channels_out // decoders,
             "LOGITS": network.channels_out,
-            "PASSES": step,
-            "PROCESSORS": limits.processors(network.channels),
-            "INSTANCES": -(-limits.processors(network.channels) // 4),
-            "WORDS": plan.input.frames * step,
+            "PASSES": plan.input.passes,
+            "PROCESSORS": plan.input.processors,
+            "INSTANCES": -(-plan.input.processors // 4),
+            "WORDS": plan.input.frames * plan.input.passes,
             "IN_OFFSET": plan.input.offset,
             "OUT_OFFSET": plan.steps[-1].written.offset,
         }

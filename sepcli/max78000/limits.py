@@ -8,7 +8,6 @@ frame. C channels, K taps, d dilation.
 import math
 from collections.abc import Iterable
 
-NAME = "max78000"  # of models that are made for it, and of the target of quantisation
 LAYERS = 32
 PROCESSORS = 64  # each takes one channel at a time, and four share an instance of data memory
 COLUMNS = 768  # words of 9 bytes of weights per processor

@@ -34,6 +34,21 @@ class Tensor:
     first: int
     last: int
 
+    @property
+    def passes(self) -> int:
+        """How often the processors go over its channels."""
+        return limits.passes(self.channels)
+
+    @property
+    def processors(self) -> int:
+        """How many processors hold its channels."""
+        return limits.processors(self.channels)
+
+    @property
+    def mask(self) -> int:
+        """The bits of these processors."""
+        return limits.mask(self.channels)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -72,6 +87,11 @@ class Step:
         outputs, inputs, taps = self.layer.weight.shape
         return limits.conv_cycles(inputs, outputs, taps, self.layer.dilation, self.frames_in)
 
+    @property
+    def ms(self) -> float:
+        """Milliseconds that these cycles take."""
+        return 1000 * self.cycles / limits.CLOCK_HZ
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -102,9 +122,32 @@ class Plan:
         )
 
     @property
+    def bias_bytes(self) -> int:
+        """Bytes of biases."""
+        biases = (step.layer.bias for step in self.steps)
+        return sum(bias.size for bias in biases if bias is not None)
+
+    @property
     def cycles(self) -> int:
         """Cycles of one run."""
         return sum(step.cycles for step in self.steps)
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds of one run."""
+        return 1000 * self.cycles / limits.CLOCK_HZ
+
+    @property
+    def used(self) -> dict[str, tuple[int, int]]:
+        """{what: (how much of it the network takes, how much the chip has)}."""
+        return {
+            "layers": (len(self.steps), limits.LAYERS),
+            "weight_bytes": (self.weight_bytes, limits.WEIGHT_BYTES),
+            "columns": (self.columns, limits.COLUMNS),
+            "bias_bytes": (self.bias_bytes, limits.BIAS_GROUPS * limits.BIAS_GROUP_BYTES),
+            "data_bytes_per_instance": (self.peak, limits.INSTANCE_BYTES),
+            "frames_longest": (self.input.frames, limits.FRAMES),
+        }
 
 
 def plan(network: ChipNetwork, frames: int) -> Plan:

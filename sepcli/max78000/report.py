@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from sepcli.max78000 import limits
 from sepcli.max78000.host import Host
-from sepcli.max78000.plan import Plan
+from sepcli.max78000.plan import Plan, is_emulated
 
 NAMES = {"conv": "Conv1d", "keep": "copy", "add": "add"}
 
@@ -12,9 +11,8 @@ NAMES = {"conv": "Conv1d", "keep": "copy", "add": "add"}
 def report(name: str, model: Any, plan: Plan, host: Host) -> dict[str, Any]:
     """Describe the export of `model`, called `name`: per layer, in all, and on the host."""
     run_ms = 1000 * plan.frames * model.hop / model.sample_rate
-    chip_ms = 1000 * plan.cycles / limits.CLOCK_HZ
     frames_per_second = model.sample_rate / model.hop
-    biases = [step.layer.bias.size for step in plan.steps if step.layer.bias is not None]
+    used = {name: number for name, (number, _) in plan.used.items()}
     return {
         "model": name,
         "device": "MAX78000",
@@ -23,25 +21,8 @@ def report(name: str, model: Any, plan: Plan, host: Host) -> dict[str, Any]:
         "audio_per_run_ms": run_ms,
         "latency_ms": run_ms + 1000 * model.delay / model.sample_rate,
         "layers": [_layer(plan, i) for i in range(len(plan.steps))],
-        "totals": {
-            "layers": len(plan.steps),
-            "weight_bytes": plan.weight_bytes,
-            "columns": plan.columns,
-            "bias_bytes": sum(biases),
-            "data_bytes_per_instance": plan.peak,
-            "frames_longest": plan.input.frames,
-            "cycles": plan.cycles,
-            "ms": chip_ms,
-        },
-        "limits": {
-            "layers": limits.LAYERS,
-            "weight_bytes": limits.WEIGHT_BYTES,
-            "columns": limits.COLUMNS,
-            "bias_bytes": limits.BIAS_GROUPS * limits.BIAS_GROUP_BYTES,
-            "data_bytes_per_instance": limits.INSTANCE_BYTES,
-            "frames_longest": limits.FRAMES,
-            "ms": run_ms,
-        },
+        "totals": {**used, "cycles": plan.cycles, "ms": plan.ms},
+        "limits": {**{name: most for name, (_, most) in plan.used.items()}, "ms": run_ms},
         "host": {
             "macs_per_frame": host.macs_per_frame,
             "macs_per_second": round(host.macs_per_frame * frames_per_second),
@@ -68,12 +49,12 @@ def _layer(plan, index):
         row |= {
             "kernel": taps,
             "dilation": layer.dilation,
-            "emulated": limits.emulated(taps, layer.dilation),
+            "emulated": is_emulated(layer),
             "activation": "ReLU" if layer.relu else "none",
             "output_shift": layer.output_shift,
             "weight_bytes": layer.weight.size * layer.weight_bits // 8,
             "columns": step.columns,
-            "stored_bytes": 9 * step.columns * limits.processors(source.channels),
+            "stored_bytes": 9 * step.columns * source.processors,
         }
     alive = {plan.input, *(other.written for other in plan.steps)}
     alive = {(t.start, t.end) for t in alive if t.first <= index <= t.last}  # operands lie together
@@ -85,7 +66,7 @@ def _layer(plan, index):
         "needed_until_layer": written.last,
         "data_bytes_per_instance": sum(end - start for start, end in alive),
         "cycles": step.cycles,
-        "ms": 1000 * step.cycles / limits.CLOCK_HZ,
+        "ms": step.ms,
     }
 
 
@@ -115,9 +96,10 @@ def markdown(report: dict[str, Any]) -> str:
             "",
             "Checked against the documented format, simulated in integers. Not tried on silicon.",
             "",
-            "In this folder, with ai8x-synthesis installed:",
+            "In this folder, with ai8x-synthesis (https://github.com/analogdevicesinc) installed, "
+            "which needs no network:",
             "",
-            "    python .../ai8xize.py --device MAX78000 --test-dir . \\",
+            "    python .../ai8xize.py --device MAX78000 --no-version-check --test-dir . \\",
             f"        --prefix {report['model']} --config-file network.yaml \\",
             "        --checkpoint-file checkpoint.pth.tar --sample-input sample_input.npy",
             "",
