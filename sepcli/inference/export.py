@@ -145,6 +145,8 @@ def store_in_halves(graph: Any) -> None:
 
 def to_onnx(model: Any, form: Any) -> Any:
     """The form as an onnx.ModelProto, for any batch and any number of hops, or the form's own."""
+    from onnxscript import optimizer
+
     batch, hops = 3, form.hops or 5  # unlike each other and 1, which would be taken for constants
     states = flat(form.core_state(batch))
     if model.front_end == "stft":
@@ -167,7 +169,9 @@ def to_onnx(model: Any, form: Any) -> Any:
             verbose=False,
             optimize=False,  # it takes an addition of 1e-10 for one of nothing, and drops it
         )
-    assert program is not None  # with dynamo
+        assert program is not None  # with dynamo
+        optimizer.fold_constants(program.model)
+        optimizer.remove_unused_nodes(program.model)
     return program.model_proto
 
 
