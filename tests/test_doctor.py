@@ -64,6 +64,17 @@ def test_what_is_optional_and_missing_is_named_with_its_remedy(without):
     assert ["pesq", "missing"] in [line.split() for line in result.stdout.splitlines()]
 
 
+def test_a_program_may_do_the_work_of_a_package(without, monkeypatch, tmp_path):
+    without("av")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run().stdout.splitlines()[-1] == (
+        "av, for m4a, webm, wma and other sound that libsndfile lacks: not installed; "
+        "pip install 'sepcli[av]', or install ffmpeg"
+    )
+    (tmp_path / "ffmpeg").touch(mode=0o755)
+    assert run().stdout.splitlines()[-1] == "Nothing is missing."
+
+
 def test_what_is_required_and_missing_is_an_error(without):
     without("soxr")
     result = run("--json")

@@ -35,7 +35,7 @@ FORMATS = {
     "snd": ("AU", _PCM_AND_FLOAT),
     "caf": ("CAF", _PCM_AND_FLOAT),
 }
-_RATES = {  # Hz
+RATES = {  # Hz
     "OPUS": (8000, 12000, 16000, 24000, 48000),
     "MPEG_LAYER_III": (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000),
 }
@@ -63,8 +63,8 @@ def _choose(name, extension, subtype, sample_rate, channels):
         raise SepcliError(
             f"{name}: {extension} does not hold {subtype}; choose {' or '.join(subtypes)}"
         )
-    if sample_rate not in _RATES.get(subtype, (sample_rate,)):
-        rates = ", ".join(map(str, _RATES[subtype]))
+    if sample_rate not in RATES.get(subtype, (sample_rate,)):
+        rates = ", ".join(map(str, RATES[subtype]))
         raise SepcliError(
             f"{name}: {extension} does not hold {sample_rate} Hz; resample to one of {rates} Hz"
         )

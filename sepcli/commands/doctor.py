@@ -23,9 +23,11 @@ REQUIRED = (
 )  # fmt: skip
 OPTIONAL = {  # extra -> its packages, and what needs them
     "pesq": (("pesq",), "PESQ among the scores of sepcli eval"),
+    "av": (("av",), "m4a, webm, wma and other sound that libsndfile lacks"),
     "plot": (("matplotlib",), "--plot of sepcli rt60 and rir-decay"),
     "export": (("onnx", "onnxscript"), "sepcli export, and quantize --target cpu"),
 }
+INSTEAD = {"av": "ffmpeg"}  # programs that do the work of a package
 SETTINGS = (  # environment variables that change how commands run
     "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES", "SEPCLI_MODELS", "TMPDIR",
 )  # fmt: skip
@@ -77,6 +79,7 @@ def examine():
         "python": platform.python_version(),
         "system": platform.platform(),
         "packages": {name: version(name) or "missing" for name in packages()},
+        "programs": {name: shutil.which(name) or "missing" for name in INSTEAD.values()},
         "devices": devices,
         "threads": threads,
         "processor": processor(),
@@ -105,8 +108,10 @@ def missing_packages():
             yield lack(name, "every command that needs it", f"pip install {name}", required=True)
     for extra, (names, purpose) in OPTIONAL.items():
         for name in names:
-            if version(name) is None:
-                yield lack(name, purpose, f"pip install 'sepcli[{extra}]'")
+            if version(name) is None and not shutil.which(INSTEAD.get(name, "")):
+                remedy = f"pip install 'sepcli[{extra}]'"
+                remedy += f", or install {INSTEAD[name]}" if name in INSTEAD else ""
+                yield lack(name, purpose, remedy)
 
 
 def lack(what, purpose, remedy, *, why="not installed", required=False):

@@ -14,6 +14,8 @@ import numpy as np
 
 from sepcli import metrics
 from sepcli.audio import Writer, resample
+from sepcli.audio.writing import RATES
+from sepcli.dsp.level import to_db
 from sepcli.errors import SepcliError
 from sepcli.samples.sample import Sample
 from sepcli.scoring.evaluate import Row
@@ -21,7 +23,6 @@ from sepcli.scoring.targets import find_targets, padded
 
 ENDS = 3  # so many of the best and of the worst are kept
 SECONDS = 10  # of an excerpt, so that a report does not grow with the length of the songs
-MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
 PICTURE = (128, 400)  # pixels of a spectrogram: frequencies, times
 LOWEST_HZ, HIGHEST_HZ, RANGE_DB = 60, 16000, 70
 COLOURS = (
@@ -141,7 +142,8 @@ def _cut(sample, parts, start):
 
 def _mp3(sound, rate):
     buffer = io.BytesIO()
-    nearest = rate if rate in MP3_RATES else max(r for r in MP3_RATES if r <= max(rate, 8000))
+    rates = RATES["MPEG_LAYER_III"]
+    nearest = max(r for r in rates if r <= max(rate, rates[0]))
     sound = resample(sound, rate, nearest)
     with Writer(buffer, nearest, len(sound), format="mp3") as writer:
         writer.write(np.clip(sound, -1, 1))
@@ -166,7 +168,7 @@ def _power(sound, rate):
 
 def _picture(power, top):
     """PNG bytes of a spectrogram (rows, columns), `RANGE_DB` below the power `top`."""
-    level = 10 * np.log10(np.maximum(power, 1e-20) / max(top, 1e-20))
+    level = to_db(np.maximum(power, 1e-20) / max(top, 1e-20))
     shades = np.clip((level / RANGE_DB + 1) * 255, 0, 255).astype(np.uint8)
     at = np.linspace(0, 255, len(COLOURS))
     palette = np.stack([np.interp(np.arange(256), at, c) for c in zip(*COLOURS, strict=True)], 1)
