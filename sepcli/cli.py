@@ -148,7 +148,7 @@ class Notes(logging.Handler):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
+@click.version_option(__version__, prog_name="sepcli")
 @click.option("--debug", is_flag=True, help="Show the full traceback when something fails.")
 def main(debug):
     """Composable audio tools for source separation and speech enhancement.

@@ -272,7 +272,7 @@ def test_what_is_no_vocoder_says_so(tmp_path):
     (tmp_path / "text.onnx").write_bytes(b"text")
     for path, why in (
         (tmp_path / "text.onnx", "text.onnx: not an ONNX graph that can be run"),
-        (tmp_path / "missing.onnx", "missing.onnx: not an ONNX graph that can be run"),
+        (tmp_path / "missing.onnx", "missing.onnx: No such file"),
         (vocoder_file(tmp_path / "any.onnx", "M"), "any.onnx: no vocoder, its inputs are"),
     ):
         with pytest.raises(SepcliError, match=why):
