@@ -27,14 +27,21 @@ if command == os.environ.get("FAILING"):
     sys.exit(1)
 if command == "train":
     out.mkdir(exist_ok=True)
-    (out / "scores.json").write_text("{{}}")
+    about = ("parameters", "minutes", "steps", "items_seen", "si_sdr_db", "improvement_db")
+    scores = dict.fromkeys(about, 1000) | {{"command": "sepcli train"}}
+    (out / "scores.json").write_text(json.dumps(scores))
     (out / "metrics.jsonl").write_text("")
 if command == "mix" and "out/made" in arguments:
     for n in range(16):
         (out / "made" / f"{{n:06d}}").mkdir(parents=True, exist_ok=True)
         for name in ("mix", "ref.speech", "ref.noise"):
             (out / "made" / f"{{n:06d}}" / f"{{name}}.wav").touch()
-if command == "eval" and "-o" in arguments:
+if command == "eval" and arguments[-1].endswith(".json"):
+    metrics = {{"si_sdri_db": {{"name": "si-sdri", "unit": "dB"}}}}
+    items = [{{"target": "speech", "si_sdri_db": x}} for x in (6.0, 7.0, 8.0, None)]
+    report = {{"metrics": metrics, "summary": {{"speech": {{}}}}, "items": items}}
+    pathlib.Path(arguments[-1]).write_text(json.dumps(report))
+elif command == "eval" and "-o" in arguments:
     scored = os.environ.get("SCORED", "vocals accompaniment").split()
     rows = (f"| {{x}} | median of median | 1.0 |\\n" for x in scored)
     pathlib.Path(arguments[arguments.index("-o") + 1]).write_text("".join(rows))
@@ -72,6 +79,7 @@ class Script:
     def __init__(self, name, folder):
         self.name, self.folder = name, folder / name
         shutil.copytree(RECIPES / name, self.folder, ignore=shutil.ignore_patterns("out"))
+        shutil.copy(RECIPES / "card.py", folder)
         self.log, self.bin = folder / "log", folder / "bin"
         self.bin.mkdir()
         stub = self.bin / "sepcli"
@@ -189,6 +197,49 @@ def test_a_training_that_is_run_again_goes_on_and_a_smoke_test_begins_anew(vocal
         assert vocals.process.returncode == 1
         assert "holds a training of another form (made); move it" in vocals.process.stderr
     assert how() == ["--resume"]
+
+
+def test_the_numbers_of_a_card_are_those_of_the_reports(tmp_path):
+    """Of 6, 7 and 8 dB, the mean is 7 and its standard error 1 / sqrt 3."""
+    script = Script("denoise", tmp_path)
+    calls = script.run()
+    lines = script.process.stdout.splitlines()
+    assert lines[0].startswith("1,000 parameters; 1000.0 minutes, 1,000 steps, 1,000 items")
+    assert "    sepcli train" in lines
+    assert lines[-5] == "| mixtures | target | items | SI-SDRi dB |"
+    assert [line.split(" | ", 1)[1] for line in lines[-3:]] == ["speech | 4 | 7.00 ± 0.58 |"] * 3
+    assert (script.folder / "out/card.md").read_text() == script.process.stdout
+    scored = [call for call in calls if call[0] == "mix"]
+    assert [call[call.index("--rir-prob") + 1] for call in scored] == ["0", "1", "0"]
+
+
+def test_recordings_are_packed_once_and_the_packs_serve_as_data(tmp_path):
+    script = Script("denoise", tmp_path)
+    for part in ("train", "valid", "test"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+    calls = script.run(DATA=str(tmp_path / "data"))
+    packed = [call[call.index("-o") + 1] for call in calls if call[0] == "pack"]
+    assert packed == ["out/train.h5", "out/valid.h5", "out/test.h5"]
+    assert all("--skip-existing" in call for call in calls if call[0] == "pack")
+    packs = tmp_path / "packs"
+    packs.mkdir()
+    for part in ("train", "valid", "test"):
+        (packs / f"{part}.h5").touch()
+    calls = Script("denoise", packs).run(DATA=str(packs))
+    assert "pack" not in {call[0] for call in calls}
+    for call in calls:
+        if call[0] == "mix":
+            assert call[call.index("--speech") + 1] == "out/test.h5"
+
+
+def test_a_denoiser_that_is_run_again_goes_on(tmp_path):
+    script = Script("denoise", tmp_path)
+    how = []
+    for variables in ({"SMOKE": "1"}, {"SMOKE": "1"}, {}, {}, {"SMOKE": "1"}):
+        train = [call for call in script.run(**variables) if call[0] == "train"]
+        how += [flag for call in train for flag in call if flag in ("--resume", "--overwrite")]
+    assert how == ["--overwrite", "--overwrite", "--overwrite", "--resume"]
+    assert "holds a training of another form (made); move it" in script.process.stderr
 
 
 @pytest.mark.parametrize("name", NAMES)

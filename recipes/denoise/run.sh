@@ -3,21 +3,54 @@
 # where the training is; about an hour and a half on one CPU core that computes in bfloat16. The
 # shipped model denoise was trained with these losses and this distribution, but did not begin from
 # nothing: see recipes/TRIALS.md.
-# DATA=FOLDER: recordings in FOLDER/{train,valid}/{speech,noise,rir}; else everything is made up.
+# DATA=FOLDER: recordings in FOLDER/{train,valid}/{speech,noise,rir}, and in FOLDER/test if there are
+# any to score with that choose nothing; they are packed first. Else everything is made up.
 # SMOKE=1: a tiny model and short items, half a minute.
+# Run again, it goes on where it was stopped; only smoke tests begin anew.
 # Settings may follow, e.g. run.sh --device cuda --set train.batch=64
+# out/card.md has the scores, out/best.safetensors is the model, out/*.h5 are the packs: all that
+# another machine needs, with DATA=out there.
 set -eu
 
-if [ -n "${DATA:-}" ]; then
-    DATA=$(cd "$DATA" && pwd)
-    for part in train valid; do
-        set -- --set "data.$part.speech=$DATA/$part/speech" \
-            --set "data.$part.noise=$DATA/$part/noise" --set "data.$part.rir=$DATA/$part/rir" "$@"
-    done
+goal=improvement_db=5 items=100 seconds=4
+data=${DATA:+$(cd "$DATA" && pwd)}
+cd "$(dirname "$0")"
+mkdir -p out
+form=${SMOKE:+smoke}${data:+data}
+form=${form:-made} before=$(cat out/form 2>/dev/null || echo none)
+case $before in
+"$form" | none | smoke*) ;;
+*)
+    echo "run.sh: out/ holds a training of another form ($before); move it away" >&2
+    exit 1
+    ;;
+esac
+begin=--overwrite
+if [ "$before" = "$form" ] && [ -z "${SMOKE:-}" ] && [ -e out/metrics.jsonl ]; then
+    begin=--resume
 fi
-goal=improvement_db=5
+echo "$form" >out/form
+
+tested=valid
+if [ -n "$data" ]; then
+    for part in train valid test; do
+        if [ -e "$data/$part.h5" ]; then
+            [ "$data" -ef out ] || ln -sf "$data/$part.h5" out/
+        elif [ -d "$data/$part" ]; then
+            sepcli pack -q --speech "$data/$part/speech" --noise "$data/$part/noise" \
+                --rir "$data/$part/rir" --sample-rate 16000 --val-fraction 0 \
+                -o "out/$part.h5" --skip-existing
+        fi
+    done
+    for part in train valid; do
+        for kind in speech noise rir; do
+            set -- --set "data.$part.$kind=out/$part.h5" "$@"
+        done
+    done
+    [ ! -e out/test.h5 ] || tested=test
+fi
 if [ -n "${SMOKE:-}" ]; then
-    goal=loss_drop=0.2
+    goal=loss_drop=0.2 items=4 seconds=1
     set -- --set model.channels=8 --set model.hidden=8 --set model.layers=1 \
         --set model.full_width=48 --set model.full_hidden=24 --set model.full_repeats=1 \
         --set data.train.speech_minutes=1 --set data.train.noise_minutes=1 \
@@ -27,6 +60,22 @@ if [ -n "${SMOKE:-}" ]; then
         --set train.autocast=none "$@"
 fi
 
-cd "$(dirname "$0")"
-sepcli train config.yaml -o out --overwrite --fail-under "$goal" "$@"
-cat out/scores.json
+sepcli train config.yaml -o out "$begin" --fail-under "$goal" "$@"
+
+# score NAME OPTIONS-OF-MIX...: how the model does on mixtures of recordings not trained with.
+score() {
+    name=$1
+    shift
+    [ -z "$data" ] || set -- --speech "out/$tested.h5" --noise "out/$tested.h5" \
+        --rir "out/$tested.h5" "$@"
+    sepcli mix -q -n "$items" --duration "$seconds" --snr -5:15 --seed 7 "$@" |
+        sepcli separate -q -m out/best.safetensors - |
+        sepcli eval -q - --metrics si-sdri,pesq,stoi -o "out/$name.json"
+}
+rm -f out/dry.json out/rooms.json out/soft.json
+score dry --rir-prob 0
+score rooms --rir-prob 1
+score soft --rir-prob 0 --level -60
+python3 ../card.py out '-5 to 15 dB=out/dry.json' 'in rooms, target in its room=out/rooms.json' \
+    'speech of -60 dBFS=out/soft.json' >out/card.md
+cat out/card.md
