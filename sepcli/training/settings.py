@@ -6,9 +6,10 @@ from typing import Any, Self
 
 from sepcli import config
 from sepcli.errors import SepcliError
-from sepcli.training import losses, precision
+from sepcli.training import losses
 
 AT_LEAST_1 = ("steps", "batch", "accumulate", "max_bad_steps", "log_every", "validate_every")
+NUMBERS = ("none", "bf16", "fp16")  # of autocast
 AT_LEAST_0 = (
     "epochs", "warmup", "final_lr", "weight_decay", "clip", "seed", "workers", "save_minutes",
 )  # fmt: skip
@@ -69,8 +70,7 @@ class Settings:
             self._check(name, getattr(self, name) >= 0, "0 or more")
         self._check("lr", self.lr > 0, "above 0")
         self._check("ema", 0 <= self.ema < 1, "at least 0 and below 1")
-        numbers = " or ".join(precision.DTYPES)
-        self._check("autocast", self.autocast in precision.DTYPES, numbers)
+        self._check("autocast", self.autocast in NUMBERS, " or ".join(NUMBERS))
         losses.weighted(self.loss)
         kept = isinstance(self.keep_epochs, list) and all(type(n) is int for n in self.keep_epochs)
         self._check("keep_epochs", kept, "a list of epochs such as [25, 50]")
