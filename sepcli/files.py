@@ -19,6 +19,7 @@ from sepcli.errors import SepcliError
 
 ENDING = ".part"  # of everything that is not finished
 _LONGEST = 255  # bytes of a name, in the file systems that there are
+_MODELS = (".safetensors", ".pth", ".chkpnt", ".onnx")
 _SHOWN = 24  # characters of a name that its temporary name begins with
 
 _NO_ROOM = "make room"
@@ -133,6 +134,22 @@ def beside(path, ending):
         return path.with_name(path.name + ending)
     digest = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
     return path.with_name(f"{path.name[:_SHOWN]}~{digest}{ending}")
+
+
+def companion(path, ending):
+    """The file that goes with a model file, such as its graph: the same name with another ending.
+
+    A name that does not end like a model's, as v1.0 does not, is kept whole.
+    """
+    path = Path(path)
+    stem = path.stem if path.suffix in _MODELS else path.name
+    return path.with_name(stem + ending)
+
+
+def in_folder(path, name):
+    """`path`, or the file `name` in it where it is a folder, or ends like one."""
+    path = os.fspath(path)
+    return Path(path, name) if path.endswith(os.sep) or os.path.isdir(path) else Path(path)
 
 
 def temporary(path, ending=ENDING):

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,6 +179,26 @@ def test_a_folder_is_no_place_for_a_file_nor_a_file_for_a_folder(tmp_path):
         files.check_place(tmp_path / "file", folder=True)
     files.check_place(tmp_path, folder=True)
     files.check_place(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("name", "graph"),
+    [
+        ("x.safetensors", "x.onnx"),
+        ("v1.0.safetensors", "v1.0.onnx"),
+        ("v1.0", "v1.0.onnx"),  # and not v1.onnx, which v1.1 would have, too
+        ("x.onnx", "x.onnx"),
+    ],
+)
+def test_what_goes_with_a_model_is_called_like_it(name, graph):
+    assert files.companion(f"a.b/{name}", ".onnx") == Path("a.b", graph)
+
+
+def test_a_folder_as_output_gets_a_file_with_the_usual_name(tmp_path):
+    assert files.in_folder(tmp_path, "x.onnx") == tmp_path / "x.onnx"
+    assert files.in_folder(f"{tmp_path}/new/v1.0/", "x.onnx") == tmp_path / "new/v1.0/x.onnx"
+    assert files.in_folder(tmp_path / "v1.0", "x.onnx") == tmp_path / "v1.0"
+    assert files.in_folder(".", "x.onnx") == Path("x.onnx")
 
 
 def test_two_long_names_that_begin_alike_have_parts_of_their_own(tmp_path):

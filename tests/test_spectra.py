@@ -276,6 +276,9 @@ def test_a_model_between_transforms_is_trained_on_spectrograms(songs, tmp_path):
         "        loss: {magnitude: 1}}\n"
     )
     run = ["train", f"{tmp_path}/umx.yaml", "-o", f"{tmp_path}/run", "-q"]
+    before = sorted(tmp_path.rglob("*"))
+    assert CliRunner().invoke(main, [*run, "--dry-run"]).exit_code == 0
+    assert sorted(tmp_path.rglob("*")) == before
     result = CliRunner().invoke(main, run)
     assert result.exit_code == 0, result.output
     lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())

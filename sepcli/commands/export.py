@@ -9,7 +9,7 @@ from sepcli import files, options
 
 @click.command("export")
 @click.argument("model", metavar="NAME|FILE|DIR")
-@click.option("-o", "--output", metavar="FILE.onnx", help="[default: MODEL.onnx, here]")
+@click.option("-o", "--output", metavar="FILE.onnx|DIR", help="[default: MODEL.onnx, here]")
 @options.overwrite
 @options.as_json
 def command(model, output, overwrite, as_json):
@@ -26,12 +26,10 @@ def command(model, output, overwrite, as_json):
     without torch, so it starts sooner, and faster.
     Needs the packages onnx and onnxscript: pip install 'sepcli[export]'.
     """
-    from pathlib import Path
-
     from sepcli.inference.export import export
     from sepcli.models.modelfile import locate
 
-    output = Path(output or f"{locate(model).stem}.onnx")
+    output = files.in_folder(output or ".", f"{locate(model).stem}.onnx")
     if files.stays([output], overwrite):
         return
     files.check_place(output)

@@ -15,7 +15,9 @@ from sepcli.quant.targets import TARGETS, target_module
 
 @click.command("quantize")
 @click.argument("model", metavar="NAME|FILE|DIR")
-@click.option("-o", "--output", metavar="FILE", help="[default: MODEL-TARGET.safetensors, here]")
+@click.option(
+    "-o", "--output", metavar="FILE|DIR", help="[default: MODEL-TARGET.safetensors, here]"
+)
 @click.option(
     "--mode",
     type=click.Choice(["ptq", "qat"]),
@@ -100,16 +102,20 @@ def command(model, output, mode, target, steps, lr, seed, threads, **flags):
     from sepcli.models.modelfile import locate
     from sepcli.training import quantize
 
-    output = Path(output or f"{locate(model).stem}-{target}.safetensors")
+    output = files.in_folder(output or ".", f"{locate(model).stem}-{target}.safetensors")
     if output.suffix == ".onnx":
         raise click.UsageError(f"{output}: name the model file; its graph is written beside it")
     graph = flags["more"] and target_module(target).QDQ
-    outputs = [output, output.with_suffix(".onnx")] if graph else [output]
+    outputs = [output, files.companion(output, ".onnx")] if graph else [output]
     overwrite = flags["overwrite"]
     if files.stays(outputs, overwrite):
         return
     for path in outputs:
         files.check_place(path)
+    folder = Path(flags["folder"] or files.companion(output, ".qat"))
+    if mode == "qat":
+        files.check_place(folder, folder=True)
+    options.check_stdout()
     if threads:
         torch.set_num_threads(threads)
     overrides = [f"train.seed={seed}", *flags["overrides"]]
@@ -124,7 +130,7 @@ def command(model, output, mode, target, steps, lr, seed, threads, **flags):
         items=flags["items"],
         max_drop_db=flags["max_drop"],
         budget=flags["budget"] or (limits.WEIGHT_BYTES if target == "max78000" else None),
-        folder=flags["folder"] or str(output.with_suffix(".qat")),
+        folder=str(folder),
         resume=flags["resume"],
         overwrite=bool(overwrite),
         more=flags["more"],

@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 
 from sepcli import config as configuration
-from sepcli import options
+from sepcli import files, options
 from sepcli.errors import SepcliError
 
 GAINS = ("improvement_db", "si_sdr_db", "si_sdri_db", "loss_drop")  # of scores.json
@@ -102,6 +102,7 @@ def command(ctx, config, overrides, output, overfit, limits, seed, device, threa
     if flags["overwrite"] is False and runs.is_run(folder):
         click.echo(f"{folder}: holds a training run; left as it is", err=True)
     else:
+        files.check_place(folder, folder=True)
         if flags["resume"]:
             run = runs.resume(settings, folder, **chosen)
         else:

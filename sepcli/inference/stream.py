@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from sepcli import files
 from sepcli.dsp.consistency import add_up
 from sepcli.dsp.frames import flush
 from sepcli.dsp.level import multiplier
@@ -239,7 +240,7 @@ def open_runner(name: str, engine: str = "auto") -> Runner:
     from sepcli.models.modelfile import digest, load_model, locate
 
     path = locate(name)
-    graph = path.with_suffix(".onnx")
+    graph = files.companion(path, ".onnx")
     if engine != "torch" and graph.is_file():
         from sepcli.inference.onnx import OnnxRunner
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sepcli import metrics
+from sepcli import files, metrics
 from sepcli.audio.resample import resample
 from sepcli.errors import SepcliError
 from sepcli.inference import qdq
@@ -127,7 +127,7 @@ def save(module, twin, card, about, output, choices):
     saved = modelfile.read_card(output)
     more = {}
     if choices.more and module.QDQ:
-        more["onnx"] = qdq.write(twin, saved, saved.path.with_suffix(".onnx"))
+        more["onnx"] = qdq.write(twin, saved, files.companion(saved.path, ".onnx"))
     return {"file": str(output), "bytes": saved.path.stat().st_size, **more}
 
 

@@ -9,6 +9,7 @@ scores.json         scores on the validation set before and after training
 
 import dataclasses
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -328,6 +329,20 @@ def dry_run(config: dict[str, Any], **options: Any) -> dict[str, Any]:
 
     config: resolved. options: Run's.
     """
+    with tempfile.TemporaryDirectory() as scratch:
+        return _dry_run(_with_folders_in(scratch, config), options)
+
+
+def _with_folders_in(scratch, config):
+    """The configuration with what training keeps, such as spectrograms, kept elsewhere."""
+    parts = {
+        name: {**part, "folder": str(Path(scratch, name))} if "folder" in part else part
+        for name, part in config["data"].items()
+    }
+    return {**config, "data": parts}
+
+
+def _dry_run(config, options):
     run = Run("", config, **options)
     run.begin()
     settings = dataclasses.replace(run.settings, steps=2, validate_every=2, log_every=1)
