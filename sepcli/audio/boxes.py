@@ -6,13 +6,15 @@ RFC 8794 sections 4 and 5, and Microsoft's "Advanced Systems Format" section 3.2
 
 import struct
 
+from sepcli.audio.pieces import Scan
+
 _SEGMENT = b"\x18\x53\x80\x67"  # of Matroska: all but its header
 _PROPERTIES = bytes.fromhex(
     "a1dcab8c47a9cf118ee400c00c205365"
 )  # of ASF: the file's size is in them
 
 
-def end_of(scan, start):
+def end_of(scan: Scan, start: int) -> int:
     """Where the file that begins at `start` of a `pieces.Scan` ends, as far as it tells."""
     head = scan.at(start, 1024)
     if head[4:8] == b"ftyp":

@@ -1,5 +1,7 @@
 """What every sound is checked for on its way in and out, and how complaints are worded."""
 
+from typing import Any
+
 import numpy as np
 
 from sepcli.errors import SepcliError
@@ -8,7 +10,7 @@ HIGHEST_RATE = 768_000  # Hz; the fastest converters on sale
 MOST_CHANNELS = 64
 
 
-def check_layout(name, sample_rate, channels, *, remedy):
+def check_layout(name: str, sample_rate: Any, channels: Any, *, remedy: str) -> None:
     """Refuse sample rates and channel counts that are nothing but a damaged header or a slip."""
     if not 1 <= sample_rate <= HIGHEST_RATE:
         raise SepcliError(
@@ -18,7 +20,7 @@ def check_layout(name, sample_rate, channels, *, remedy):
         raise SepcliError(f"{name}: {channels} channels, not 1 to {MOST_CHANNELS}; {remedy}")
 
 
-def check_finite(name, audio, sample_rate, *, start=0):
+def check_finite(name: str, audio: np.ndarray, sample_rate: int, *, start: int = 0) -> None:
     """Refuse NaN and infinity in (C, T), saying where the first is; `start` is T's first frame."""
     finite = np.isfinite(audio)
     if not finite.all():
@@ -31,7 +33,7 @@ def check_finite(name, audio, sample_rate, *, start=0):
         )
 
 
-def check_shape(audio, channels=None):
+def check_shape(audio: np.ndarray, channels: int | None = None) -> None:
     """Refuse, as a caller's mistake, what is not a float array (channels, samples)."""
     if audio.ndim != 2 or channels not in (None, len(audio)):
         raise ValueError(f"expected ({channels or 'channels'}, samples), got shape {audio.shape}")
@@ -39,17 +41,17 @@ def check_shape(audio, channels=None):
         raise ValueError(f"expected floats within [-1, 1], got {audio.dtype}")
 
 
-def damaged(name, what):
+def damaged(name: str, what: str) -> SepcliError:
     """The error for a file that its writer or its journey spoiled."""
     return SepcliError(f"{name}: damaged ({what}); copy or record it again")
 
 
-def cut_off(name, what):
+def cut_off(name: str, what: str) -> SepcliError:
     """The error for a file that stops before the end its header promises."""
     return SepcliError(f"{name}: cut off ({what}); copy or record it again")
 
 
-def told_too_little(name, told):
+def told_too_little(name: str, told: Any) -> SepcliError:
     """The error for a file that goes on behind the `told` bytes that its header tells of."""
     return SepcliError(
         f"{name}: goes on behind the {told} bytes that its header tells of, with neither padding "
@@ -57,6 +59,6 @@ def told_too_little(name, told):
     )
 
 
-def too_short(name, present, promised, unit="samples"):
+def too_short(name: str, present: int, promised: int | None, unit: str = "samples") -> SepcliError:
     """`cut_off` where the header tells how many `unit` there should be."""
     return cut_off(name, f"{present} of {promised} {unit} are there")

@@ -1,6 +1,8 @@
 """The sounds in a WAV: its samples, and what follows them, be it chunks, padding or more sound."""
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 from sepcli.audio import formats, mp3, tags, wav
 from sepcli.audio.checks import told_too_little, too_short
@@ -19,7 +21,7 @@ _MPEG = (0x50, 0x55)  # codecs, numbers of Microsoft's list
 _NEXT = (*wav.MAGICS, b"data")
 
 
-def next_sound(stream, *, odd):
+def next_sound(stream: Any, *, odd: bool) -> str | None:
     """Pass over what follows the samples; returns what comes then, or None at the end.
 
     "wav" or "data" are more samples, "audio" is sound of another format, "junk" is unexplained.
@@ -78,7 +80,9 @@ def _skip_pad(stream, odd):
             stream.skip(1)
 
 
-def find_sounds(scan, start, name, complain):
+def find_sounds(
+    scan: Scan, start: int, name: str, complain: Callable[[Exception], None]
+) -> tuple[list[Link], int]:
     """The WAV that begins at `start` of a `pieces.Scan`; returns ([`Link`], where it ends).
 
     Its samples may be in several data chunks, and sizes that wrapped around at 4 GiB are put right.
@@ -110,7 +114,7 @@ def find_sounds(scan, start, name, complain):
     return [Link(((start, cursor.position),), what=what)], cursor.position
 
 
-def read_length(stream):
+def read_length(stream: Any) -> int | None:
     """Read the header of a data chunk; returns its bytes, None when they are not known."""
     size = int.from_bytes(stream.read(8)[4:], "little")
     return None if wav.is_placeholder(size) else size

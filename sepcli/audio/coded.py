@@ -1,6 +1,7 @@
 """Compressed and other formats through libsndfile: its quirks, and what it did not like."""
 
 import os
+from typing import Any
 
 import soundfile
 
@@ -19,11 +20,11 @@ class SoundFile(soundfile.SoundFile):
     the end of a FLAC of unknown length, and makes reading FLAC in blocks five times slower.
     """
 
-    def seekable(self):
+    def seekable(self) -> bool:
         return False
 
 
-def open_sound(file):
+def open_sound(file: Any) -> SoundFile:
     """Open a seekable binary file for decoding; raises soundfile.LibsndfileError."""
     file.seek(0)
     try:
@@ -34,7 +35,7 @@ def open_sound(file):
     return SoundFile(source, closefd=False)
 
 
-def reason(error):
+def reason(error: Any) -> str:
     """libsndfile's words for what it did not like."""
     return error.error_string.removeprefix("Error : ").rstrip(". ")
 
@@ -42,7 +43,7 @@ def reason(error):
 _CONTROL = set(range(32)) - set(b"\t\n\r")  # bytes that no text has
 
 
-def not_opened(head, size, name, error):
+def not_opened(head: bytes, size: int, name: str, error: Exception) -> SepcliError:
     """The error for content that libsndfile refuses, as helpful as the first bytes allow."""
     if size < 12:
         return cut_off(name, f"{size} bytes are there")

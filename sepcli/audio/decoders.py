@@ -1,6 +1,8 @@
 """Decoders of one sound each: plain samples, and what libsndfile decodes."""
 
 import contextlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -24,14 +26,25 @@ class Decoder:
     error when the sound is shorter than it should be; when that returns, it ends there.
     """
 
-    def __init__(self, name, sample_rate, channels, frames, container, subtype, complain):
+    frames: Any  # in all; None where no header tells
+
+    def __init__(
+        self,
+        name: str,
+        sample_rate: int,
+        channels: int,
+        frames: int | None,
+        container: str,
+        subtype: str,
+        complain: Callable[[Exception], None],
+    ) -> None:
         self.name, self.sample_rate, self.channels = name, sample_rate, channels
         self.frames, self.format, self.subtype = frames, container, subtype
         self._complain = complain
         self._position = 0  # frames handed out or skipped
         self._resources = contextlib.ExitStack()
 
-    def read(self, frames, exact=True):
+    def read(self, frames: int, exact: bool = True) -> np.ndarray:
         """The next (C, n), float32: n = `frames`, or less at the end, then 0.
 
         With `exact=False`, as soon as a pipe delivers at least one frame.
@@ -42,18 +55,18 @@ class Decoder:
         self._position += block.shape[1]
         return block
 
-    def skip(self, frames):
+    def skip(self, frames: int) -> int:
         """Pass over `frames` frames; returns how many there were, fewer only at the end."""
         passed = 0
         while passed < frames and (n := self.read(min(frames - passed, PIECE)).shape[1]):
             passed += n
         return passed
 
-    def nothing(self):
+    def nothing(self) -> np.ndarray:
         """(C, 0)."""
         return np.empty((self.channels, 0), np.float32)
 
-    def close(self):
+    def close(self) -> None:
         """Let go of what was opened for it."""
         self._resources.close()
 
@@ -76,18 +89,18 @@ class PcmDecoder(Decoder):
 
     def __init__(
         self,
-        name,
-        stream,
-        encoding,
-        sample_rate,
-        channels,
-        complain,
+        name: str,
+        stream: Any,
+        encoding: str,
+        sample_rate: int,
+        channels: int,
+        complain: Callable[[Exception], None],
         *,
-        frames=None,
-        container="RAW",
-        can_seek=False,
-        gain=1,
-    ):
+        frames: int | None = None,
+        container: str = "RAW",
+        can_seek: bool = False,
+        gain: int = 1,
+    ) -> None:
         subtype = pcm.subtype_of(encoding)
         super().__init__(name, sample_rate, channels, frames, container, subtype, complain)
         self._stream, self._encoding = stream, encoding
@@ -124,7 +137,7 @@ class PcmDecoder(Decoder):
             )
         self._heard = heard[-15:]
 
-    def skip(self, frames):
+    def skip(self, frames: int) -> int:
         if not self._can_seek:
             return super().skip(frames)
         before, self._position = self._position, min(self._position + frames, self.frames)
@@ -135,7 +148,15 @@ class PcmDecoder(Decoder):
 class CodedDecoder(Decoder):
     """What libsndfile decodes, from a seekable file; raises soundfile.LibsndfileError."""
 
-    def __init__(self, name, file, complain, *, frames=None, is_untold=False):
+    def __init__(
+        self,
+        name: str,
+        file: Any,
+        complain: Callable[[Exception], None],
+        *,
+        frames: int | None = None,
+        is_untold: bool = False,
+    ) -> None:
         """frames: how many there are, where libsndfile would guess.
 
         is_untold: whether what it says of lengths and places is wrong.
@@ -173,7 +194,7 @@ class CodedDecoder(Decoder):
                 missing = max(0, missing - block.shape[1])
         return np.concatenate(pieces, axis=1)
 
-    def skip(self, frames):
+    def skip(self, frames: int) -> int:
         # After a seek libmpg123 lacks the frames that an MP3's next ones draw on. A few frames of
         # preroll help from 32 kHz on; below that some samples stay wrong, so decode them all.
         is_mp3 = self.format == "MP3"

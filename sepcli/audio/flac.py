@@ -1,12 +1,16 @@
 """Where the FLAC streams in a file begin and end; layout: RFC 9639."""
 
+from collections.abc import Callable
+
 from sepcli.audio import tags
-from sepcli.audio.pieces import Link
+from sepcli.audio.pieces import Link, Scan
 
 _START = b"fLaC\0\0\0\x22"  # the magic, and the header of STREAMINFO, which always comes first
 
 
-def find_sounds(scan, start, name, complain):
+def find_sounds(
+    scan: Scan, start: int, name: str, complain: Callable[[Exception], None]
+) -> tuple[list[Link], int]:
     """The FLAC that begins at `start` of a `pieces.Scan`; returns ([`Link`], where it ends).
 
     A decoder stops where the header says, so the next stream has to be looked for.

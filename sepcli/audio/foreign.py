@@ -8,6 +8,8 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -22,17 +24,17 @@ _DOUBLY_CUT = "Apple Lossless in CAF"  # FFmpeg takes off its end twice unless t
 _EXACT = ("wv", "tta", "ape")  # FFmpeg's names of formats that tell how long they are
 
 
-def has_av():
+def has_av() -> bool:
     """Whether the package av is installed."""
     return importlib.util.find_spec("av") is not None
 
 
-def is_available():
+def is_available() -> bool:
     """Whether there is a decoder for other formats."""
     return has_av() or shutil.which("ffmpeg") is not None
 
 
-def open_foreign(name, file, what, complain):
+def open_foreign(name: str, file: Any, what: str, complain: Callable[[Exception], None]) -> Decoder:
     """A `Decoder` of the first sound in a seekable binary file of the format `what`.
 
     Raises SepcliError when there is no decoder, or no sound in it.
@@ -59,8 +61,7 @@ class _AvDecoder(Decoder):
     """What PyAV decodes."""
 
     def __init__(self, name, file, what, complain):
-        import av
-
+        av: Any = importlib.import_module("av")
         av.logging.set_level(None)  # FFmpeg would write on standard error what is raised as well
         with contextlib.ExitStack() as opened:
             try:
@@ -116,8 +117,7 @@ def _choose(container, name, what):
 
 def _decoded(container, stream, what):
     """Yield (C, n) float32 and the sample rate of all that a stream decodes to."""
-    import av
-
+    av: Any = importlib.import_module("av")
     if what == _DOUBLY_CUT:
         stream.codec_context.flags2 |= av.codec.context.Flags2.skip_manual
     resampler, rate = av.AudioResampler("fltp"), 0
@@ -166,7 +166,8 @@ class _ProgramDecoder(PcmDecoder):
 
     def _end(self):
         self._process.kill()
-        self._process.stdout.close()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
         self._process.wait()
 
 

@@ -51,7 +51,7 @@ _CAF_CODECS = {
 _PLAIN = (b"lpcm", b"ulaw", b"alaw")  # codecs that libsndfile has whatever it says
 
 
-def format_of(head):
+def format_of(head: bytes) -> str | None:
     """What a file is that begins with `head` and that libsndfile does not read, or None."""
     for offset, magic, what in _FOREIGN:
         if head[offset : offset + len(magic)] == magic:
@@ -63,7 +63,7 @@ def format_of(head):
     return "AAC" if is_adts else None
 
 
-def codec_of(head):
+def codec_of(head: bytes) -> str | None:
     """What is inside the container that begins with 64 bytes `head`, such as "AAC in CAF".
 
     None when it is nothing unusual, or the container tells nothing.
@@ -81,7 +81,7 @@ def codec_of(head):
     return None
 
 
-def wav_codec(number):
+def wav_codec(number: int) -> str:
     """What is inside a WAV with a codec of this number; "" if libsndfile has that codec."""
     if number in _WAV_READ:
         return ""

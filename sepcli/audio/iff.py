@@ -4,9 +4,11 @@ libsndfile shortens what is cut off and leaves out what follows, both without a 
 """
 
 import struct
+from collections.abc import Callable
+from typing import Any
 
 from sepcli.audio.checks import told_too_little, too_short
-from sepcli.audio.pieces import Link
+from sepcli.audio.pieces import Link, Scan
 from sepcli.audio.streams import sniff
 
 MAGICS = (b"FORM", b".snd", b"caff", b"riff")  # "riff" in small letters: Wave64
@@ -15,12 +17,14 @@ _CAF_CHUNKS = (b"desc", b"data", b"pakt", b"kuki", b"chan", b"free", b"info", b"
 _UNKNOWN = b"\xff" * 4  # of an AU
 
 
-def find_sounds(scan, start, name, complain):
+def find_sounds(
+    scan: Scan, start: int, name: str, complain: Callable[[Exception], None]
+) -> tuple[list[Link], int]:
     """The sound that begins at `start` of a `pieces.Scan`; returns ([`Link`], where it ends).
 
     `complain` is called with an error for what would not be read.
     """
-    magic = scan.at(start, 4)
+    magic: Any = scan.at(start, 4)
     end = told = _ENDS[magic](scan, start)
     if end is None:  # at the end of the file, or where the same header comes once more
         again = scan.find(scan.at(start, 24), start + 24)

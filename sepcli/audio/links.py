@@ -1,6 +1,8 @@
 """The sounds in a file, one after the other, so that no decoder leaves one out in silence."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 from sepcli.audio import boxes, chunks, flac, iff, mp3, ogg, tags, wav
 from sepcli.audio.checks import told_too_little, too_short
@@ -9,7 +11,7 @@ from sepcli.audio.pieces import Link, Scan
 from sepcli.audio.streams import sniff
 
 
-def find_links(file, size, name, complain):
+def find_links(file: Any, size: int, name: str, complain: Callable[[Exception], None]) -> list[Any]:
     """The `Link`s in a seekable binary file of `size` bytes, in their order.
 
     `complain` is called with an error for what is missing or would not be read; when it does not

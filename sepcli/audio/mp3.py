@@ -8,11 +8,13 @@ ISO/IEC 11172-3 section 2.4.1.3 and 13818-3; its tags: LAME's VbrTag.c and Fraun
 
 import functools
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from sepcli.audio import tags
 from sepcli.audio.checks import cut_off, damaged, too_short
-from sepcli.audio.pieces import Link
+from sepcli.audio.pieces import Link, Scan
 from sepcli.errors import SepcliError
 
 FRAME = 1152  # samples per frame, 576 of layer III below 32 kHz
@@ -39,7 +41,7 @@ class _Frame:
     side: int  # bytes of side information, behind which a tag lies
 
 
-def is_mp3(head):
+def is_mp3(head: bytes) -> bool:
     """Whether the first bytes are an ID3 tag or a frame of MPEG layer II or III."""
     return head[:3] == b"ID3" or _parse(head) is not None
 
@@ -112,7 +114,9 @@ class _Run:
         self.count += 1
 
 
-def find_sounds(scan, start, name, complain):
+def find_sounds(
+    scan: Scan, start: int, name: str, complain: Callable[[Exception], None]
+) -> tuple[list[Link], int]:
     """The MP3s that begin at `start` of a `pieces.Scan`; returns ([`Link`], where they end).
 
     `complain` is called with an error for frames that are missing.
@@ -121,7 +125,7 @@ def find_sounds(scan, start, name, complain):
     begin = find_run(scan, start, stop)
     if begin < 0:  # of an oddity, libmpg123 finds the frames by itself
         return [Link(((start, scan.size),))], scan.size
-    frame = _parse(scan.at(begin, 4))
+    frame: Any = _parse(scan.at(begin, 4))
     if begin + frame.size > scan.size:
         raise cut_off(name, f"{scan.size} bytes are there")
     tag = _tag_at(scan, begin, frame)
@@ -135,7 +139,7 @@ def find_sounds(scan, start, name, complain):
     return [_link(run, name, complain) for run in runs], runs[-1].parts[-1][1]
 
 
-def find_run(scan, start, stop=None):
+def find_run(scan: Scan, start: int, stop: int | None = None) -> int:
     """Where the first frame from `start` on is, for what follows it are frames; or -1."""
     stop = scan.size if stop is None else stop
     if _parse(scan.at(start, 4)):
@@ -149,9 +153,10 @@ def find_run(scan, start, stop=None):
     return -1
 
 
-def is_run(scan, start, stop):
+def is_run(scan: Scan, start: int, stop: int) -> bool:
     """Whether frames of one kind follow each other from `start` on."""
-    kind = _parse(scan.at(start, 4)).kind
+    first: Any = _parse(scan.at(start, 4))
+    kind = first.kind
     for count in range(_SURE):
         if start == stop:
             return count > 1
@@ -218,7 +223,7 @@ def _made_tag(run):
     """A frame that tells how many frames follow: 64 kbit/s leave enough room in it."""
     rate = 8 if run.frame.side in (9, 17) and run.frame.kind[1] < 32000 else 5
     head = bytes([0xFF, run.head[1] | 1, rate << 4 | run.head[2] & 0x0C, run.head[3]])
-    frame = _parse(head)
+    frame: Any = _parse(head)
     size = frame.size + sum(stop - start for start, stop in run.parts)
     counts = struct.pack(">4sIII", b"Xing", 3, run.count, size)
     return (head + bytes(frame.side) + counts).ljust(frame.size, b"\0")

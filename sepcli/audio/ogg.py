@@ -2,10 +2,12 @@
 
 import functools
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from sepcli.audio.checks import cut_off, damaged
-from sepcli.audio.pieces import Link
+from sepcli.audio.pieces import Link, Scan
 
 _FIRST, _LAST = 2, 4  # flags of a page
 _HEAD = struct.Struct("<4sBBqIIIB")
@@ -50,7 +52,9 @@ def _pages(scan, start):
             return
 
 
-def find_sounds(scan, start, name, complain):
+def find_sounds(
+    scan: Scan, start: int, name: str, complain: Callable[[Exception], None]
+) -> tuple[list[Any], int]:
     """The links of the Ogg that begins at `start` of a `pieces.Scan`; returns ([`Link`], its end).
 
     `complain` is called with an error for pages that are missing. A last page that is whole but
@@ -130,7 +134,7 @@ def _crc_table():
     return table
 
 
-def crc(data):
+def crc(data: bytes | bytearray) -> int:
     """The checksum of a page whose own checksum is 0 (RFC 3533 section 6)."""
     table, value = _crc_table(), 0
     for byte in data:

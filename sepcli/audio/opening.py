@@ -4,7 +4,9 @@ import contextlib
 import functools
 import os
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import soundfile
 
@@ -20,7 +22,9 @@ _MOST_FOUND = 4096
 _SETTLED_S = 2.0  # younger files may change without a new time
 
 
-def open_sounds(file, size, name, complain):
+def open_sounds(
+    file: Any, size: int, name: str, complain: Callable[[Exception], None]
+) -> tuple[Iterator[Any], int | None]:
     """Open a seekable file of `size` bytes; returns (iterator of its `Decoder`s, frames of all).
 
     Each decoder is opened when it is asked for. The frames are None when one does not tell its own.
@@ -65,7 +69,7 @@ def _survey(openers):
     return total
 
 
-def check_same(first, other):
+def check_same(first: Any, other: Any) -> None:
     """Refuse a sound that cannot go on another one."""
     if (first.sample_rate, first.channels) != (other.sample_rate, other.channels):
         raise SepcliError(

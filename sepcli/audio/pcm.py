@@ -1,5 +1,7 @@
 """Sample encodings: interleaved little-endian bytes ⇄ float32 (C, T)."""
 
+from typing import Any
+
 import numpy as np
 
 # ffmpeg's name of an encoding: libsndfile's name, bytes per sample
@@ -16,7 +18,7 @@ SUBTYPES = {encoding: subtype for encoding, (subtype, _) in _ENCODINGS.items()}
 ENCODINGS = {subtype: encoding for encoding, subtype in SUBTYPES.items()}
 
 
-def subtype_of(encoding):
+def subtype_of(encoding: str) -> str:
     """libsndfile's name of an encoding; raises ValueError for one that is not known."""
     if encoding not in SUBTYPES:
         raise ValueError(f"unknown encoding {encoding!r}; choose from {', '.join(SUBTYPES)}")
@@ -31,7 +33,7 @@ def _is_float(encoding):
     return encoding[0] == "f"
 
 
-def unpack(data, encoding, channels):
+def unpack(data: bytes | memoryview, encoding: str, channels: int) -> np.ndarray:
     """Decode whole frames of `data` to a new float32 array (channels, T); integers to [-1, 1)."""
     if encoding == "s24le":
         padded = np.zeros((len(data) // 3, 4), np.uint8)
@@ -51,7 +53,7 @@ def unpack(data, encoding, channels):
     return audio
 
 
-def place_of(blocks, width, valid):
+def place_of(blocks: Any, width: int, valid: int) -> str | None:
     """Where in samples of `width` bytes the `valid` ones are: "upper", "lower", or None.
 
     blocks: bytes of whole samples, in their order. Nothing but 0 is below the upper ones, nothing
@@ -68,7 +70,7 @@ def place_of(blocks, width, valid):
     return "upper" if upper else "lower"
 
 
-def quantise(audio, bits):
+def quantise(audio: np.ndarray, bits: int) -> np.ndarray:
     """Round (C, T) to `bits`, clamped; returns int32 (T, C) with the bits at the upper end."""
     full_scale = 2.0 ** (bits - 1)
     scaled = np.multiply(audio.T, full_scale, dtype=np.float64, order="C")  # (T, C)
@@ -76,7 +78,7 @@ def quantise(audio, bits):
     return scaled.astype("<i4") << (32 - bits)
 
 
-def pack(audio, encoding):
+def pack(audio: np.ndarray, encoding: str) -> bytes:
     """Encode (C, T) to interleaved bytes: floats as they are, integers rounded and clamped."""
     width = WIDTHS[encoding]
     if _is_float(encoding):

@@ -6,6 +6,7 @@ import io
 import itertools
 import os
 from dataclasses import dataclass
+from typing import Any
 
 _AHEAD = 1 << 16  # bytes that `Scan` reads at once
 
@@ -17,13 +18,13 @@ class Bytes(io.BytesIO):
     position did not change.
     """
 
-    def seek(self, offset, whence=os.SEEK_SET):
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         with contextlib.suppress(ValueError, OverflowError):
             super().seek(offset, whence)
         return self.tell()
 
 
-def read_at(file, offset, count):
+def read_at(file: Any, offset: int, count: int) -> bytes:
     """Up to `count` bytes of a seekable binary file from `offset` on; fewer only at its end."""
     try:
         descriptor = file.fileno()
@@ -39,11 +40,11 @@ def read_at(file, offset, count):
 class Scan:
     """The bytes of a file of `size` bytes, for looking at many places one after the other."""
 
-    def __init__(self, file, size):
+    def __init__(self, file: Any, size: int) -> None:
         self.file, self.size = file, size
         self._start, self._buffer = 0, b""
 
-    def at(self, position, count):
+    def at(self, position: int, count: int) -> bytes:
         """`count` bytes from `position` on; fewer only at the end."""
         begin = position - self._start
         if begin < 0 or begin + count > len(self._buffer):
@@ -54,7 +55,7 @@ class Scan:
             self._start, begin = position, 0
         return self._buffer[begin : begin + count]
 
-    def find(self, marker, start, stop=None):
+    def find(self, marker: bytes, start: int, stop: int | None = None) -> int:
         """Where `marker` is first found in [start, stop), or -1."""
         stop = self.size if stop is None else min(stop, self.size)
         while start < stop:
@@ -66,7 +67,7 @@ class Scan:
             start += len(chunk) - len(marker) + 1
         return -1
 
-    def after_zeros(self, position):
+    def after_zeros(self, position: int) -> int:
         """Where the first byte from `position` on lies that is not 0, or `size`."""
         while position < self.size:
             chunk = read_at(self.file, position, 1 << 20)
@@ -79,26 +80,26 @@ class Scan:
 class Cursor:
     """A place in a `Scan` that moves on: `peek`, `read` and `skip`, as of `streams.Peekable`."""
 
-    def __init__(self, scan, position=0):
+    def __init__(self, scan: Scan, position: int = 0) -> None:
         self.scan, self.position = scan, position
 
-    def peek(self, count):
+    def peek(self, count: int) -> bytes:
         """The next `count` bytes, which stay to be read; fewer only at the end."""
         return self.scan.at(self.position, count)
 
-    def read(self, count):
+    def read(self, count: int) -> bytes:
         """The next `count` bytes; fewer only at the end."""
         found = self.peek(count)
         self.position += len(found)
         return found
 
-    def skip(self, count):
+    def skip(self, count: int) -> int:
         """Pass over `count` bytes; returns how many there were."""
         passed = max(0, min(count, self.scan.size - self.position))
         self.position += passed
         return passed
 
-    def skip_zeros(self):
+    def skip_zeros(self) -> int:
         """Pass over bytes of 0; returns how many there were."""
         before, self.position = self.position, self.scan.after_zeros(self.position)
         return self.position - before
@@ -110,33 +111,33 @@ class Pieces(io.RawIOBase):
     parts: (start, stop) in `file`, or bytes.
     """
 
-    def __init__(self, file, parts):
+    def __init__(self, file: Any, parts: Any) -> None:
         self._file = file
         self._parts = [part for part in parts if _length(part)]
         self._edges = [0, *itertools.accumulate(map(_length, self._parts))]
         self._position = 0
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Bytes in all."""
         return self._edges[-1]
 
-    def readable(self):
+    def readable(self) -> bool:
         return True
 
-    def seekable(self):
+    def seekable(self) -> bool:
         return True
 
-    def tell(self):
+    def tell(self) -> int:
         return self._position
 
-    def seek(self, offset, whence=os.SEEK_SET):
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
         if 0 <= base + offset < 2**63:  # otherwise it stays; see `Bytes`
             self._position = base + offset
         return self._position
 
-    def readinto(self, buffer):
+    def readinto(self, buffer: Any) -> int:
         view, filled = memoryview(buffer).cast("B"), 0
         while filled < len(view) and (found := self._some(len(view) - filled)):
             view[filled : filled + len(found)] = found

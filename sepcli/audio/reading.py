@@ -6,7 +6,10 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +43,7 @@ class Reader:
     the end), `format` and `subtype` (libsndfile's names).
     """
 
-    def __init__(self, name, decoders):
+    def __init__(self, name: str, decoders: Any) -> None:
         """decoders: an iterator of `Decoder`s, each of which is read before the next is taken."""
         self.name, self._decoders, self._decoder = name, decoders, next(decoders)
         self._first = first = self._decoder
@@ -50,7 +53,7 @@ class Reader:
         self._position = 0  # frames handed out or skipped
         self._resources = contextlib.ExitStack()
 
-    def read(self, frames, *, exact=True):
+    def read(self, frames: int, *, exact: bool = True) -> np.ndarray:
         """Return the next (C, n): n = `frames`, or less at the end, then 0.
 
         With `exact=False`, return as soon as a pipe delivers at least one frame. Raises
@@ -78,17 +81,18 @@ class Reader:
 
     def _go_on(self):
         """Turn from a decoder that is at its end to the next one, if any."""
-        self._decoder.close()
+        if self._decoder is not None:
+            self._decoder.close()
         self._decoder = next(self._decoders, None)
         if self._decoder is not None:
             check_same(self._first, self._decoder)
 
-    def blocks(self, frames, *, exact=True):
+    def blocks(self, frames: int, *, exact: bool = True) -> Iterator[np.ndarray]:
         """Yield (C, n) until the end; see `read`."""
         while (block := self.read(frames, exact=exact)).shape[1]:
             yield block
 
-    def skip(self, frames):
+    def skip(self, frames: int) -> None:
         """Pass over `frames` frames, or to the end: by seeking in a file, reading in a pipe."""
         while frames > 0 and self._decoder is not None:
             passed = self._decoder.skip(frames)
@@ -97,7 +101,7 @@ class Reader:
             if frames > 0:
                 self._go_on()
 
-    def rest(self, frames=float("inf")):
+    def rest(self, frames: float = float("inf")) -> np.ndarray:
         """Return all that is left, (C, n), or the next `frames` of it; see `read`."""
         pieces = []
         while frames > 0 and (block := self.read(int(min(frames, PIECE)))).shape[1]:
@@ -105,7 +109,7 @@ class Reader:
             frames -= block.shape[1]
         return self._joined(pieces)
 
-    def close(self):
+    def close(self) -> None:
         if self._decoder is not None:
             self._decoder.close()
         self._resources.close()
@@ -117,7 +121,15 @@ class Reader:
         self.close()
 
 
-def open_blocks(source, *, name=None, encoding=None, sample_rate=None, channels=None, strict=True):
+def open_blocks(
+    source: Any,
+    *,
+    name: str | None = None,
+    encoding: str | None = None,
+    sample_rate: int | None = None,
+    channels: int | None = None,
+    strict: bool = True,
+) -> Reader:
     """Open a path, bytes in an io.BytesIO or a binary stream for reading in blocks; a `Reader`.
 
     A stream needs no seek: WAV and raw PCM are read as they arrive, any other format is first
@@ -134,12 +146,15 @@ def open_blocks(source, *, name=None, encoding=None, sample_rate=None, channels=
         path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
         if path is not None:
             name, source = path, opened.enter_context(_open_file(path))
+        stream: Any = source
         name = name or "standard input"
         if encoding is not None:
             check_layout(name, sample_rate, channels, remedy="say what it is")
+            assert sample_rate is not None  # as was checked
+            assert channels is not None
             decoder = PcmDecoder(name, source, encoding, sample_rate, channels, complain)
             reader = Reader(name, iter([decoder]))
-        elif path is not None and stat.S_ISREG((status := os.fstat(source.fileno())).st_mode):
+        elif path is not None and stat.S_ISREG((status := os.fstat(stream.fileno())).st_mode):
             reader = _open_seekable(source, status.st_size, name, complain)
         elif isinstance(source, io.BytesIO):
             data = source.getvalue()
@@ -207,16 +222,17 @@ def _open_stream(stream, name, complain):
     return _open_spooled(stream, name, complain)
 
 
-def _wavs_in(stream, header, name, complain):
+def _wavs_in(stream, header: Any, name, complain):
     """Yield a decoder of the samples behind a header; and then of others, as they come."""
     while True:
         layout = (header.encoding, header.sample_rate, header.channels)
-        frames = None if header.data_bytes is None else header.data_bytes // header.frame_bytes
+        length = header.data_bytes
+        frames = None if length is None else length // header.frame_bytes
         yield PcmDecoder(name, stream, *layout, complain, frames=frames, container=header.container)
-        if frames is None:
+        if length is None:
             return
-        stream.skip(header.data_bytes % header.frame_bytes)
-        follows = chunks.next_sound(stream, odd=header.data_bytes % 2 == 1)
+        stream.skip(length % header.frame_bytes)
+        follows = chunks.next_sound(stream, odd=length % 2 == 1)
         if follows == "data":
             header = replace(header, data_bytes=chunks.read_length(stream))
         elif follows == "wav":
@@ -252,7 +268,7 @@ def _open_spooled(stream, name, complain):
     return reader
 
 
-def info(path):
+def info(path: str | Path) -> AudioInfo:
     """Return the `AudioInfo` of a file: from its header, or by decoding if that has no length."""
     with open_blocks(path) as reader:
         layout = (reader.sample_rate, reader.channels, reader.format, reader.subtype)
@@ -262,7 +278,9 @@ def info(path):
     return AudioInfo(frames, *layout)
 
 
-def read(path, *, start=0, stop=None, sample_rate=None):
+def read(
+    path: str | Path, *, start: int = 0, stop: int | None = None, sample_rate: int | None = None
+) -> tuple[np.ndarray, Any] | tuple[np.ndarray | np.ndarray, int]:
     """Read a file, or its frames [start, stop); returns (float32 (C, T), sample rate).
 
     `start` and `stop` count frames at the file's own rate and end at its end, as in a slice; the
@@ -286,7 +304,9 @@ def _between(reader, start, stop):
     return reader.rest() if stop is None else reader.rest(stop - start)
 
 
-def decode(data, name, *, start=0, stop=None):
+def decode(
+    data: bytes, name: str, *, start: int = 0, stop: int | None = None
+) -> tuple[np.ndarray, int] | tuple[Any | np.ndarray, Any]:
     """Decode the bytes of a sound file, or its frames [start, stop): (float32 (C, T), sample rate).
 
     Raises SepcliError, calling the bytes `name`, for the same reasons as `read`.

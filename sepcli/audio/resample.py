@@ -19,7 +19,7 @@ def _fit(audio, length):
     return np.pad(audio[:, :length], ((0, 0), (0, missing)))
 
 
-def resample(audio, from_rate, to_rate):
+def resample(audio: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
     """Return float32 (C, T) at `to_rate`; the length is T · to_rate / from_rate, rounded half up.
 
     Rates are positive, in Hz, and need not be whole numbers. Equal rates return `audio` itself.
@@ -41,7 +41,7 @@ class Resampler:
     Output lags the input by soxr's look-ahead (about 37 ms); `last=True` hands out the rest.
     """
 
-    def __init__(self, from_rate, to_rate, channels):
+    def __init__(self, from_rate: float, to_rate: float, channels: int) -> None:
         if not (from_rate > 0 and to_rate > 0):
             raise ValueError(f"sample rates must be positive, got {from_rate} and {to_rate}")
         self.from_rate, self.to_rate = from_rate, to_rate
@@ -52,7 +52,7 @@ class Resampler:
                 from_rate, to_rate, channels, dtype="float32", quality=QUALITY
             )
 
-    def process(self, block, *, last=False):
+    def process(self, block: np.ndarray, *, last: bool = False) -> np.ndarray:
         """Take (C, n) and return what is ready, (C, m); after `last` nothing more is accepted."""
         if self._stream is None:
             return block

@@ -6,10 +6,12 @@ v2.00"; hydrogenaud.io's "APEv2 specification".
 
 import struct
 
+from sepcli.audio.pieces import Scan
+
 _ID3V1 = 128  # bytes
 
 
-def is_id3(head):
+def is_id3(head: bytes) -> bool:
     """Whether an ID3v2 tag begins here; a chunk called `ID3 ` is none."""
     return head[:3] == b"ID3" and len(head) >= 10 and head[3] < 0x10
 
@@ -22,7 +24,7 @@ def _id3_length(head):
     return 10 + size + (10 if head[5] & 0x10 else 0)
 
 
-def length(head):
+def length(head: bytes) -> int:
     """Bytes of the tag that begins with the 32 bytes `head`, or 0 if none does."""
     if is_id3(head):
         return _id3_length(head)
@@ -33,14 +35,14 @@ def length(head):
     return _ID3V1 if head[:3] == b"TAG" else 0
 
 
-def skip(scan, position):
+def skip(scan: Scan, position: int) -> int:
     """Where the sound or whatever begins behind the ID3v2 tags at `position`."""
     while is_id3(head := scan.at(position, 10)):
         position += _id3_length(head)
     return position
 
 
-def start_of_last(scan, floor):
+def start_of_last(scan: Scan, floor: int) -> int:
     """Where the tags at the end of a file begin, but not before `floor`."""
     stop = scan.size
     while size := _length_before(scan, stop):

@@ -7,6 +7,7 @@ and WAVE_FORMAT_EXTENSIBLE, EBU Tech 3306 for RF64, ITU-R BS.2088 for BW64.
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -31,25 +32,25 @@ class Header:
     """What comes before the samples."""
 
     magic: bytes
-    encoding: str | None  # a name of `pcm`, or None for a compressed WAV
+    encoding: Any  # a name of `pcm`, or None for a compressed WAV
     sample_rate: int  # Hz
     channels: int
-    data_bytes: int | None  # None when the length is not known
+    data_bytes: Any  # None when the length is not known
     data_offset: int  # bytes from the start
     codec: int = _PCM  # a number of Microsoft's list
     wide: str | None = None  # what the encoding is if frames are as long as the header says
     bits: int = 0  # of a sample
 
     @property
-    def container(self):
+    def container(self) -> str:
         return "WAV" if self.magic == b"RIFF" else "RF64"
 
     @property
-    def frame_bytes(self):
+    def frame_bytes(self) -> int:
         return pcm.WIDTHS[self.encoding] * self.channels
 
 
-def read_header(stream, name):
+def read_header(stream: Any, name: str) -> Header:
     """Parse up to the first sample of a `streams.Peekable` or a `pieces.Cursor`.
 
     Raises SepcliError, naming `name`, when no program could play this.
@@ -78,9 +79,11 @@ def read_header(stream, name):
         raise damaged(name, f"a WAV header of over {_MOST_CHUNKS} chunks")
     if b"fmt " not in chunks:
         raise damaged(name, "a WAV header without a fmt chunk")
-    layout, *details = _parse_format(chunks[b"fmt "], name)
+    parsed: Any = _parse_format(chunks[b"fmt "], name)
+    layout, *details = parsed
     data_bytes = _data_bytes(size, riff_size, chunks.get(b"ds64", b""), offset)
-    return Header(magic, *layout, data_bytes, offset, *details)
+    facts: Any = (magic, *layout, data_bytes, offset, *details)
+    return Header(*facts)
 
 
 def _exactly(stream, count, name):
@@ -125,12 +128,20 @@ def _data_bytes(size, riff_size, ds64, offset):
     return None if is_placeholder(size) else size
 
 
-def is_placeholder(size):
+def is_placeholder(size: int) -> bool:
     """Whether a 32-bit size stands for "unknown": ffmpeg, sox, arecord and others differ."""
     return 0x7FFFF000 <= size <= 0x80000000 or size >= 0xFFFFF000
 
 
-def header_bytes(encoding, sample_rate, channels, data_bytes=None, *, patchable=False, rf64=False):
+def header_bytes(
+    encoding: str,
+    sample_rate: int,
+    channels: int,
+    data_bytes: int | None = None,
+    *,
+    patchable: bool = False,
+    rf64: bool = False,
+) -> bytes:
     """The bytes before the samples; sizes are 0xFFFFFFFF when `data_bytes` is None.
 
     The fmt chunk always has 18 bytes (sox warns about 16 for floats). A `patchable` header and
@@ -154,7 +165,7 @@ def header_bytes(encoding, sample_rate, channels, data_bytes=None, *, patchable=
     if data_bytes is not None:
         data_size = data_bytes
         riff_size = 4 + (36 if rf64 else len(extra)) + len(fmt) + 8 + data_bytes + data_bytes % 2
-    if rf64:
+    if rf64 and data_bytes is not None:
         frames = data_bytes // block
         extra = struct.pack("<4sIQQQI", b"ds64", 28, riff_size, data_bytes, frames, 0)
         riff_size = data_size = _UNKNOWN
@@ -162,7 +173,7 @@ def header_bytes(encoding, sample_rate, channels, data_bytes=None, *, patchable=
     return riff + extra + fmt + struct.pack("<4sI", b"data", data_size)
 
 
-def encode_wav(audio, sample_rate, *, name="audio"):
+def encode_wav(audio: np.ndarray, sample_rate: int, *, name: str = "audio") -> bytes:
     """Return float32 WAV bytes of (C, T): exact sizes, 18-byte fmt chunk, same input same bytes.
 
     Raises SepcliError, naming `name`, on NaN and infinity.
@@ -174,7 +185,7 @@ def encode_wav(audio, sample_rate, *, name="audio"):
     return b"".join((header, samples.data)) if samples.size else header
 
 
-def decode_wav(data, name):
+def decode_wav(data: bytes, name: str) -> tuple[np.ndarray, int] | None:
     """(float32 (C, T), sample rate) of WAV bytes, or None if they are not just plain samples."""
     header = read_header(Cursor(Scan(Bytes(data), len(data))), name)
     present = len(data) - header.data_offset

@@ -8,6 +8,7 @@ import shutil
 import stat
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -68,7 +69,8 @@ def _choose(name, extension, subtype, sample_rate, channels):
         raise SepcliError(
             f"{name}: {extension} does not hold {sample_rate} Hz; resample to one of {rates} Hz"
         )
-    highest = min(_HIGHEST_RATE.get(key, sample_rate) for key in (container, subtype))
+    known = (_HIGHEST_RATE.get(key) for key in (container, subtype))
+    highest = min(sample_rate if rate is None else rate for rate in known)
     if sample_rate > highest:
         raise SepcliError(
             f"{name}: {extension} does not hold {sample_rate} Hz; resample to {highest} Hz or less"
@@ -82,7 +84,7 @@ def _choose(name, extension, subtype, sample_rate, channels):
     return container, subtype
 
 
-def names_a_file(output):
+def names_a_file(output: Any) -> bool:
     """Whether the path `output` is meant to be a file of sound, rather than a folder of them.
 
     It is when it ends like one, and there is no folder of that name. Folders may have dots in
@@ -207,14 +209,14 @@ class Writer:
 
     def __init__(
         self,
-        target,
-        sample_rate,
-        channels,
+        target: Any,
+        sample_rate: int,
+        channels: int,
         *,
-        subtype=None,
-        format=None,  # noqa: A002
-        encoding=None,
-    ):
+        subtype: str | None = None,
+        format: str | None = None,  # noqa: A002
+        encoding: str | None = None,
+    ) -> None:
         is_path = isinstance(target, str | os.PathLike)
         self.name = os.fspath(target) if is_path else "standard output"
         self.sample_rate, self.channels = operator.index(sample_rate), channels
@@ -242,7 +244,7 @@ class Writer:
             self._resources.callback(self._sink.close)
             on_error.pop_all()
 
-    def write(self, block):
+    def write(self, block: np.ndarray) -> None:
         """Append float (C, n); integer subtypes clamp what is beyond [-1, 1]."""
         check_shape(block, self.channels)
         check_finite(self.name, block, self.sample_rate, start=self._written)
@@ -253,13 +255,13 @@ class Writer:
         self._written += block.shape[1]
 
     @property
-    def remark(self):
+    def remark(self) -> str | None:
         """A line on samples that clipped, or None."""
         if not self.clipped:
             return None
         return f"{self.name}: {self.clipped} samples clipped; {self._keeps}, or lower the level"
 
-    def close(self):
+    def close(self) -> None:
         """Finish the file and put it under its name; a `with` block does this."""
         with self._explained(), contextlib.ExitStack() as on_error:
             on_error.callback(self._discard)
@@ -307,7 +309,9 @@ class Writer:
             ) from None
 
 
-def write(path, audio, sample_rate, *, subtype=None):
+def write(
+    path: str | Path, audio: np.ndarray, sample_rate: int, *, subtype: str | None = None
+) -> int:
     """Write (C, T) to `path` in the format of its extension; returns how many samples clipped.
 
     See `Writer` for formats, subtypes and errors.

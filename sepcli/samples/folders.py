@@ -4,7 +4,9 @@ import os
 import re
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sepcli.audio import AUDIO_EXTENSIONS, Listing
 from sepcli.errors import SepcliError
@@ -17,7 +19,7 @@ _SIGNAL = re.compile(r"(ref|est)\..+|enroll", re.DOTALL)
 _SPLITS = ("train", "test")  # the level above MUSDB's tracks, no part of their names
 
 
-def read_folder(folder):
+def read_folder(folder: str | Path) -> Iterator[Sample]:
     """Yield the samples in `folder` and below, sorted by key, without opening their audio.
 
     A folder with mix.* (or only ref.*, enroll.*, est.*, or a sample.json) is one sample with all
@@ -76,10 +78,10 @@ def _short_key(key, maker):
     return track if split in _SPLITS and track else key
 
 
-def sample_from_folder(key, folder):
+def sample_from_folder(key: str, folder: Path) -> Sample:
     """The sample in KEY/mix.wav, KEY/ref.speech.wav …, with the JSON of KEY/sample.json."""
     meta = {}
-    members = {path.name: path for path in folder.iterdir() if _is_member(path)}
+    members: dict[str, Any] = {path.name: path for path in folder.iterdir() if _is_member(path)}
     if (path := folder / META).is_file():
         try:
             with explained(path):
@@ -96,7 +98,7 @@ def _is_member(path):
     return path.is_file() and path.name != META and not path.name.startswith(".")
 
 
-def sample_from_track(key, folder):
+def sample_from_track(key: str, folder: Path) -> Sample:
     """The sample in a track of MUSDB: its mixture, and its stems as references."""
     files = {}
     for path in sorted(folder.iterdir()):
@@ -110,7 +112,7 @@ def sample_from_track(key, folder):
     return Sample(key, {"targets": targets}, members)
 
 
-def sample_from_file(key, path):
+def sample_from_file(key: str, path: Path) -> Sample:
     """The sample with nothing but a mix, from one audio file."""
     extension = split_audio_name(path.name)[1] or ".wav"
     return Sample(key, members={f"mix{extension}": path})
@@ -119,14 +121,14 @@ def sample_from_file(key, path):
 class FolderWriter:
     """Write each sample into a folder of its own, KEY/mix.wav …, complete or not at all."""
 
-    def __init__(self, folder, *, overwrite=None):
+    def __init__(self, folder: str | Path, *, overwrite: bool | None = None) -> None:
         """overwrite: True replaces samples that exist, False keeps them, None is an error."""
         self.folder, self.overwrite = Path(folder), overwrite
         self.count = 0
         self._keys = set()
         make_folder(self.folder)
 
-    def skips(self, key):
+    def skips(self, key: str) -> bool:
         """Whether `write` would leave out the sample `key` because it is there already.
 
         Raises SepcliError for a key that is no path below the folder, that came before, or whose
@@ -148,7 +150,7 @@ class FolderWriter:
                     raise exists(target)
         return False
 
-    def write(self, sample):
+    def write(self, sample: Sample) -> bool:
         """Write one sample, unless it is skipped; returns whether it was written."""
         if self.skips(sample.key):
             return False

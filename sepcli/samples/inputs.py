@@ -3,10 +3,11 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sepcli.errors import SepcliError
 from sepcli.samples.sample import Sample
@@ -27,14 +28,17 @@ class Input:
     known: list[Sample] = field(default_factory=list)
     _read: Callable[..., Iterable[Sample]] | None = None
 
-    def samples(self, stdin=None):
+    def samples(self, stdin: Any | None = None) -> Iterator[Sample] | Iterable[Sample]:
         """An iterator over the samples; SepcliError, from here or there, if that fails."""
         if self.count is not None:
             return iter(self.known)
+        assert self._read is not None  # as its samples are not known
         return self._read(self.source, stdin=stdin)
 
 
-def find_inputs(sources, *, strict=True, input_type="auto"):
+def find_inputs(
+    sources: Sequence[str], *, strict: bool = True, input_type: str = "auto"
+) -> list[Input]:
     """A list of `Input`s for paths, globs or "-".
 
     Files and folders are looked up here, and given twice they count once. Where two of their
@@ -57,7 +61,7 @@ def find_inputs(sources, *, strict=True, input_type="auto"):
     return inputs
 
 
-def expand(source):
+def expand(source: Any) -> list[str] | list[Any]:
     """The paths that a glob stands for, sorted; anything else stands for itself."""
     if source == "-" or os.path.lexists(source):
         return [source]
@@ -92,7 +96,7 @@ def _tell_apart(inputs):
             each.known[number] = Sample(key, sample.meta, sample.members, sample.origin)
 
 
-def distinct(names, above):
+def distinct(names: Sequence[str], above: Any) -> list[str]:
     """`names` with as many of the folders `above` each in front as it takes to tell them apart."""
     longer = list(names)
     for level in range(1, 1 + max(map(len, above), default=0)):
@@ -103,7 +107,7 @@ def distinct(names, above):
     return longer
 
 
-def folders_of(source):
+def folders_of(source: Any) -> tuple[str, ...]:
     """The names of the folders that a source is in, or is, from the top."""
     place = Path(os.path.abspath(source))
     return place.parts[1:] if os.path.isdir(source) else place.parent.parts[1:]

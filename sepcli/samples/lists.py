@@ -4,7 +4,9 @@ import codecs
 import itertools
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sepcli.audio.streams import read_some
 from sepcli.errors import SepcliError
@@ -15,7 +17,9 @@ _LONGEST_LINE = 1 << 20  # bytes
 _MARK = 3  # bytes, the longest byte order mark
 
 
-def read_list(stream, *, origin="standard input", folder="."):
+def read_list(
+    stream: Any, *, origin: str = "standard input", folder: str = "."
+) -> Iterator[Sample]:
     """Yield the samples of JSON lines such as {"mix": "a.wav", "ref": {"speech": "b.wav"}}.
 
     Each line names files by `mix` (or `path`), `enroll`, `ref` and `est` (targets to paths), seen

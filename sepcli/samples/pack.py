@@ -24,8 +24,11 @@ whole; where only a stretch is, the blocks that it lies in are checked when they
 import json
 import os
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -59,21 +62,21 @@ class Group:
     speakers: np.ndarray
 
     @property
-    def kind(self):
+    def kind(self) -> str:
         """speech, noise, rir, samples or files."""
         return self.name.partition("/")[0]
 
     @property
-    def role(self):
+    def role(self) -> str:
         """The source's name, or that of the member of samples."""
         return self.name.partition("/")[2]
 
     @cached_property
-    def bytes(self):
+    def bytes(self) -> int:
         """Bytes of pcm."""
         return int(self.sizes.sum()) * itemsize(self.dtype)
 
-    def label(self, index):
+    def label(self, index: int) -> str:
         """GROUP/NAME of an item."""
         return f"{self.name}/{os.fsdecode(self.names[index])}"
 
@@ -88,7 +91,7 @@ class Pack:
     it is read, and by `verify`.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path) -> None:
         self.path = os.fspath(path)
         self._digest = self._seal["digest"]
 
@@ -120,7 +123,7 @@ class Pack:
             return _Descriptor(self.path)
 
     @cached_property
-    def groups(self):
+    def groups(self) -> dict[str, Group]:
         """{name: Group}, sorted by name."""
         import h5py
 
@@ -144,7 +147,7 @@ class Pack:
         return Group(group.name[1:], start=start, **attributes, **columns)
 
     @cached_property
-    def skipped(self):
+    def skipped(self) -> list[Any]:
         """JSON objects about inputs that could not be packed."""
         import h5py
 
@@ -152,7 +155,9 @@ class Pack:
             lines = file["skipped"][()].tobytes().splitlines() if "skipped" in file else ()
         return [json.loads(line) for line in lines]
 
-    def read(self, group, index, *, start=0, stop=None):
+    def read(
+        self, group: Any, index: int, *, start: int = 0, stop: int | None = None
+    ) -> np.ndarray:
         """Item `index` of a `Group`, or its frames [start, stop): float32 (C, T).
 
         Raises SepcliError for one that is damaged, or lies in a block that is.
@@ -176,29 +181,29 @@ class Pack:
             scaled *= np.float32(2**-15)
         return scaled
 
-    def stored(self, group, index):
+    def stored(self, group: Any, index: int) -> bytes:
         """The bytes of an item as they are kept; SepcliError if they are damaged."""
         data = np.empty(group.sizes[index], STORED[group.dtype])
         self._read_into(data, group, int(group.offsets[index]))
         self._check(data, group, index)
         return data.tobytes()
 
-    def label(self, group, index):
+    def label(self, group: Any, index: int) -> str:
         """What messages call an item."""
         return f"{self.path}: {group.label(index)}"
 
-    def verify(self):
+    def verify(self) -> None:
         """Read everything; raises SepcliError naming the first item that is damaged."""
         for group in self.groups.values():
             for index in range(len(group.names)):
                 self.stored(group, index)
 
     @cached_property
-    def count(self):
+    def count(self) -> int:
         """How many recordings and samples there are; members of a sample count once."""
         return len(set().union(*(group.numbers.tolist() for group in self.groups.values())))
 
-    def stats(self):
+    def stats(self) -> Iterator[dict[str, Any]]:
         """Yield a JSON object for every source and every audio member of samples."""
         for group in self.groups.values():
             if group.dtype == BYTES:
@@ -216,7 +221,7 @@ class Pack:
                 "clipped": group.clipped,
             }
 
-    def manifest(self):
+    def manifest(self) -> Iterator[dict[str, Any]]:
         """Yield a JSON object for every item, group by group."""
         for group in self.groups.values():
             if group.dtype == BYTES:
@@ -255,7 +260,7 @@ class Pack:
             begin = (first + int(block)) * BLOCK
             data = np.empty(min(BLOCK, group.bytes - begin), np.uint8)
             self._read_bytes(data, group.start + begin)
-            if zlib.crc32(data) != group.blocks[first + block]:
+            if zlib.crc32(data.data) != group.blocks[first + block]:
                 self._name_damaged(group, begin)
             met[block] = True
 
@@ -283,7 +288,7 @@ class _Descriptor:
             os.close(self.number)
 
 
-def read_pack(path):
+def read_pack(path: str | Path) -> Iterator[Sample]:
     """Yield the samples in a pack; a recording is a sample with nothing but a mix."""
     pack = Pack(path)
     parts = [(g, i) for g in pack.groups.values() for i in range(len(g.names))]

@@ -5,6 +5,8 @@ import json
 import os
 import zlib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +39,7 @@ class Item:
     validation: bool = False
 
 
-def encode(signal, sample_rate, dtype):
+def encode(signal: np.ndarray, sample_rate: int, dtype: Any) -> bytes:
     """The bytes that a pack keeps of float (C, T): int16 is rounded and clamped."""
     if dtype != "flac":
         return pcm.pack(signal, _ENCODINGS[dtype])
@@ -47,19 +49,19 @@ def encode(signal, sample_rate, dtype):
     return stream.getvalue()
 
 
-def as_file(data, dtype, sample_rate, channels):
+def as_file(data: bytes, dtype: Any, sample_rate: int, channels: int) -> tuple[str, bytes]:
     """(extension, bytes) of a sound file with the stored bytes `data`: ".wav" or ".flac"."""
     if dtype == "flac":
         return ".flac", data
     return ".wav", wav.header_bytes(_ENCODINGS[dtype], sample_rate, channels, len(data)) + data
 
 
-def itemsize(dtype):
+def itemsize(dtype: Any) -> int:
     """Bytes of an element of pcm."""
     return np.dtype(STORED[dtype]).itemsize
 
 
-def write_pack(path, groups, skipped=()):
+def write_pack(path: str | Path, groups: dict[str, Any], skipped: Any = ()) -> None:
     """Write a pack to `path`, which nobody reads meanwhile.
 
     groups: {name: (attributes, list of Item, iterable of the items' bytes in order)}; the

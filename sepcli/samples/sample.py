@@ -4,16 +4,20 @@ import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from sepcli.audio import AUDIO_EXTENSIONS, decode, encode_wav, open_blocks, read
 from sepcli.audio.checks import HIGHEST_RATE
+from sepcli.audio.reading import Reader
 from sepcli.errors import SepcliError
 from sepcli.files import composed
 
 ROLES = ("mix", "ref", "enroll", "est")  # the order in which members are written
 
 
-def split_audio_name(name):
+def split_audio_name(name: str) -> tuple[str, str]:
     """("ref.speech", ".wav") of "ref.speech.wav"; ("note.txt", "") of what is not audio."""
     stem, _, extension = name.rpartition(".")
     if f".{extension.lower()}" in AUDIO_EXTENSIONS:
@@ -21,7 +25,7 @@ def split_audio_name(name):
     return name, ""
 
 
-def member_order(name):
+def member_order(name: str) -> tuple[int, str]:
     """Sort key of member names: mix, references, enrolment, estimates, then all others by name."""
     role = name.split(".", 1)[0]
     return ROLES.index(role) if role in ROLES else len(ROLES), name
@@ -52,7 +56,7 @@ class Sample:
             del self.meta["sample_rate"]
 
     @property
-    def sample_rate(self):
+    def sample_rate(self) -> Any:
         """In Hz, from `meta` or else the first signal's header; SepcliError when there is none."""
         self.check()
         if "sample_rate" not in self.meta:
@@ -66,34 +70,34 @@ class Sample:
         return self.meta["sample_rate"]
 
     @property
-    def targets(self):
+    def targets(self) -> list[str]:
         """Names of what is to be found in the mixture: as in `meta`, or those of the references."""
         return list(map(composed, self.meta.get("targets") or self.refs()))
 
-    def label(self, member=None):
+    def label(self, member: str | None = None) -> str:
         """What messages call the sample, or one member of it."""
         where = f"{self.origin}: " if self.origin else ""
         return f"{where}{self.key}.{member}" if member else f"{where}sample {self.key}"
 
-    def labelled(self, error):
+    def labelled(self, error: Exception) -> str:
         """The text of `error` with what it is about in front, unless it begins with that."""
         text, label = str(error), self.label()
         return text if text.startswith(label) else f"{label}: {text}"
 
-    def check(self):
+    def check(self) -> None:
         """Raise SepcliError for a sample that could not be read; see `unreadable`."""
         if self.fault is not None:
             raise SepcliError(self.fault)
 
-    def ordered(self):
+    def ordered(self) -> list[str]:
         """Member names in the order in which they are written."""
         return sorted(self.members, key=member_order)
 
-    def names(self, prefix):
+    def names(self, prefix: str) -> list[str]:
         """Members called `prefix` or `prefix.…`: names("ref") -> ["ref.noise.wav", …]."""
         return [name for name in self.ordered() if f"{name}.".startswith(f"{prefix}.")]
 
-    def find(self, name):
+    def find(self, name: str) -> str | None:
         """The member that holds the signal `name`, such as "mix.flac" for "mix", or None.
 
         In a tar of plain audio files, `KEY.wav`, the member "wav" is the mix.
@@ -108,11 +112,11 @@ class Sample:
                 return member
         return None
 
-    def has(self, name):
+    def has(self, name: str) -> bool:
         """Whether there is a signal `name`, such as "mix" or "ref.speech"."""
         return self.find(name) is not None
 
-    def audio(self, name):
+    def audio(self, name: str) -> np.ndarray:
         """Return the signal `name`, float32 (C, T) at `sample_rate`.
 
         Raises SepcliError when it is missing, broken, or has another rate than the sample.
@@ -137,7 +141,7 @@ class Sample:
             raise SepcliError(f"{self.label()} has no {name}; it holds {there}")
         return member
 
-    def open(self, name):
+    def open(self, name: str) -> Reader:
         """Open the signal `name` for reading in blocks; returns an `audio.Reader`."""
         member = self._find(name)
         content = self.members[member]
@@ -145,7 +149,7 @@ class Sample:
             return open_blocks(content)
         return open_blocks(io.BytesIO(content), name=self.label(member))
 
-    def set_audio(self, name, signal, sample_rate=None):
+    def set_audio(self, name: str, signal: np.ndarray, sample_rate: int | None = None) -> None:
         """Add or replace the signal `name` by float32 or float64 (C, T), kept as float32 WAV.
 
         sample_rate: Hz; may be left out when the sample has one, and must equal it.
@@ -159,11 +163,11 @@ class Sample:
         self.members[f"{name}.wav"] = encoded
         self.meta["fields"] = self.ordered()
 
-    def refs(self):
+    def refs(self) -> dict[str, Any]:
         """The references: target -> member name; those in `meta["targets"]` first."""
         return self._by_target("ref")
 
-    def ests(self):
+    def ests(self) -> dict[str, Any]:
         """The estimates: target -> member name; those in `meta["targets"]` first."""
         return self._by_target("est")
 
@@ -176,10 +180,10 @@ class Sample:
         first = filter(found.__contains__, map(composed, self.meta.get("targets") or ()))
         return {target: found[target] for target in dict.fromkeys([*first, *found])}
 
-    def json(self):
+    def json(self) -> bytes:
         """`meta` as one line of JSON bytes: key, sample_rate, fields and targets first."""
         self.check()
-        record = {"key": self.key}
+        record: dict[str, Any] = {"key": self.key}
         if any(split_audio_name(name)[1] for name in self.members) or "sample_rate" in self.meta:
             record["sample_rate"] = self.sample_rate
         record["fields"] = self.ordered()
@@ -188,7 +192,7 @@ class Sample:
         return json_line(record)
 
 
-def unreadable(key, error, origin=""):
+def unreadable(key: str, error: Exception | str, origin: str = "") -> Sample:
     """What stands for a sample that is damaged, so that those after it are still read.
 
     Whatever uses it gets the SepcliError from `check`.
@@ -196,9 +200,11 @@ def unreadable(key, error, origin=""):
     return Sample(key, origin=origin, fault=str(SepcliError(str(error))))
 
 
-def json_line(record):
+def json_line(record: dict[str, Any]) -> bytes:
     """Bytes of one line of strict JSON; NaN and infinities, which JSON lacks, become null."""
-    settings = {"default": lambda value: value.tolist()}  # numbers and arrays of NumPy
+    settings: dict[str, Any] = {
+        "default": lambda value: value.tolist()
+    }  # numbers and arrays of NumPy
     try:
         text = json.dumps(record, allow_nan=False, **settings)
     except ValueError:
@@ -209,7 +215,7 @@ def json_line(record):
     return text.encode() + b"\n"
 
 
-def parse_meta(data, name):
+def parse_meta(data: bytes | str, name: str) -> dict[str, Any]:
     """The dict in the JSON bytes `data`; SepcliError, naming `name`, for anything else."""
     try:
         meta = json.loads(data.removeprefix("\ufeff") if isinstance(data, str) else data)

@@ -9,6 +9,8 @@ import json
 import os
 import re
 import zlib
+from pathlib import Path
+from typing import Any
 
 from sepcli.errors import SepcliError
 from sepcli.files import explained, stand_in
@@ -20,7 +22,7 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 _PIECE = 1 << 22  # bytes hashed at once
 
 
-def write_seal(file, block, places):
+def write_seal(file: Any, block: int, places: Any) -> None:
     """Write the user's block of `block` bytes into a pack that is complete but for it.
 
     places: (offset, bytes) of each pcm.
@@ -46,7 +48,7 @@ def _digest(file, block, places, size):
     return digest.hexdigest()
 
 
-def read_seal(path):
+def read_seal(path: str | Path) -> Any:
     """Check that a file is a whole pack; returns what its user's block says."""
     with explained(path), open(path, "rb") as file:
         head = file.read(512)

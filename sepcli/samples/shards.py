@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 from sepcli.files import explained
 from sepcli.samples.packwriting import BYTES, JSON, as_file
@@ -19,17 +20,17 @@ class TarForm:
     each, manifest.jsonl, which says for each what it is for, and skipped.jsonl.
     """
 
-    def __init__(self, shard_size=None):
+    def __init__(self, shard_size: int | None = None) -> None:
         self.shard_size = shard_size
         self.result = "out" if shard_size else "out.tar"
 
-    def keep(self, part, record, contents, number):
+    def keep(self, part: Any, record: dict[str, Any], contents: Any, number: int) -> None:
         """Append what was encoded, sample `number` of what is kept, to its shard."""
         stream = io.BytesIO()
         TarWriter(stream, str(part.target)).write(_sample(record, contents, number))
         part.append(self._shard(number), stream.getvalue())
 
-    def assemble(self, part, kept, for_validation):
+    def assemble(self, part: Any, kept: Any, for_validation: Any) -> None:
         """Close the shards, and write what goes beside them.
 
         kept: the records of all samples, in order. for_validation: those of them that are.

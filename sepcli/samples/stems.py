@@ -1,5 +1,7 @@
 """Names of stems: their order, what else they are called, and which add up to others."""
 
+from collections.abc import Sequence
+
 from sepcli.files import composed
 
 VOCALS, ACCOMPANIMENT, MIXTURE = "vocals", "accompaniment", "mixture"
@@ -21,12 +23,12 @@ def stem_name(name: str) -> str:
     return SAME.get(name) or composed(name)
 
 
-def is_music(names) -> bool:
+def is_music(names: Sequence[str]) -> bool:
     """Whether signals of these names are stems of a song: one is MUSDB's, and not only `other`."""
     return not set(STEMS).isdisjoint(set(map(stem_name, names)) - {"other"})
 
 
-def parts_of_accompaniment(names) -> list[str]:
+def parts_of_accompaniment(names: Sequence[str]) -> list[str]:
     """Those of the stems called `names` that add up to the accompaniment: all but the vocals.
 
     None without vocals among them, unless drums, bass and other are all there.

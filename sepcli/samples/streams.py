@@ -2,8 +2,10 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +24,9 @@ _STDIN, _STDOUT = "standard input", "standard output"
 _PIECE = 1 << 18  # frames read at a time
 
 
-def read_samples(source, *, stdin=None, strict=True, input_type="auto"):
+def read_samples(
+    source: Any, *, stdin: Any | None = None, strict: bool = True, input_type: str = "auto"
+) -> Iterator[Sample]:
     """Return an iterator over the samples in `source`, in a fixed order, one at a time.
 
     source: a sample tar, a pack, a folder (see `read_folder`), one audio file, a list of JSON
@@ -53,7 +57,7 @@ def read_samples(source, *, stdin=None, strict=True, input_type="auto"):
     return _read_file(path, strict, input_type, path.parent)
 
 
-def is_audio_file(path, input_type="auto"):
+def is_audio_file(path: str | Path, input_type: str = "auto") -> bool:
     """Whether a path is a file that counts as sound: by its name or its first bytes.
 
     Unless `input_type` tells what it is.
@@ -124,7 +128,9 @@ def _sample_from_audio(stream, origin):
 
 
 @contextmanager
-def open_sample_writer(output=None, *, overwrite=None, stdout=None):
+def open_sample_writer(
+    output: Any | None = None, *, overwrite: bool | None = None, stdout: Any | None = None
+) -> Iterator[Any]:
     """Open a writer of samples: `.write(sample)`, `.skips(key)` and `.count`.
 
     output: None or "-" for a sample tar on standard output, FILE.tar, or else a folder, where
@@ -148,7 +154,7 @@ def open_sample_writer(output=None, *, overwrite=None, stdout=None):
         yield FolderWriter(path, overwrite=overwrite)
 
 
-def place_of(key, output=None):
+def place_of(key: str, output: Any | None = None) -> str:
     """Where `open_sample_writer(output)` puts the sample `key`."""
     if output is None or str(output) == "-":
         return _STDOUT

@@ -7,6 +7,8 @@ are no header for the end or skips them, and keeps every header; so only its hea
 import os
 import re
 import tarfile
+from collections.abc import Iterator
+from typing import Any
 
 from sepcli.audio.streams import read_fully
 from sepcli.errors import SepcliError
@@ -26,12 +28,12 @@ _WITHOUT_DATA = (
 class CutError(Exception):
     """The stream ended before it was complete: where, and whether `inside` something."""
 
-    def __init__(self, where, inside=True):
+    def __init__(self, where: str, inside: bool = True) -> None:
         super().__init__(where)
         self.inside = inside
 
 
-def header(name, size):
+def header(name: str, size: int) -> bytes:
     """The header of a member: mode 0644, no owner, no time.
 
     512 bytes of USTAR; for names over 100 bytes (255 with a `/` in the right place) and 8 GiB or
@@ -45,12 +47,14 @@ def header(name, size):
         return member.tobuf(tarfile.PAX_FORMAT, "utf-8")
 
 
-def padding(size):
+def padding(size: int) -> bytes:
     """The zeros that fill a member's last block."""
     return bytes(-size % BLOCK)
 
 
-def read_members(stream, origin, *, index=False):
+def read_members(
+    stream: Any, origin: str, *, index: bool = False
+) -> Iterator[tuple[Any, bytes | tuple[Any, Any]] | None]:
     """Yield (name, bytes) of each regular member, and None where an archive ends.
 
     index: instead of bytes, yield (offset, size), where they are in a stream that can seek.

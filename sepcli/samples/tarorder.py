@@ -1,11 +1,14 @@
 """Tars whose members are in any order, as `tar cf` takes them from a disk: sorted by samples."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from sepcli.errors import SepcliError
 from sepcli.samples.tarblocks import CutError, read_members
 from sepcli.samples.tarstream import END, split_member_name
 
 
-def stand_together(file):
+def stand_together(file: Any) -> bool:
     """Whether the members of every sample in a tar, a file that can seek, follow each other."""
     seen, last, position = set(), None, file.tell()
     file.seek(0)
@@ -26,7 +29,7 @@ def stand_together(file):
     return True
 
 
-def in_order(file, origin):
+def in_order(file: Any, origin: str) -> Iterator[tuple[Any, Any] | None]:
     """As `read_members` of a file that can seek, but the members of a sample together.
 
     Samples come in the order of their first members, their JSON last, and `__end__` after all.

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+from collections.abc import Iterator
+from typing import Any
 
 from sepcli.audio import AUDIO_EXTENSIONS
 from sepcli.errors import SepcliError
@@ -14,7 +16,9 @@ _EXTENSIONS = {extension[1:] for extension in AUDIO_EXTENSIONS}
 _READ_ANYWAY = "read what is there with --no-strict"
 
 
-def read_tar(stream, *, origin="standard input", strict=True, file=None):
+def read_tar(
+    stream: Any, *, origin: str = "standard input", strict: bool = True, file: Any | None = None
+) -> Iterator[Sample]:
     """Yield the samples of a tar archive, or of several one after the other, as they arrive.
 
     stream: binary, need not seek. A sample is handed on as soon as the last member that its
@@ -52,9 +56,11 @@ class _ScatteredError(Exception):
 class _Reader:
     """Groups members into samples, and counts."""
 
+    group: Any  # the sample whose members arrive
+
     def __init__(self, origin, strict, file=None):
         self.origin, self.strict = origin, strict
-        self.group = None  # the sample whose members arrive
+        self.group = None
         self.count = 0  # samples so far
         self.before = 0  # of these, in archives that are complete
         self.promised = None  # the closing count of this archive
@@ -72,7 +78,8 @@ class _Reader:
             yield from self._finish()
             self._end_archive() if name is None else self._add_promise(data)
         elif split := self._split(bare(name)):
-            yield from self._add(*split, data, bare(name))
+            prefix, inner = split
+            yield from self._add(prefix, inner, data, bare(name))
 
     def _split(self, name):
         """As `split_member_name`, but for what lies beside the members that came before it."""

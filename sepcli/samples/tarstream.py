@@ -11,10 +11,11 @@ dots, and, where the tar is a file, members in any order.
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from sepcli.errors import OutputError, SepcliError
 from sepcli.files import explained
-from sepcli.samples.sample import json_line, split_audio_name
+from sepcli.samples.sample import Sample, json_line, split_audio_name
 from sepcli.samples.tarblocks import END_OF_ARCHIVE, header, padding
 
 END = "__end__"
@@ -24,12 +25,12 @@ IN_FOLDER = "sample.json"  # the JSON of a sample that is a folder
 _PIECE = 1 << 20  # bytes copied at once
 
 
-def prefix_of(key):
+def prefix_of(key: str) -> str:
     """The name of a sample's members up to the dot: `key`, with underscores for its own dots."""
     return key.replace(".", "_")
 
 
-def split_member_name(name):
+def split_member_name(name: str) -> tuple[str, str] | tuple[str | Any, ...] | None:
     """(prefix, name within the sample) of a member, or None for one that is part of no sample."""
     name = bare(name)
     folder, _, base = name.rpartition("/")
@@ -39,14 +40,14 @@ def split_member_name(name):
     return match and match.groups()
 
 
-def bare(name):
+def bare(name: str) -> str:
     """The name of a member without what `tar cf - .` puts in front."""
     while name.startswith("./"):
         name = name[2:]
     return name
 
 
-def is_signal(name):
+def is_signal(name: str) -> bool:
     stem, extension = split_audio_name(name)
     return bool(extension and _SIGNAL.fullmatch(stem))
 
@@ -54,17 +55,17 @@ def is_signal(name):
 class TarWriter:
     """Write samples to a binary stream; `close` marks the stream as complete."""
 
-    def __init__(self, stream, name="standard output"):
+    def __init__(self, stream: Any, name: str = "standard output") -> None:
         """stream: binary, need not seek; errors call it `name`."""
         self.count = 0
         self._stream, self._name = stream, name
         self._whole = True  # ends behind a sample
 
-    def skips(self, key):
+    def skips(self, key: str) -> bool:
         """Whether `write` would leave out the sample `key`: never."""
         return False
 
-    def write(self, sample):
+    def write(self, sample: Sample) -> bool:
         """Write one sample, json first, and flush; returns True. Same sample, same bytes.
 
         Raises SepcliError before anything is written, so that other samples can follow, for a
@@ -89,7 +90,7 @@ class TarWriter:
         self.count += 1
         return True
 
-    def close(self):
+    def close(self) -> None:
         """Write the closing count and the two zero blocks that end a tar archive."""
         self._check_whole()
         count = json_line({"count": self.count})

@@ -15,7 +15,9 @@ import threading
 import traceback
 import weakref
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from sepcli.errors import SepcliError
 
@@ -24,7 +26,7 @@ AHEAD = 2  # tasks that a worker has at once: one to do, one to begin without wa
 _running = weakref.WeakSet()  # workers
 
 
-def in_order(function, tasks, *, jobs):
+def in_order(function: Callable[..., Any], tasks: Iterable[Any], *, jobs: int) -> Iterator[Any]:
     """Yield function(task) for each of `tasks`, in their order, done by `jobs` processes.
 
     One job is done by this process itself. See `by_workers`.
@@ -32,7 +34,14 @@ def in_order(function, tasks, *, jobs):
     yield from map(function, tasks) if jobs == 1 else by_workers(function, tasks, workers=jobs)
 
 
-def by_workers(function, tasks, *, workers, method="spawn", remedy="try fewer --jobs"):
+def by_workers(
+    function: Callable[..., Any],
+    tasks: Iterable[Any],
+    *,
+    workers: int,
+    method: str = "spawn",
+    remedy: str = "try fewer --jobs",
+) -> Iterator[Any]:
     """Yield function(task) for each of `tasks`, in their order, done by `workers` processes.
 
     function and tasks must be picklable; tasks may be endless: at most `AHEAD` a worker are taken
@@ -65,6 +74,9 @@ def by_workers(function, tasks, *, workers, method="spawn", remedy="try fewer --
 
 class _Worker:
     """A process and the connection to it."""
+
+    _connection: Any
+    _process: Any
 
     def __init__(self, function, method, remedy):
         self._function, self._remedy = function, remedy
