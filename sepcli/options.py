@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import logging
 import math
 import os
 import sys
@@ -107,7 +108,15 @@ model = click.option(
     "-m", "--model", metavar="NAME|FILE|DIR", help="Shipped model, model file or run folder."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard output.")
-quiet = click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
+
+
+def _keep_quiet(_ctx, _param, value):
+    """The option's own value; the notes of the library (`errors.note`) obey it, too."""
+    logging.getLogger("sepcli").setLevel(logging.ERROR if value else logging.NOTSET)
+    return value
+
+
+quiet = click.option("-q", "--quiet", is_flag=True, callback=_keep_quiet, help="Print errors only.")
 progress = click.option(
     "--progress",
     type=click.Choice(["auto", "json", "none"]),

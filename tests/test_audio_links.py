@@ -95,6 +95,25 @@ def test_a_header_that_tells_too_little_is_not_believed(tmp_path, extension):
         np.testing.assert_array_equal(reader.rest(), read(healthy))
 
 
+def test_a_flac_with_no_metadata_but_its_layout_may_follow():
+    data = encoded("flac", sound())
+    place = 4
+    while not data[place] & 0x80:  # the last block of metadata
+        place += 4 + int.from_bytes(data[place + 1 : place + 4], "big")
+    place += 4 + int.from_bytes(data[place + 1 : place + 4], "big")
+    bare = data[:4] + b"\x80" + data[5 : 4 + 4 + 34] + data[place:]
+    found, _ = audio.decode(data + bare + bare, "x")
+    np.testing.assert_array_equal(found, np.tile(read(data), 3))
+
+
+def test_an_aiff_may_have_a_tag_behind_its_end():
+    data = encoded("aiff", sound())
+    tag = b"ID3 \0\0\x20\1" + b"ID3\3\0\0\0\0\x3f\x77".ljust(0x2001, b"\1") + b"\0"
+    for found in (audio.decode(data + tag, "x")[0], audio.decode(data + tag + data, "x")[0]):
+        np.testing.assert_array_equal(found[:, :RATE], read(data))
+    assert found.shape[1] == 2 * RATE
+
+
 @pytest.mark.parametrize("extension", ["mp3", "flac", "ogg", "opus"])
 def test_behind_frames_and_pages_what_is_none_is_no_sound(extension):
     healthy = encoded(extension, sound())

@@ -62,8 +62,11 @@ def test_a_file_that_ends_within_a_page_or_a_packet_is_cut_off(extension):
 @pytest.mark.parametrize("extension", CODECS)
 def test_a_page_that_is_missing_in_the_middle_is_damage(extension):
     split = pages(ogg(extension))
-    with pytest.raises(SepcliError, match=r"^x: damaged \(Ogg pages are missing within\)"):
-        audio.decode(joined(split[:4] + split[5:]), "x")
+    ended = pages(ogg(extension))
+    ended[4][5] |= LAST
+    for damaged in (split[:4] + split[5:], ended):
+        with pytest.raises(SepcliError, match=r"^x: damaged \(Ogg pages are missing within\)"):
+            audio.decode(joined(damaged), "x")
 
 
 @pytest.mark.parametrize("extension", CODECS)

@@ -108,6 +108,13 @@ def test_every_command_that_searches_folders_tells(monkeypatch, album, command):
         assert name in line
 
 
+def test_notes_are_no_errors_for_who_wants_only_those(monkeypatch, album):
+    monkeypatch.chdir(album.parent)
+    for words, told in (([], True), (["-q"], False), ([], True)):
+        result = CliRunner().invoke(main, ["eval", "album", "album", "-o", "x.json", *words])
+        assert ("left out" in result.stderr) == told
+
+
 def test_extensions_of_other_formats_count_as_sound_where_they_are_named():
     for extension in (".m4a", ".webm", ".mp4", ".aac", ".wma", ".mp2"):
         assert extension in audio.AUDIO_EXTENSIONS

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from sepcli.audio import tags
 from sepcli.audio.pieces import Link, Scan
 
-_START = b"fLaC\0\0\0\x22"  # the magic, and the header of STREAMINFO, which always comes first
+_STARTS = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")  # with STREAMINFO, which may be the only block
 
 
 def find_sounds(
@@ -16,10 +16,9 @@ def find_sounds(
     A decoder stops where the header says, so the next stream has to be looked for.
     """
     frames = int.from_bytes(scan.at(start + 18, 8), "big") & (1 << 36) - 1
-    again = scan.find(_START, _after_metadata(scan, start))
-    end = scan.size if again < 0 else again
-    if not frames:  # not told: then it ends where the tags begin, or the decoder trips over them
-        end = tags.start_of_last(scan, start) if again < 0 else end
+    end = _next_start(scan, _after_metadata(scan, start))
+    if not frames and end == scan.size:  # then it ends before the tags, over which it would trip
+        end = tags.start_of_last(scan, start)
     return [Link(((start, end),))], end
 
 
@@ -30,3 +29,12 @@ def _after_metadata(scan, start):
         last = head[0] & 0x80
         position += 4 + int.from_bytes(head[1:], "big")
     return position
+
+
+def _next_start(scan, position):
+    """Where the next stream begins from `position` on, or `scan.size`."""
+    while (position := scan.find(b"fLaC", position)) >= 0:
+        if scan.at(position, 8) in _STARTS:
+            return position
+        position += 4
+    return scan.size

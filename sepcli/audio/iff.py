@@ -48,7 +48,11 @@ def find_sounds(
 
 
 def _end_of_aiff(scan, start):
-    return _known(int.from_bytes(scan.at(start + 4, 4), "big"), start + 8)
+    end = _known(int.from_bytes(scan.at(start + 4, 4), "big"), start + 8)
+    while end and scan.at(end, 4) == b"ID3 ":  # some programs put their tags behind the end
+        size = int.from_bytes(scan.at(end + 4, 4), "big")
+        end = min(end + 8 + size + size % 2, max(end + 8, scan.size))
+    return end
 
 
 def _end_of_au(scan, start):

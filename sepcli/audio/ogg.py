@@ -90,7 +90,9 @@ class _Pages:
         self.has_begun = not page.flags & _FIRST
         self.codecs.setdefault(page.serial, page.codec)
         before, self.last[page.serial] = self.last.get(page.serial), page
-        is_gap = before is not None and page.number != before.number + 1
+        is_gap = before is not None and (
+            page.number != before.number + 1 or bool(before.flags & _LAST)
+        )
         if before is None or before.granule:
             return is_gap
         self.is_late |= is_gap or page.granule > page.packets * _LONGEST_PACKET
