@@ -125,11 +125,16 @@ def test_an_output_that_exists_stays_unless_told_otherwise(model):
     quantised(model, "--overwrite")
 
 
-@pytest.mark.parametrize("blocked", ["int8.safetensors", "int8.onnx"])
-def test_a_place_that_cannot_be_written_is_found_before_the_work(model, monkeypatch, blocked):
+@pytest.mark.parametrize(
+    ("output", "blocked"),
+    [("int8.safetensors", "int8.onnx"), ("folder", "folder/tiny-cpu.safetensors")],
+)
+def test_a_place_that_cannot_be_written_is_found_before_the_work(
+    model, monkeypatch, output, blocked
+):
     monkeypatch.setattr(quantize, "calibrate", None)
-    (model.parent / blocked).mkdir()
-    result = invoke(model, "-o", model.with_name("int8.safetensors"), "--overwrite")
+    (model.parent / blocked).mkdir(parents=True)
+    result = invoke(model, "-o", model.with_name(output), "--overwrite")
     assert (result.exit_code, result.stderr) == (
         1,
         f"Error: {model.parent / blocked}: a folder; name a file in it\n",
