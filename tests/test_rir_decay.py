@@ -40,7 +40,7 @@ def test_what_clips_is_told(tmp_path, name):
     result = invoke(loud, "-o", tmp_path / name)
     assert result.exit_code == 0
     assert f"{name}: {clipped} samples clipped; a .wav keeps them" in result.stderr
-    assert invoke(loud, "-o", tmp_path / "short.wav").stderr == ""
+    assert "clipped" not in invoke(loud, "-o", tmp_path / "short.wav").stderr
 
 
 @pytest.mark.parametrize(("rt60_s", "expected"), [(0.3, 0.15), (0.5, 0.188), (1.0, 0.231)])

@@ -180,7 +180,9 @@ def forked(action, *arguments):
     try:
         os.setsid()
         act_at_step_8(pytest.MonkeyPatch(), action)
-        os._exit(sepcli(*arguments).exit_code)
+        result = sepcli(*arguments)
+        os.write(2, result.output.encode())  # which pytest shows where the test fails
+        os._exit(result.exit_code)
     finally:
         os._exit(99)
 
