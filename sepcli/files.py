@@ -13,9 +13,13 @@ import secrets
 import shutil
 import tempfile
 import unicodedata
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from sepcli.errors import SepcliError
+
+Place = str | os.PathLike[str]
 
 ENDING = ".part"  # of everything that is not finished
 _LONGEST = 255  # bytes of a name, in the file systems that there are
@@ -44,7 +48,7 @@ _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\x
 
 
 @contextlib.contextmanager
-def explained(where, kind=SepcliError):
+def explained(where: Place, kind: type[SepcliError] = SepcliError) -> Iterator[None]:
     """Turn what the system says of `where` into one line, a `kind`; a closed pipe stays one."""
     try:
         yield
@@ -54,7 +58,7 @@ def explained(where, kind=SepcliError):
         raise kind(complaint(error, where)) from None
 
 
-def complaint(error, where):
+def complaint(error: OSError, where: Place) -> str:
     """One line on an OSError: the file (`where` unless the error names another), reason, remedy."""
     name = where
     if isinstance(error.filename, str | bytes | os.PathLike):
@@ -65,7 +69,7 @@ def complaint(error, where):
     if error.errno == errno.EBADF:
         return f"{name}: closed; connect it to a file or a pipe"
     reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())[:200]
-    remedy = _REMEDIES.get(error.errno, "check the path, the permissions and the space")
+    remedy = _REMEDIES.get(error.errno or 0, "check the path, the permissions and the space")
     return f"{name}: {reason}; {remedy}"
 
 
@@ -124,7 +128,7 @@ def entries(folder, above: tuple = ()) -> tuple[list[os.DirEntry], tuple]:
 # Names
 
 
-def beside(path, ending):
+def beside(path: Place, ending: str) -> Path:
     """`path` with `ending` added to its name: always the same one, cut where it would be too long.
 
     What is cut off is represented by a hash, so that different names stay different.
@@ -136,7 +140,7 @@ def beside(path, ending):
     return path.with_name(f"{path.name[:_SHOWN]}~{digest}{ending}")
 
 
-def companion(path, ending):
+def companion(path: Place, ending: str) -> Path:
     """The file that goes with a model file, such as its graph: the same name with another ending.
 
     A name that does not end like a model's, as v1.0 does not, is kept whole.
@@ -146,19 +150,19 @@ def companion(path, ending):
     return path.with_name(stem + ending)
 
 
-def in_folder(path, name):
+def in_folder(path: Place, name: str) -> Path:
     """`path`, or the file `name` in it where it is a folder, or ends like one."""
     path = os.fspath(path)
     return Path(path, name) if path.endswith(os.sep) or os.path.isdir(path) else Path(path)
 
 
-def temporary(path, ending=ENDING):
+def temporary(path: Place, ending: str = ENDING) -> Path:
     """A new hidden name beside `path` for what will take its place; short, whatever `path` is."""
     path = Path(path)
     return path.with_name(f".{path.name[:_SHOWN]}.{secrets.token_hex(4)}{ending}")
 
 
-def composed(name):
+def composed(name: str) -> str:
     """A name as it is compared with others: é is one letter, though macOS writes it as two."""
     return unicodedata.normalize("NFC", name)
 
@@ -169,7 +173,7 @@ def composed(name):
 _MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 
 
-def encoding_of(head):
+def encoding_of(head: bytes) -> tuple[str, int]:
     """(encoding, length of the byte order mark) of a text that begins with the bytes `head`.
 
     UTF-16 is recognised without a mark, too, by the zero in its first letter, which is ASCII in
@@ -183,7 +187,7 @@ def encoding_of(head):
     return "utf-8", 0
 
 
-def text_of(data, where):
+def text_of(data: bytes, where: Place) -> str:
     """The text in bytes: UTF-8 or UTF-16, with a byte order mark or without.
 
     Names of files may be any bytes: those that are no UTF-8 become surrogates, as Python has them.
@@ -200,13 +204,13 @@ def text_of(data, where):
     return text
 
 
-def read_text(path):
+def read_text(path: Place) -> str:
     """The text in a file, see `text_of`; SepcliError where it cannot be read."""
     with explained(path):
         return text_of(Path(path).read_bytes(), path)
 
 
-def lines_of(text):
+def lines_of(text: str) -> list[str]:
     """The lines of a text, without their ends, which may be those of any system."""
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
@@ -214,7 +218,7 @@ def lines_of(text):
 # What exists already
 
 
-def stays(paths, overwrite):
+def stays(paths: Iterable[Place], overwrite: bool | None) -> bool:
     """Whether outputs exist and are left as they are; SepcliError where nobody said what to do.
 
     paths: those that are written together. overwrite: True replaces what exists, False keeps it,
@@ -228,7 +232,7 @@ def stays(paths, overwrite):
     return True
 
 
-def exists(path):
+def exists(path: Place) -> SepcliError:
     """The SepcliError on an output that is there already."""
     return SepcliError(f"{path}: exists; use --overwrite or --skip-existing")
 
@@ -236,7 +240,7 @@ def exists(path):
 # What can be written
 
 
-def check_place(path, *, folder=False):
+def check_place(path: Place, *, folder: bool = False) -> None:
     """Raise SepcliError now if a file (or folder) `path` could not be made later; leaves no trace.
 
     For what takes long to compute. Folders on the way count as makeable; devices and pipes as
@@ -269,12 +273,12 @@ def _longest_name(folder):
         return _LONGEST
 
 
-def is_device(path):
+def is_device(path: Place) -> bool:
     """Whether `path` is there, but neither a file nor a folder: a pipe, or /dev/stdout."""
     return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
-def make_folder(path):
+def make_folder(path: Place) -> None:
     """Make a folder, and those above it; SepcliError where that is impossible."""
     with explained(path):
         os.makedirs(path, exist_ok=True)
@@ -291,7 +295,7 @@ class Aside:
     ending: of the temporary name, for libraries that look at it.
     """
 
-    def __init__(self, path, *, ending=ENDING):
+    def __init__(self, path: Place, *, ending: str = ENDING) -> None:
         self.path, self._scratch = Path(path), None
         if is_device(path):
             self._scratch = Path(tempfile.mkdtemp(prefix="sepcli-"))
@@ -301,7 +305,7 @@ class Aside:
         os.makedirs(self.path.parent, exist_ok=True)
         self.part = temporary(self.path, ending)
 
-    def commit(self, *, sync=False):
+    def commit(self, *, sync: bool = False) -> None:
         """Move what was written to its place, in one step where that is new or a file.
 
         sync: wait until its bytes are on the disk, so that a crash cannot leave an empty file.
@@ -329,7 +333,7 @@ class Aside:
             raise
         shutil.rmtree(old, ignore_errors=True)
 
-    def discard(self):
+    def discard(self) -> None:
         """Remove what was not committed."""
         with contextlib.suppress(OSError):
             shutil.rmtree(self.part) if self.part.is_dir() else self.part.unlink(missing_ok=True)
@@ -338,7 +342,7 @@ class Aside:
 
 
 @contextlib.contextmanager
-def replacing(path, *, ending=ENDING, sync=False):
+def replacing(path: Place, *, ending: str = ENDING, sync: bool = False) -> Iterator[Path]:
     """Yield a Path to write a file or folder at, which takes the place of `path` at the end.
 
     After an exception `path` is as it was. See `Aside`. Raises SepcliError for what the system
@@ -353,7 +357,7 @@ def replacing(path, *, ending=ENDING, sync=False):
             aside.discard()
 
 
-def save(path, content, *, sync=False):
+def save(path: Place, content: str | bytes, *, sync: bool = False) -> None:
     """Write text (as UTF-8) or bytes to a file that is complete or not there at all."""
     with replacing(path, sync=sync) as part:
         part.write_bytes(
@@ -362,7 +366,7 @@ def save(path, content, *, sync=False):
 
 
 @contextlib.contextmanager
-def honest(path):
+def honest(path: Place) -> Iterator[io.FileIO]:
     """Open a new file at `path` for a library that hides the system's complaints behind its own.
 
     Yields a binary file; when a write to it failed, that OSError is raised whatever the library
@@ -383,7 +387,7 @@ class _Witness(io.FileIO):
 
     error = None
 
-    def write(self, data):
+    def write(self, data: Any) -> int:
         try:
             view = memoryview(data).cast("B")
             while len(view):  # a full disk takes less than it gets, before it refuses

@@ -1,6 +1,8 @@
 """Numbers and ranges that options take: of every command, also those to come."""
 
+import io
 import math
+import sys
 
 import click
 import numpy as np
@@ -86,3 +88,65 @@ def test_a_limit_is_a_finite_number(text):
 
     with pytest.raises(click.BadParameter, match="is not METRIC=NUMBER"):
         Limit().convert(text, None, None)
+
+
+class Terminal(io.StringIO):
+    """Standard error, or input, that is looked at by somebody."""
+
+    def isatty(self):
+        return True
+
+
+def drawn(monkeypatch, records, total, progress="auto", quiet=False):
+    """What a bar looks like after each record, and halfway through the next one."""
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setenv("COLUMNS", "100")
+    bar = options.Progress("Separating", progress, quiet)
+    for _ in bar.watch(records, total):
+        bar.within(0.42)
+        if bar._bar:
+            bar._bar.refresh()
+    return screen.getvalue()
+
+
+def test_a_bar_tells_how_many_are_done_and_how_much_of_the_next(monkeypatch):
+    screen = drawn(monkeypatch, [{"key": key} for key in "abc"], 3)
+    for part in ("Separating", "1/3", "2/3", "3/3", "42%", ":"):
+        assert part in screen
+    screen = drawn(monkeypatch, [{"key": key} for key in "abc"], None)
+    assert "2/?" in screen
+
+
+@pytest.mark.parametrize("settings", [{"quiet": True}, {"progress": "none"}])
+def test_there_is_no_bar_for_who_wants_none(monkeypatch, settings):
+    assert drawn(monkeypatch, [{"key": "a"}], 1, **settings) == ""
+
+
+def test_json_is_a_line_for_every_record(monkeypatch):
+    screen = drawn(monkeypatch, [{"key": "a", "outputs": ["x"]}], 1, progress="json")
+    assert screen == '{"key": "a", "outputs": ["x"]}\n'
+
+
+@pytest.mark.parametrize(
+    ("paths", "line"),
+    [
+        ([], ""),
+        (["out/a.wav"], "Wrote out/a.wav\n"),
+        (["out/a.wav", "out/b.wav"], "Wrote 2 files to out\n"),
+        (["out/a/x.wav", "out/b/x.wav", "out/b/y.wav"], "Wrote 3 files to out\n"),
+        (["out.tar", "out.tar"], "Wrote 2 files to out.tar\n"),
+        (["a.wav", "b.wav"], "Wrote 2 files to .\n"),
+        (["standard output"], ""),
+        (["/else/a.wav", "/else/where/b.wav"], "Wrote 2 files to /else\n"),
+    ],
+)
+def test_the_last_line_says_where_the_outputs_are(capsys, paths, line):
+    written = options.Written()
+    for path in paths:
+        written.add(path)
+    written.tell(quiet=True)
+    assert capsys.readouterr().err == ""
+    written.tell()
+    assert capsys.readouterr().err == line

@@ -17,7 +17,7 @@ from sepcli import files
 from sepcli.audio import coded, pcm, wav
 from sepcli.audio.checks import check_finite, check_layout, check_shape
 from sepcli.audio.formats import AUDIO_EXTENSIONS
-from sepcli.errors import SepcliError, UsageError
+from sepcli.errors import OutputError, SepcliError, UsageError
 
 _PCM_AND_FLOAT = ("FLOAT", "PCM_16", "PCM_24", "PCM_32", "DOUBLE")
 # extension: (libsndfile's format, the subtypes to choose from, the default one first)
@@ -218,6 +218,7 @@ class Writer:
         encoding: str | None = None,
     ) -> None:
         is_path = isinstance(target, str | os.PathLike)
+        self._is_path = is_path
         self.name = os.fspath(target) if is_path else "standard output"
         self.sample_rate, self.channels = operator.index(sample_rate), channels
         self.clipped = self._written = 0  # samples; frames
@@ -299,7 +300,7 @@ class Writer:
     def _explained(self):
         """Turn complaints of the system and of libsndfile into one line."""
         try:
-            with files.explained(self.name):
+            with files.explained(self.name, SepcliError if self._is_path else OutputError):
                 yield
         except (soundfile.LibsndfileError, AssertionError) as error:
             reason = getattr(error, "error_string", "not all of it was taken")
