@@ -12,6 +12,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,10 +41,17 @@ class Qdq(nn.Module):
     the same, but only so does a convolution become one of integers.
     """
 
-    def __init__(self, layer, again=False):
+    codes: torch.Tensor
+    scale: torch.Tensor
+    bias: torch.Tensor
+    bias_scale: torch.Tensor
+    zeros: torch.Tensor
+
+    def __init__(self, layer: Any, again: bool = False) -> None:
         super().__init__()
-        self.layer, self.again = layer, again
-        self.grids = [_numbers(grid) for grid in layer.grids]
+        self.layer: Any = layer
+        self.again = again
+        self.grids: list[Any] = [_numbers(grid) for grid in layer.grids]
         if isinstance(layer, layers.Rescale):
             plain = len(layer.negative) == 1 and layer.positive == 1 and layer.offset == 0
             self.slope = float(layer.negative) if plain else None
@@ -57,19 +65,19 @@ class Qdq(nn.Module):
             self.register_buffer("bias_scale", scales)
             self.register_buffer("zeros", torch.zeros(layer.outputs, dtype=torch.int64))
 
-    def forward(self, *inputs):
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         layer, out = self.layer, self.grids[-1]
         if isinstance(layer, layers.Leave):
             return inputs[0]
         if self.again:
-            inputs = [on_grid(x, *grid) for x, grid in zip(inputs, self.grids, strict=False)]
+            inputs = tuple(on_grid(x, *g) for x, g in zip(inputs, self.grids, strict=False))
         if isinstance(layer, layers.Enter):
             y = inputs[0]
         elif isinstance(layer, Conv):
             y = self._convolve(*inputs)
         elif isinstance(layer, layers.Rescale):
-            leaky = self.slope is not None  # which has a kernel for integers
-            y = F.leaky_relu(*inputs, self.slope) if leaky else layer.real(*inputs)
+            slope = self.slope  # a leaky ReLU has a kernel for integers
+            y = layer.real(*inputs) if slope is None else F.leaky_relu(inputs[0], slope)
         else:
             y = layer.real(*inputs)
         return y if out is None else on_grid(y, *out)
@@ -97,7 +105,7 @@ def _numbers(grid):
     return grid.bits, float(grid.scale), -int(grid.bounds[0]) if grid.bits == 8 else 0
 
 
-def on_grid(x, bits, scale, zero):
+def on_grid(x: torch.Tensor, bits: int, scale: float, zero: int) -> torch.Tensor:
     """Values rounded to a grid, as ONNX writes it."""
     if bits == 16:
         return (x / scale).round().clamp(-32767, 32767) * scale
@@ -105,7 +113,7 @@ def on_grid(x, bits, scale, zero):
     return ops.dequantize_per_tensor(ops.quantize_per_tensor(x, *about), *about)
 
 
-def as_qdq(twin):
+def as_qdq(twin: Any) -> Any:
     """A copy of a twin that torch exports as QDQ."""
     twin = copy.deepcopy(twin).eval().requires_grad_(False)
     for node in list(twin.graph.graph.nodes):
@@ -116,7 +124,7 @@ def as_qdq(twin):
     return twin
 
 
-def without_rounding(data):
+def without_rounding(data: bytes) -> bytes:
     """The bytes of the graph that computes the same as a QDQ graph, but rounds nothing."""
     import onnx
 
@@ -156,7 +164,7 @@ def without_rounding(data):
     return model.SerializeToString()
 
 
-def dequantised(node, codes, scale):
+def dequantised(node: Any, codes: Any, scale: Any) -> Any:
     """What a DequantizeLinear makes of stored codes without a zero point, as a stored tensor."""
     from onnx.numpy_helper import from_array, to_array
 
@@ -166,7 +174,7 @@ def dequantised(node, codes, scale):
     return from_array(codes.astype(np.float32) * to_array(scale).reshape(shape), node.output[0])
 
 
-def write(twin, card, path):
+def write(twin: Any, card: Any, path: Path) -> dict[str, Any]:
     """Write the QDQ graph of a twin to `path`; compare it with the twin, and time it.
 
     Returns what there is to say: `max_difference` to the twin on noise; for all of `SECONDS` at

@@ -78,6 +78,7 @@ def check(name: str | Path) -> dict[str, Any]:
     """
     if (Path(name) / "network.yaml").is_file():
         return _about(name, "export", [], {}, problems(name))
+    model: Any
     if Path(name).suffix in (".yaml", ".yml"):
         architecture, model, _ = configured(name)
     else:

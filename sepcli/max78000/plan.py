@@ -248,6 +248,7 @@ def _free(block, placed, network):
     ]
     shift = block.members[0][1]  # align the output, not the junk below it
     candidates = [0, *(end for _, end in alive)]
+    start = 0
     for start in sorted(-(-(at + shift) // ALIGNMENT) * ALIGNMENT - shift for at in candidates):
         if all(start >= end or start + block.size <= other for other, end in alive):
             break

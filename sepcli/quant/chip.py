@@ -26,17 +26,17 @@ class ChipLayer:
 
     name: str
     kind: str
-    inputs: tuple = (INPUT,)
+    inputs: tuple[str, ...] = (INPUT,)
     weight: np.ndarray | None = None
     bias: np.ndarray | None = None
     dilation: int = 1
     relu: bool = False
     output_shift: int = 0
     weight_bits: int = 8
-    crop: tuple = (0, 0)
+    crop: tuple[int, int] = (0, 0)
 
     @property
-    def lost(self):
+    def lost(self) -> int:
         """Frames by which the output is shorter than each input."""
         taps = 1 if self.weight is None else self.weight.shape[2]
         return sum(self.crop) + (taps - 1) * self.dilation
@@ -50,10 +50,10 @@ class ChipNetwork:
     """
 
     channels: int
-    layers: tuple
+    layers: tuple[ChipLayer, ...]
 
     @property
-    def shapes(self):
+    def shapes(self) -> dict[str, tuple[int, int]]:
         """{layer: (channels, frames its output is shorter than the input)}, INPUT included."""
         known = {INPUT: (self.channels, 0)}
         for layer in self.layers:
@@ -64,17 +64,17 @@ class ChipNetwork:
         return known
 
     @property
-    def channels_out(self):
+    def channels_out(self) -> int:
         """Channels of the output."""
         return self.shapes[self.layers[-1].name][0]
 
     @property
-    def context(self):
+    def context(self) -> int:
         """Frames by which a window is longer than its output: T = F + context."""
         return self.shapes[self.layers[-1].name][1]
 
     @property
-    def dummies(self):
+    def dummies(self) -> int:
         """Frames at the end of a window whose values do not matter: what the layers crop there."""
         tails = {INPUT: 0}
         for layer in self.layers:
@@ -82,7 +82,7 @@ class ChipNetwork:
         return tails[self.layers[-1].name]
 
 
-def run(network, x):
+def run(network: ChipNetwork, x: np.ndarray) -> np.ndarray:
     """Run the network on a window, int8 (C, T) with T > context; int8 (C', T - context).
 
     Raises ValueError when `x` has another shape or values outside int8.
@@ -100,22 +100,23 @@ def run(network, x):
     return known[network.layers[-1].name].astype(np.int8)
 
 
-def run_layer(layer, *inputs):
+def run_layer(layer: ChipLayer, *inputs: np.ndarray) -> np.ndarray:
     """The output int64 (C', T - layer.lost) of one layer, of its inputs (C, T)."""
     front, back = layer.crop
-    inputs = [x[:, front : x.shape[1] - back] for x in inputs]
+    first, *others = (x[:, front : x.shape[1] - back] for x in inputs)
     if layer.kind == "keep":
-        return inputs[0]
+        return first
     if layer.kind == "add":
-        return np.clip(inputs[0] + inputs[1], LOW, HIGH)
-    total = convolve(inputs[0], layer.weight, layer.dilation)
+        return np.clip(first + others[0], LOW, HIGH)
+    assert layer.weight is not None
+    total = convolve(first, layer.weight, layer.dilation)
     if layer.bias is not None:
         total = total + 128 * layer.bias.astype(np.int64)[:, None]
     y = scale(total, layer.output_shift + 1 - layer.weight_bits)
     return np.clip(y, 0 if layer.relu else LOW, HIGH)
 
 
-def convolve(x, weight, dilation):
+def convolve(x: np.ndarray, weight: np.ndarray, dilation: int) -> np.ndarray:
     """Sums of products (C', T - (K - 1) * dilation) of integers, without padding."""
     taps = weight.shape[2]
     length = x.shape[1] - (taps - 1) * dilation
@@ -123,10 +124,10 @@ def convolve(x, weight, dilation):
     parts = (
         weight[:, :, k] @ x[:, k * dilation : k * dilation + length] for k in range(taps)
     )  # (C', T')
-    return sum(parts).astype(np.int64)
+    return np.sum(list(parts), 0).astype(np.int64)
 
 
-def scale(total, shift):
+def scale(total: np.ndarray, shift: int) -> np.ndarray:
     """total * 2^shift, rounded to the nearest integer, halves upward."""
     if shift >= 0:
         return total << shift

@@ -1,5 +1,7 @@
 """Fake-quantised convolutions and matrix products; see `quant/layers.py`."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -27,7 +29,9 @@ class Conv(Layer):
     VNNI add products in pairs, saturating at 16 bits, and no two of these reach that.
     """
 
-    def __init__(self, layer, *grids):
+    weight_scale: torch.Tensor
+
+    def __init__(self, layer: Any, *grids: Any) -> None:
         """layer: one of torch's convolutions, or a matrix (inputs, outputs) to multiply with."""
         super().__init__(*grids)
         product = isinstance(layer, torch.Tensor)
@@ -49,27 +53,27 @@ class Conv(Layer):
         self.register_buffer("weight_scale", torch.ones(weight.shape[self.axis]))
         self.follow()
 
-    def connect(self, *grids):
+    def connect(self, *grids: Any) -> None:
         super().connect(*grids)
         self.follow()
 
     @torch.no_grad()
-    def follow(self):
+    def follow(self) -> None:
         """Take the scales from the weights."""
         others = [axis for axis in range(self.weight.ndim) if axis != self.axis]
         paired = self.grids and self.grids[0].bits == 8
         largest = self.weight.abs().amax(others) / (PAIRED if paired else 127)
         self.weight_scale.copy_(largest.clamp(min=TINIEST))
 
-    def _load_from_state_dict(self, state, prefix, *more):
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         """Take weights that were saved as codes, too."""
-        name, scale = prefix + "weight", state.get(prefix + "weight_scale")
-        if scale is not None and state[name].dtype == torch.int8:
-            state[name] = state[name] * along(scale, state[name], self.axis)
-        super()._load_from_state_dict(state, prefix, *more)
+        name, scale = prefix + "weight", state_dict.get(prefix + "weight_scale")
+        if scale is not None and state_dict[name].dtype == torch.int8:
+            state_dict[name] = state_dict[name] * along(scale, state_dict[name], self.axis)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     @torch.no_grad()
-    def scale_outputs(self, factors):
+    def scale_outputs(self, factors: torch.Tensor) -> None:
         """Multiply the output channels by `factors` (outputs,)."""
         by_group = self.weight.unflatten(0, (self.groups if self.transposed else 1, -1))
         shape = [1] * by_group.ndim
@@ -79,32 +83,32 @@ class Conv(Layer):
         self.follow()
 
     @property
-    def bytes(self):
+    def bytes(self) -> int:
         return self.weight.numel() + 4 * 2 * self.outputs  # a bias and a multiplier each
 
     @property
-    def largest(self):
+    def largest(self) -> int:
         """A bound on the size of a sum of products."""
         taps = self.weight.numel() // self.weight.shape[self.axis]
         taps = taps // self.groups if self.transposed else taps
         return taps * 127 * self.grids[0].largest
 
     @property
-    def weight_codes(self):
+    def weight_codes(self) -> torch.Tensor:
         """The weights' codes, -127 to 127."""
         return rounded(self.weight / along(self.weight_scale, self.weight, self.axis)).clamp(
             -127, 127
         )
 
-    def forward(self, x):
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         if self.training:
             self.follow()
-        return super().forward(x)
+        return super().forward(*inputs)
 
-    def real(self, x):
+    def real(self, x: torch.Tensor) -> torch.Tensor:
         return self._with_bias(self._convolve(x, self.weight), self.bias)
 
-    def constants(self):
+    def constants(self) -> tuple[list[Any], int]:
         repeats = self.outputs // len(self.weight_scale)
         unit = self.grids[0].scale.double() * self.weight_scale.double().repeat(repeats)
         bias = rounded(self.bias / unit).clamp(-(2**BIAS_BITS), 2**BIAS_BITS)
@@ -114,7 +118,7 @@ class Conv(Layer):
         (multipliers,), shift = whole([unit / self.grids[-1].scale.double()], bound)
         return [self.weight_codes, bias, multipliers], shift
 
-    def total(self, xp, codes, weights, bias, multipliers):
+    def total(self, xp: Any, codes: Any, weights: Any, bias: Any, multipliers: Any) -> Any:
         sums = self._sums(codes, weights) if xp is torch else convolve(self, codes, weights)
         sums = self._with_bias(sums, bias)
         return sums * self._per_channel(multipliers, sums)
@@ -137,7 +141,7 @@ class Conv(Layer):
         return along(values, like, -1 if self.kind == "product" else 1)
 
 
-def packed(twin):
+def packed(twin: nn.Module) -> dict[str, torch.Tensor]:
     """The tensors of a twin as they are saved: those of `state_dict`, weights as codes in int8."""
     tensors = dict(twin.state_dict())
     for name, layer in twin.named_modules():

@@ -9,6 +9,7 @@ transform, the compression of magnitudes before the first layer, masking a spect
 
 import copy
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch import nn
 
 from sepcli.errors import SepcliError
 from sepcli.nn.causal import CausalModel, SpectralModel, flat, nested
+from sepcli.nn.model import State
 from sepcli.nn.runner import RUNNER
 from sepcli.quant.convolution import Conv
 from sepcli.quant.integers import shift_half_even
@@ -31,7 +33,7 @@ QDQ = True
 class Twin(CausalModel):
     """The fake-quantised twin of a model of waveforms."""
 
-    def __init__(self, model):
+    def __init__(self, model: Any) -> None:
         super().__init__()
         rewriting = Rewriting(symbolic(model), model.front_end == "waveform")
         self.graph, self.grids = rebuild(rewriting), nn.ModuleList(rewriting.grids)
@@ -39,12 +41,10 @@ class Twin(CausalModel):
             setattr(self, name, getattr(model, name))
         self.like = model.core_state(1)
         states = [node for node in rewriting.nodes if node.op == "placeholder"][1:]
-        self.states_on = [
-            rewriting.wires[n].end().grid if n in rewriting.wires else None for n in states
-        ]
+        self.states_on = [rewriting.grid(node) for node in states]
         self.integers = False  # whether states on grids are codes, as between `Integer` layers
 
-    def states(self, batch=1):
+    def states(self, batch: int = 1, *_: Any) -> State:
         """Zeros as the state of the core."""
         zeros = []
         for one, grid in zip(flat(self.like), self.states_on, strict=True):
@@ -52,7 +52,8 @@ class Twin(CausalModel):
             zeros.append(torch.zeros(batch * len(one), *one.shape[1:], dtype=kind))
         return nested(self.like, iter(zeros))
 
-    def run_graph(self, x, state):
+    def run_graph(self, x: torch.Tensor, state: Any, *_: Any) -> tuple[torch.Tensor, State]:
+        """The output of the core, and its next state."""
         y, *following = self.graph(x, *flat(state))
         return y, nested(self.like, iter(following))
 
@@ -62,15 +63,20 @@ class Twin(CausalModel):
 class SpectralTwin(Twin, SpectralModel):
     """The fake-quantised twin of a model between an STFT and its inverse."""
 
-    def __init__(self, model):
+    def __init__(self, model: Any) -> None:
         super().__init__(model)
         self.stft = copy.deepcopy(model.stft)
 
-    core_state, core = Twin.states, Twin.run_graph
+    def core_state(self, batch: int = 1, *_: Any) -> State:
+        return self.states(batch)
+
+    def core(self, x: torch.Tensor, state: Any, *_: Any) -> tuple[torch.Tensor, State]:
+        return self.run_graph(x, state)
+
     initial_state, step = SpectralModel.initial_state, SpectralModel.step
 
 
-def prepare(model):
+def prepare(model: Any) -> Twin:
     """The fake-quantised twin of a causal model; see `quant/targets.py`."""
     if not model.causal:
         raise SepcliError("the model is not causal; only causal models can be quantised")
@@ -78,15 +84,17 @@ def prepare(model):
     return (SpectralTwin if model.front_end == "stft" else Twin)(model).eval()
 
 
-def layers(twin):
+def layers(twin: Twin) -> list[LayerCost]:
     """What the report says of each layer; see `quant/targets.py`."""
-    kept = {}  # the bytes of the past on each grid
+    kept: dict[Any, int] = {}  # the bytes of the past on each grid
     for state, wire in zip(flat(twin.like), twin.states_on, strict=True):
         kept[wire] = kept.get(wire, 0) + state.numel() * (4 if wire is None else _bytes(wire))
     rows = []
     for node in twin.graph.graph.nodes:
-        layer = twin.graph.get_submodule(node.target) if node.op == "call_module" else None
-        if layer is None or isinstance(layer, Leave):
+        if node.op != "call_module":
+            continue
+        layer: Any = twin.graph.get_submodule(node.target)
+        if isinstance(layer, Leave):
             continue
         out = layer.grids[-1]
         shape = _shape(node)
@@ -116,7 +124,7 @@ def _bytes(grid):
 class Integer(nn.Module):
     """A layer of a twin in numpy's integers: codes in, codes out, int32."""
 
-    def __init__(self, layer):
+    def __init__(self, layer: Any) -> None:
         super().__init__()
         self.layer, self.grids = layer, layer.grids
         if isinstance(layer, Enter | Leave):
@@ -126,7 +134,7 @@ class Integer(nn.Module):
         out = self.grids[-1]
         self.bounds = None if out is None else [int(bound) for bound in out.bounds]
 
-    def forward(self, *inputs):
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
         if isinstance(self.layer, Enter):
             return self.grids[0].codes(inputs[0]).to(torch.int32)
         if isinstance(self.layer, Leave):
@@ -149,7 +157,7 @@ class IntegerRunner:
 
     engine = "integer"
 
-    def __init__(self, twin):
+    def __init__(self, twin: Twin) -> None:
         self.model = copy.deepcopy(twin).eval()
         self.model.integers = True
         for name, layer in list(self.model.graph.named_modules()):
@@ -158,15 +166,15 @@ class IntegerRunner:
         for name in RUNNER:
             setattr(self, name, getattr(twin, name))
 
-    def initial_state(self, batch=1):
+    def initial_state(self, batch: int = 1) -> Any:
         return self.model.initial_state(batch)
 
     @torch.inference_mode()
-    def step(self, x, state):
+    def step(self, x: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
         y, state = self.model.step(torch.from_numpy(x), state)
         return y.numpy(), state
 
 
-def integer(twin):
+def integer(twin: Twin) -> IntegerRunner:
     """The twin in numpy integers; see `quant/targets.py`."""
     return IntegerRunner(twin)

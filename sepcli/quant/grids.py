@@ -5,6 +5,8 @@ Zero has the code 0 on every grid: a past that starts as zeros, after whatever n
 """
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,7 +29,7 @@ class TensorRange(nn.Module):
     high: torch.Tensor
     seen: torch.Tensor
 
-    def __init__(self, momentum=0.98):
+    def __init__(self, momentum: float = 0.98) -> None:
         super().__init__()
         self.phase, self.momentum = "frozen", momentum
         self.register_buffer("low", torch.zeros(()))
@@ -35,7 +37,7 @@ class TensorRange(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # tensors
 
     @torch.no_grad()
-    def watch(self, x):
+    def watch(self, x: torch.Tensor) -> None:
         """Move the range towards that of the tensor `x`; the first ones count as a plain mean."""
         if self.phase == "frozen" or not self.training:
             return
@@ -45,7 +47,7 @@ class TensorRange(nn.Module):
         self.seen += 1
 
 
-def set_phase(model, phase):
+def set_phase(model: nn.Module, phase: str) -> None:
     """Set every `TensorRange` in `model` to one of PHASES."""
     if phase not in PHASES:
         raise ValueError(f"unknown phase {phase!r}; choose from {', '.join(PHASES)}")
@@ -61,26 +63,32 @@ class CodeGrid(TensorRange):
     because what reads the tensor does not tell larger values apart.
     """
 
-    def __init__(self, bits=8, *, fixed=None, limit=math.inf):
+    def __init__(
+        self,
+        bits: int = 8,
+        *,
+        fixed: tuple[float, float] | None = None,
+        limit: float = math.inf,
+    ) -> None:
         super().__init__()
         self.bits, self.fixed, self.limit = bits, fixed, limit
         if fixed:
             self.low.fill_(fixed[0])
             self.high.fill_(fixed[1])
 
-    def watch(self, x):
+    def watch(self, x: torch.Tensor) -> None:
         if not self.fixed:
             super().watch(x.clamp(-self.limit, self.limit))
 
     @property
-    def scale(self):
+    def scale(self) -> torch.Tensor:
         """The step between two codes, float32."""
         if self.bits == 8:
             return ((self.high - self.low) / 255).clamp(min=TINIEST)
         return (torch.maximum(-self.low, self.high) / 32767).clamp(min=TINIEST)
 
     @property
-    def bounds(self):
+    def bounds(self) -> tuple[Any, Any]:
         """The lowest and the highest code, zero being 0."""
         if self.bits == 8:
             zero = (-self.low / self.scale).round()
@@ -88,15 +96,15 @@ class CodeGrid(TensorRange):
         return -32767, 32767
 
     @property
-    def largest(self):
+    def largest(self) -> int:
         """The largest code's size that the bits allow."""
         return 255 if self.bits == 8 else 32767
 
-    def codes(self, x):
+    def codes(self, x: torch.Tensor) -> torch.Tensor:
         """The codes of values on this grid, and the nearest ones of others."""
         return self._clamped(x / self.scale)
 
-    def values(self, codes):
+    def values(self, codes: torch.Tensor) -> torch.Tensor:
         """Codes, rounded to whole numbers here, as float32 values on this grid."""
         return self._clamped(codes).float() * self.scale
 
@@ -112,17 +120,19 @@ class _Rounded(torch.autograd.Function):
         return y.clamp(low, high)
 
     @staticmethod
-    def backward(ctx, gradient):
+    def backward(ctx, *gradients):
         (inside,) = ctx.saved_tensors
-        return gradient * inside, None, None
+        return gradients[0] * inside, None, None
 
 
-def rounded(x, low=-math.inf, high=math.inf):
+def rounded(x: torch.Tensor, low: float = -math.inf, high: float = math.inf) -> torch.Tensor:
     """The nearest whole numbers, halves to even, within limits; the gradient of x within them."""
     return _Rounded.apply(x, low, high)
 
 
-def whole(multipliers, largest, offsets=()):
+def whole(
+    multipliers: Sequence[torch.Tensor], largest: int, offsets: Sequence[torch.Tensor] = ()
+) -> tuple[list[torch.Tensor], int]:
     """Multipliers as whole numbers: ([number * 2**shift, rounded], shift), float64.
 
     multipliers: tensors, which meet whole numbers of a size up to `largest`; offsets: what is

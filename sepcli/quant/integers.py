@@ -3,10 +3,12 @@
 Codes are int64 arrays, sums of products int32 where they fit.
 """
 
+from typing import Any
+
 import numpy as np
 
 
-def convolve(layer, codes, weights):
+def convolve(layer: Any, codes: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """The sums of products of a `Conv` without its bias, int64; weights as torch has them."""
     kind = np.int32 if layer.largest < 2**31 else np.int64
     x, w = codes.astype(kind), weights.astype(kind)
@@ -16,7 +18,7 @@ def convolve(layer, codes, weights):
     return run(x, w, **layer.options).astype(np.int64)
 
 
-def shift_half_even(total, shift):
+def shift_half_even(total: Any, shift: int) -> Any:
     """total / 2**shift as the nearest whole number, halves to even; shift >= 0."""
     low = total & ((1 << shift) - 1)
     whole = total >> shift

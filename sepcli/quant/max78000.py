@@ -5,6 +5,7 @@ the sigmoid and the masks stay in floating point on the host.
 """
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,14 +13,14 @@ from torch import nn
 
 from sepcli.errors import SepcliError
 from sepcli.nn.runner import RUNNER
-from sepcli.quant.chip import run
+from sepcli.quant.chip import ChipNetwork, run
 from sepcli.quant.targets import LayerCost
 
 NAME = "max78000"
 QDQ = False  # export-max78000 writes what Analog Devices' tools read
 
 
-def prepare(model):
+def prepare(model: Any) -> Any:
     """The fake-quantised twin of a model for this chip; SepcliError for every other model."""
     if model.chip != NAME:
         raise SepcliError(
@@ -30,7 +31,7 @@ def prepare(model):
     return twin.eval()
 
 
-def first_obstacle(model):
+def first_obstacle(model: nn.Module) -> str:
     """Name the first layer that the chip cannot run, and say what it has instead."""
     for name, layer in model.named_modules():
         kind = type(layer).__name__
@@ -48,18 +49,20 @@ def first_obstacle(model):
 class IntegerRunner:
     """A quantised twin whose network runs in numpy integers, on windows of past frames."""
 
-    def __init__(self, twin):
+    engine = "integer"
+
+    def __init__(self, twin: Any) -> None:
         self.twin, self.network = twin, chip_network(twin)
         self.past = self.network.context - self.network.dummies  # frames
         for name in RUNNER:
             setattr(self, name, getattr(twin, name))
 
-    def initial_state(self, batch=1):
+    def initial_state(self, batch: int = 1) -> Any:
         host, _, tail = self.twin.initial_state(batch)
         return host, np.zeros((batch, self.network.channels, self.past), np.int8), tail
 
     @torch.inference_mode()
-    def step(self, x, state):
+    def step(self, x: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
         past, history, tail = state
         bank, tcn = self.twin.bank, self.twin.tcn
         frames, past = bank.analyse(torch.from_numpy(x)[:, 0], past)
@@ -73,12 +76,12 @@ class IntegerRunner:
         return y.numpy(), (past, window[..., window.shape[2] - self.past :], tail)
 
 
-def integer(twin):
+def integer(twin: Any) -> IntegerRunner:
     """The runner of a twin that computes the chip's part in integers; raises SepcliError."""
     return IntegerRunner(twin)
 
 
-def chip_network(twin):
+def chip_network(twin: Any) -> ChipNetwork:
     """The twin's network as the chip runs it; raises SepcliError where a scale is impossible."""
     try:
         return twin.network()
@@ -89,7 +92,7 @@ def chip_network(twin):
         ) from None
 
 
-def layers(twin):
+def layers(twin: Any) -> list[LayerCost]:
     """The chip's layers for the report; the past of a layer is what its windows keep."""
     network = chip_network(twin)
     channels = {name: count for name, (count, _) in network.shapes.items()}

@@ -7,6 +7,7 @@ the activation. So a past of zeros, which comes after the norm, stays zeros.
 
 import math
 import operator
+from typing import Any, Self
 
 import torch
 from torch import fx, nn
@@ -31,23 +32,25 @@ MOVES = (
 class Wire:
     """Tensors that share a grid: what layers make and read, moved about or joined in between."""
 
-    def __init__(self, bits=8, fixed=None):
+    def __init__(self, bits: int = 8, fixed: tuple[float, float] | None = None) -> None:
         self.bits, self.fixed = bits, fixed
-        self.makers, self.readers = [], []  # layers
-        self.joined = self.grid = None
+        self.makers: list[Any] = []  # layers
+        self.readers: list[Any] = []
+        self.joined: Any = None
+        self.grid: Any = None
 
-    def end(self):
+    def end(self) -> Self:
         """The wire that this one was joined to."""
         return self if self.joined is None else self.joined.end()
 
-    def join(self, other):
+    def join(self, other: "Wire") -> None:
         one, two = self.end(), other.end()
         if one is not two:
             two.joined = one
             one.makers += two.makers
             one.readers += two.readers
 
-    def make_grid(self):
+    def make_grid(self) -> CodeGrid | None:
         """The grid; None where only floating point reads what a convolution makes."""
         if not self.readers and all(isinstance(maker, Conv) for maker in self.makers):
             return None
@@ -64,10 +67,14 @@ class Rewriting:
     work as well. entries: node in floating point -> (layer, wire) that quantise it.
     """
 
-    def __init__(self, traced, waveform):
+    def __init__(self, traced: fx.GraphModule, waveform: bool) -> None:
         self.modules = dict(traced.named_modules())
         self.nodes = list(traced.graph.nodes)
-        self.wires, self.layers, self.sources, self.same, self.entries = {}, {}, {}, {}, {}
+        self.wires: dict[Any, Wire] = {}
+        self.layers: dict[Any, Any] = {}
+        self.sources: dict[Any, list[Any]] = {}
+        self.same: dict[Any, Any] = {}
+        self.entries: dict[Any, tuple[Any, Wire]] = {}
         self.sound = {self.nodes[0]} if waveform else set()  # the input, moved about
         for node in self.nodes:
             self._visit(node)
@@ -85,11 +92,15 @@ class Rewriting:
         for layer, wire in self.entries.values():
             layer.connect(wire.end().grid)
 
-    def quantised(self, node):
+    def quantised(self, node: Any) -> bool:
         """Whether a node's values lie on a grid."""
-        return node in self.wires and self.wires[node].end().grid is not None
+        return self.grid(node) is not None
 
-    def read(self, node):
+    def grid(self, node: Any) -> CodeGrid | None:
+        """The grid of a node's values, None if they are in floating point."""
+        return self.wires[node].end().grid if node in self.wires else None
+
+    def read(self, node: Any) -> Wire:
         """The wire of a node that a layer reads; one in floating point is quantised on the way."""
         if node in self.wires:
             return self.wires[node]
@@ -150,7 +161,7 @@ class Rewriting:
         elif name in ("add", "mul") and sum(n in self.wires for n in node.args) == 2:
             self._place(node, layers.Add() if name == "add" else layers.Multiply(), node.args)
 
-    def is_weight(self, node):
+    def is_weight(self, node: Any) -> bool:
         """Whether a node is a parameter, or part of one, that a layer holds."""
         return node.op in ("get_attr", "call_function") and self._matrix(node) is not None
 
@@ -250,7 +261,7 @@ def _name(node):
     return node.target.removeprefix("model.") if node.op == "call_module" else node.name
 
 
-def rebuild(rewriting):
+def rebuild(rewriting: Rewriting) -> fx.GraphModule:
     """The rewriting's graph of layers: (x, *states) to [y, *next states]."""
     graph, new, entered, left, modules = fx.Graph(), {}, {}, {}, {}
 

@@ -23,6 +23,7 @@ QDQ                     whether `inference/qdq.py` can write the twin as a graph
 
 from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 from sepcli.errors import SepcliError
 
@@ -43,13 +44,13 @@ class LayerCost:
 
     name: str
     op: str
-    inputs: tuple
-    outputs: tuple
+    inputs: tuple[tuple[int, ...], ...]
+    outputs: tuple[int, ...]
     weight_bytes: int
     activation_bytes: int
 
 
-def target_module(name):
+def target_module(name: str) -> Any:
     """The module of the target called `name`; raises SepcliError naming the known ones."""
     if name not in TARGETS:
         raise SepcliError(f"unknown target {name!r}; choose from {', '.join(TARGETS)}")

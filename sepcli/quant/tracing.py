@@ -1,8 +1,13 @@
 """A model's core as a graph of layers and of operations on tensors."""
 
+from typing import Any
+
 import torch
 from torch import fx, nn
+from torch.fx._symbolic_trace import PH
+from torch.fx.graph import CodeGen
 from torch.fx.passes.shape_prop import ShapeProp
+from torch.fx.proxy import TraceError
 
 from sepcli.errors import SepcliError
 from sepcli.nn import filterbank
@@ -14,11 +19,11 @@ from sepcli.nn.tcn import ChannelNorm
 class Core(nn.Module):
     """A model's core as a function of tensors, for tracing."""
 
-    def __init__(self, model):
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, x, state):
+    def forward(self, x: Any, state: Any) -> tuple[Any, ...]:
         y, following = self.model.core(x, state)
         return (y, *flat(following))
 
@@ -26,31 +31,31 @@ class Core(nn.Module):
 class Tracer(fx.Tracer):
     """Trace into everything but the layers; `overlap_add` is one step."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__(autowrap_functions=(filterbank.overlap_add,))
         self._autowrap_search.append(filterbank)
 
-    def is_leaf_module(self, module, name):
-        own = isinstance(module, GroupedPReLU | ChannelNorm)
-        return own or super().is_leaf_module(module, name)
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        own = isinstance(m, GroupedPReLU | ChannelNorm)
+        return own or super().is_leaf_module(m, module_qualified_name)
 
 
-def placeholders(like):
+def placeholders(like: Any) -> Any:
     """What tracing passes through instead of nested tuples of tensors."""
-    return tuple(map(placeholders, like)) if isinstance(like, tuple) else fx.PH
+    return tuple(map(placeholders, like)) if isinstance(like, tuple) else PH
 
 
-def symbolic(model):
+def symbolic(model: Any) -> fx.GraphModule:
     """The model's core as an `fx.GraphModule` of (x, *states), with the shapes of one hop."""
     like, root = model.core_state(1), Core(model)
     try:
-        graph = Tracer().trace(root, concrete_args={"x": fx.PH, "state": placeholders(like)})
-    except (RuntimeError, TypeError, fx.proxy.TraceError) as error:
+        graph = Tracer().trace(root, concrete_args={"x": PH, "state": placeholders(like)})
+    except (RuntimeError, TypeError, TraceError) as error:
         raise SepcliError(
             f"{type(model).__name__} cannot be traced ({' '.join(str(error).split())[:80]}); "
             "quantise a model of convolutions, such as denoise-tiny"
         ) from None
-    graph.set_codegen(fx.graph.CodeGen())  # plain arguments instead of nested ones
+    graph.set_codegen(CodeGen())  # plain arguments instead of nested ones
     traced = fx.GraphModule(root, graph)
     graph.eliminate_dead_code()
     if model.front_end == "stft":

@@ -5,8 +5,10 @@ What a target does for that is in `quant/targets.py`.
 
 import functools
 import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +22,15 @@ from sepcli.mixing import datasets
 from sepcli.models import modelfile
 from sepcli.quant.convolution import packed
 from sepcli.quant.grids import set_phase
-from sepcli.quant.targets import target_module
+from sepcli.quant.targets import LayerCost, target_module
 from sepcli.samples.streams import read_samples
 from sepcli.training import runs
 
 FREEZE = 0.7  # of the steps of fine-tuning are done when ranges stop moving
 MADE_UP = {"kind": "mixtures", "duration_s": 4.0}
 LIKE_THE_FLOAT_MODEL = ("batch", "accumulate", "loss", "mixture_consistency", "clip")
+
+Tell = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,9 @@ class Choices:
     command: str = ""
 
 
-def quantize(name, output, choices, *, tell=lambda record: None):
+def quantize(
+    name: str | Path, output: str | Path, choices: Choices, *, tell: Tell = lambda record: None
+) -> dict[str, Any]:
     """Quantise the model `name` (see `modelfile.locate`) into the model file `output`.
 
     tell: gets records of what is being done, {"event": ...}, and those of `train.fit`.
@@ -105,7 +111,7 @@ def quantize(name, output, choices, *, tell=lambda record: None):
     return {"model": card.model, **report, **save(module, twin, card, about, output, choices)}
 
 
-def describe(rows, about, choices):
+def describe(rows: list[LayerCost], about: dict[str, Any], choices: Choices) -> dict[str, Any]:
     """The report on a twin: its `LayerCost`s, what they add up to, and the limits."""
     scores = about["scores"]
     return {
@@ -119,7 +125,14 @@ def describe(rows, about, choices):
     }
 
 
-def save(module, twin, card, about, output, choices):
+def save(
+    module: Any,
+    twin: Any,
+    card: modelfile.Card,
+    about: dict[str, Any],
+    output: str | Path,
+    choices: Choices,
+) -> dict[str, Any]:
     """Write the model file of a twin, and what belongs beside it; returns what there is to say."""
     kept = {key: value for key, value in card.card.items() if key != "scores"}
     weights = packed(twin)
@@ -131,7 +144,7 @@ def save(module, twin, card, about, output, choices):
     return {"file": str(output), "bytes": saved.path.stat().st_size, **more}
 
 
-def resolve(card, choices):
+def resolve(card: modelfile.Card, choices: Choices) -> dict[str, Any]:
     """The complete configuration of data and training for the model of a card."""
     config = choices.config or {}
     known = card.card.get("train", {})
@@ -152,7 +165,7 @@ def _needs_no_files(section):
     return section.get("kind") in ("toy", "mixtures") and not files
 
 
-def heard(source, model, tell=lambda record: None):
+def heard(source: str, model: Any, tell: Tell = lambda record: None) -> Iterator[np.ndarray]:
     """Yield the mixtures (C, T) of samples, or sound files, at the model's rate.
 
     tell: gets a "warning" of each that cannot be read, which is left out.
@@ -166,14 +179,14 @@ def heard(source, model, tell=lambda record: None):
         yield audio.reshape(-1, model.channels, audio.shape[1])
 
 
-def drawn(data, config):
+def drawn(data: Any, config: dict[str, Any]) -> Iterator[np.ndarray]:
     """Yield the mixtures (B, C, T) of training data, without end."""
     seed = config["train"]["seed"]
     for mix, *_ in datasets.batches(data, 1, seed=seed):
         yield mix.numpy()
 
 
-def calibrate(twin, signals, minutes):
+def calibrate(twin: Any, signals: Iterable[np.ndarray], minutes: float) -> float:
     """Let the twin's ranges see signals (B, C, T) until `minutes` of sound passed; how many did.
 
     Raises SepcliError when there was none.
@@ -194,9 +207,16 @@ def calibrate(twin, signals, minutes):
     return samples / 60 / twin.sample_rate
 
 
-def fine_tune(twin, card, config, about, choices, tell):
+def fine_tune(
+    twin: Any,
+    card: modelfile.Card,
+    config: dict[str, Any],
+    about: dict[str, Any],
+    choices: Choices,
+    tell: Tell,
+) -> Any:
     """Train the twin as the run `choices.folder`; returns the best one."""
-    folder = Path(choices.folder)
+    folder = Path(str(choices.folder))
     kind = functools.partial(QatRun, twin=twin, parent=card, about=about)
     config = {**config, "quantize": about}
     if choices.resume:
@@ -213,7 +233,16 @@ def fine_tune(twin, card, config, about, choices, tell):
 class QatRun(runs.Run):
     """A training run of a fake-quantised twin: ranges move first, and are frozen in the end."""
 
-    def __init__(self, folder, config, *, twin, parent, about, **options):
+    def __init__(
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        *,
+        twin: Any,
+        parent: modelfile.Card,
+        about: dict[str, Any],
+        **options: Any,
+    ) -> None:
         self._twin, self._parent, self._about = twin, parent, about
         super().__init__(folder, config, **options)
 
@@ -241,7 +270,9 @@ class QatRun(runs.Run):
         return {**self._parent.card, **super()._card(), "quantized": self._about}
 
 
-def compare(runners, data, items, tell):
+def compare(
+    runners: dict[str, Any], data: Any, items: int, tell: Tell
+) -> dict[str, dict[str, float]]:
     """Mean scores {runner: {name: number}} on the first items of `data`.
 
     Raises SepcliError when the integers do not give the very bits of the fake-quantised model.
@@ -270,7 +301,7 @@ def compare(runners, data, items, tell):
     }
 
 
-def check(report, name):
+def check(report: dict[str, Any], name: str | Path) -> None:
     """Raise SepcliError when a report misses one of its limits."""
     drop, size = report["si_sdr_drop_db"], report["weight_bytes"]
     if not drop <= report["max_drop_db"]:
