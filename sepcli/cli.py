@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from importlib import import_module
+from typing import Any, NoReturn
 
 import click
 
@@ -13,7 +14,7 @@ from sepcli import __version__, files
 from sepcli.errors import SepcliError, UsageError
 
 
-def let_waiting_threads_sleep():
+def let_waiting_threads_sleep() -> None:
     """Set OMP_WAIT_POLICY, which the OpenMP runtime reads when torch is imported, if it is not set.
 
     Threads of torch that wait for each other spin by default: when the other commands of a pipe
@@ -33,15 +34,15 @@ COMMANDS = (
 class Commands(click.Group):
     """Import a command's module only when asked for; turn our errors into one line."""
 
-    def list_commands(self, ctx):
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
-    def get_command(self, ctx, name):
+    def get_command(self, ctx: click.Context, name: str) -> Any:
         if name not in COMMANDS:
             raise click.NoSuchCommand(name, possibilities=COMMANDS, ctx=ctx)
         return import_module(f"sepcli.commands.{name.replace('-', '_')}").command
 
-    def main(self, *args, **settings):
+    def main(self, *args: Any, **settings: Any) -> NoReturn:
         open_standard_streams()
         try:
             return super().main(*args, **settings)
@@ -51,7 +52,7 @@ class Commands(click.Group):
         finally:
             let_go_of_stdout(only_if_stuck=True)
 
-    def invoke(self, ctx):
+    def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except SepcliError as error:
@@ -78,7 +79,7 @@ class Commands(click.Group):
 class Named(io.FileIO):
     """Standard output, whose complaints tell what they are about."""
 
-    def write(self, data):
+    def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError as error:
@@ -89,14 +90,14 @@ class Named(io.FileIO):
 class Forgiving(io.FileIO):
     """Standard error: where nobody can read it, or it is full, the work goes on all the same."""
 
-    def write(self, data):
+    def write(self, data: Any) -> int:
         try:
             return super().write(data)
         except OSError:
             return len(data)
 
 
-def open_standard_streams():
+def open_standard_streams() -> None:
     """Take the places of standard streams that are closed, and let standard error never fail.
 
     The next file that is opened would get the number of a closed stream, and with it what any
@@ -128,7 +129,7 @@ def _rewrapped(stream, raw):
     return wrapper
 
 
-def let_go_of_stdout(*, only_if_stuck=False):
+def let_go_of_stdout(*, only_if_stuck: bool = False) -> None:
     """Point standard output at nothing: Python would complain again when it flushes it at exit."""
     with contextlib.suppress(ValueError):  # a test's has no number, or is closed
         try:
@@ -143,14 +144,14 @@ def let_go_of_stdout(*, only_if_stuck=False):
 class Notes(logging.Handler):
     """Prints what the library notes (`errors.note`) on standard error, a line each."""
 
-    def emit(self, record):
+    def emit(self, record: Any) -> None:
         click.echo(record.getMessage(), err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sepcli")
 @click.option("--debug", is_flag=True, help="Show the full traceback when something fails.")
-def main(debug):
+def main(debug: bool) -> None:
     """Composable audio tools for source separation and speech enhancement.
 
     \b

@@ -1,6 +1,7 @@
 """Errors that the user can do something about, and notes on what did not fail."""
 
 import logging
+from typing import Any
 
 _NOTES = logging.getLogger("sepcli")
 
@@ -12,7 +13,7 @@ class SepcliError(Exception):
     break the line or steer the terminal, as names in hostile files hold, are spelled out.
     """
 
-    def __init__(self, message):
+    def __init__(self, message: str) -> None:
         super().__init__(_one_line(message))
 
 
@@ -24,7 +25,7 @@ class OutputError(SepcliError):
     """What all items go into cannot be written any more, so that no other item can be done."""
 
 
-def note(message):
+def note(message: Any) -> None:
     """Tell something that the user should know though nothing failed, such as what is left out.
 
     A line for the logger "sepcli", which the command line prints on standard error.

@@ -7,9 +7,11 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -44,7 +46,7 @@ FEATURES = {  # of processors, as Linux calls them -> what they are good for
 
 @click.command("doctor")
 @options.as_json
-def command(as_json):
+def command(as_json: bool) -> None:
     """Show versions, devices, threads and what is missing.
 
     \b
@@ -59,7 +61,7 @@ def command(as_json):
         raise SepcliError(f"{', '.join(broken)}: missing or broken, see above")
 
 
-def text(about):
+def text(about: dict[str, Any]) -> str:
     """What was found as aligned lines; what is missing as sentences."""
     from sepcli.scoring.tables import outline
 
@@ -71,7 +73,7 @@ def text(about):
     return outline(found) + "\n".join([*(missing or ["Nothing is missing."]), ""])
 
 
-def examine():
+def examine() -> dict[str, Any]:
     """All that was found, as plain data."""
     devices, threads, why = torch_facts()
     return {
@@ -89,19 +91,19 @@ def examine():
     }
 
 
-def packages():
+def packages() -> list[Any]:
     """All packages that commands use, required ones first."""
     return [*REQUIRED, *(name for names, _ in OPTIONAL.values() for name in names)]
 
 
-def version(package):
+def version(package: str) -> str | None:
     """The version of a package, or None if it is not installed."""
     with suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
     return None
 
 
-def missing_packages():
+def missing_packages() -> Iterator[dict[str, Any]]:
     """Yield what is missing, and how to get it."""
     for name in REQUIRED:
         if version(name) is None:
@@ -114,12 +116,17 @@ def missing_packages():
                 yield lack(name, purpose, remedy)
 
 
-def lack(what, purpose, remedy, *, why="not installed", required=False):
+def lack(
+    what: str, purpose: str, remedy: str, *, why: str = "not installed", required: bool = False
+) -> dict[str, Any]:
     """An entry of what is missing."""
     return {"what": what, "for": purpose, "why": why, "get": remedy, "required": required}
 
 
-def torch_facts():
+def torch_facts() -> (
+    tuple[list[Any], dict[str, int | None], dict[str, Any]]
+    | tuple[list[str], dict[str, int | None], None]
+):
     """(devices, threads, what is wrong with torch or None)."""
     threads = {"usable_cores": usable_cores()}
     try:
@@ -138,14 +145,14 @@ def torch_facts():
     return devices, threads, None
 
 
-def usable_cores():
+def usable_cores() -> int | None:
     """How many cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count()
 
 
-def processor():
+def processor() -> dict[str, Any]:
     """Its name, and which of `FEATURES` it has; None where the system does not tell."""
     try:
         told = Path(CPUINFO).read_text()
@@ -160,7 +167,7 @@ def processor():
     }
 
 
-def places():
+def places() -> dict[str, Any]:
     """Where the package and its temporary files are. Nothing is cached."""
     temporary = tempfile.gettempdir()
     return {

@@ -1,12 +1,22 @@
 """`sepcli eval`: how good estimates are."""
 
+from __future__ import annotations
+
 import math
 import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sepcli import files, metrics, options
 from sepcli.errors import SepcliError
+
+if TYPE_CHECKING:
+    from sepcli.samples.sample import Sample
+    from sepcli.scoring.evaluate import Row
+
 
 FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown"}
 FRAMEWISE = tuple(name for name, metric in metrics.METRICS.items() if metric.framewise)
@@ -18,7 +28,7 @@ class MetricNames(click.ParamType):
 
     name = "A,B,..."
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: Any, ctx: click.Context) -> tuple[str, ...]:
         names = [name.strip() for name in value.split(",")]
         return tuple(dict.fromkeys(check_metric(name, param, ctx) for name in names))
 
@@ -28,7 +38,7 @@ class Limit(click.ParamType):
 
     name = "METRIC=X"
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: Any, ctx: click.Context) -> tuple[str, float]:
         name, _, number = value.partition("=")
         try:
             if not math.isfinite(number := float(number)):
@@ -38,7 +48,7 @@ class Limit(click.ParamType):
             self.fail(f"{value!r} is not METRIC=NUMBER, such as si-sdri=5", param, ctx)
 
 
-def check_metric(name, param, ctx):
+def check_metric(name: str, param: Any, ctx: click.Context) -> str:
     """Return `name`, or fail with the names there are and the most similar of them."""
     if name in metrics.METRICS:
         return name
@@ -136,27 +146,27 @@ def check_metric(name, param, ctx):
 @options.progress
 @options.quiet
 def command(
-    estimates,
-    references,
-    mixtures,
-    names,
-    window_s,
-    hop_s,
-    pad,
-    median_of_median,
-    museval,
-    aggregate,
-    limits,
-    old,
-    form,
-    html,
-    output,
-    jobs,
-    strict,
-    input_type,
-    progress,
-    quiet,
-):
+    estimates: Any,
+    references: str | None,
+    mixtures: str | None,
+    names: Any,
+    window_s: float,
+    hop_s: float | None,
+    pad: bool,
+    median_of_median: bool,
+    museval: Any,
+    aggregate: str | None,
+    limits: Any,
+    old: Any,
+    form: str | None,
+    html: Any,
+    output: str | None,
+    jobs: int,
+    strict: bool,
+    input_type: str,
+    progress: str,
+    quiet: bool,
+) -> None:
     """Score estimates against their references.
 
     \b
@@ -222,7 +232,9 @@ def command(
         sys.exit(1)
 
 
-def check_frames(names, median_of_median, museval, aggregate):
+def check_frames(
+    names: Any, median_of_median: bool, museval: str | None, aggregate: str | None
+) -> None:
     """Fail when what was asked of frames does not go with the metrics."""
     if median_of_median and aggregate:
         raise click.UsageError("--median-of-median is an --aggregate of its own; omit one of them.")
@@ -234,7 +246,15 @@ def check_frames(names, median_of_median, museval, aggregate):
         raise click.UsageError(f"--museval needs all of {', '.join(MUSEVAL)} in --metrics.")
 
 
-def check_usage(estimates, references, mixtures, names, limits, old, form):
+def check_usage(
+    estimates: Any,
+    references: str | None,
+    mixtures: str | None,
+    names: Any,
+    limits: Any,
+    old: Any,
+    form: str | None,
+) -> None:
     """Fail before any work on what cannot go together."""
     if estimates is None and sys.stdin is not None and sys.stdin.isatty():
         raise click.UsageError("Nothing to score: pipe samples in, or name EST and REF.")
@@ -250,7 +270,7 @@ def check_usage(estimates, references, mixtures, names, limits, old, form):
             raise click.UsageError(f"--fail-under {name}: add it to --metrics.")
 
 
-def check_outputs(output, html, museval):
+def check_outputs(output: str | None, html: str | None, museval: str | None) -> None:
     """Fail before any work on what cannot be written after it."""
     for path in (output, html):
         if path not in (None, "-"):
@@ -261,7 +281,7 @@ def check_outputs(output, html, museval):
         options.check_stdout()
 
 
-def write_all(outputs, quiet):
+def write_all(outputs: Any, quiet: bool) -> list[Any]:
     """Write {path: function}; what fails does not keep the others from being written.
 
     Returns the lines that say what failed.
@@ -281,7 +301,13 @@ def write_all(outputs, quiet):
     return complaints
 
 
-def find(estimates, references, mixtures, strict, input_type):
+def find(
+    estimates: Any,
+    references: str | None,
+    mixtures: str | None,
+    strict: bool,
+    input_type: str,
+) -> list[Sample] | Iterator[Sample]:
     """The samples that the arguments name."""
     from sepcli.samples.streams import read_samples
     from sepcli.scoring.pairs import pair
@@ -291,7 +317,7 @@ def find(estimates, references, mixtures, strict, input_type):
     return read_samples(estimates or "-", strict=strict, input_type=input_type)
 
 
-def score(samples, names, settings, gallery):
+def score(samples: Any, names: Any, settings: Any, gallery: Any) -> Iterator[Row]:
     """An iterator over the rows of samples, which a gallery, if any, sees, too."""
     from sepcli.scoring.evaluate import evaluate
 
@@ -303,7 +329,7 @@ def score(samples, names, settings, gallery):
         yield row
 
 
-def warn_of_missing(targets):
+def warn_of_missing(targets: Iterable[str]) -> None:
     """Say on standard error which scores are left out for want of a package."""
     from sepcli.scoring.evaluate import left_out
 
@@ -311,14 +337,14 @@ def warn_of_missing(targets):
         click.echo(f"{name} is left out, it is not installed; {metrics.remedy(name)}", err=True)
 
 
-def write_html(path, scores, rows, gallery):
+def write_html(path: str | Path, scores: dict[str, Any], rows: Any, gallery: Any) -> None:
     """Write the report as one page, whole or not at all."""
     from sepcli.scoring import html
 
     files.save(path, html.page(scores, rows, gallery.items()))
 
 
-def collect(rows, progress, quiet):
+def collect(rows: Any, progress: str, quiet: bool) -> list[Any]:
     """The list of rows; on standard error appear the progress and the first failures."""
     collected = []
 
@@ -335,7 +361,7 @@ def collect(rows, progress, quiet):
     return collected
 
 
-def show(scores, form, output):
+def show(scores: dict[str, Any], form: str | None, output: str | None) -> None:
     """Print the report, or write it to a file; a terminal gets a table with lines."""
     from sepcli.scoring import tables
 
@@ -353,7 +379,7 @@ def show(scores, form, output):
         raise
 
 
-def show_on_terminal(scores):
+def show_on_terminal(scores: dict[str, Any]) -> None:
     """Draw the report's tables with rich."""
     from rich.console import Console
     from rich.table import Table

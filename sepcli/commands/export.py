@@ -1,6 +1,7 @@
 """`sepcli export`: a model's streaming graph as ONNX."""
 
 import json
+from typing import Any
 
 import click
 
@@ -12,7 +13,7 @@ from sepcli import files, options
 @click.option("-o", "--output", metavar="FILE.onnx|DIR", help="[default: MODEL.onnx, here]")
 @options.overwrite
 @options.as_json
-def command(model, output, overwrite, as_json):
+def command(model: str, output: Any, overwrite: bool | None, as_json: bool) -> None:
     """Write a causal model's streaming graph as ONNX.
 
     \b

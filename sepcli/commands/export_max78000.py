@@ -1,6 +1,7 @@
 """`sepcli export-max78000`: what the MAX78000 and its microcontroller need to run a model."""
 
 import json
+from typing import Any
 
 import click
 
@@ -23,7 +24,14 @@ from sepcli import files, options
 )
 @options.overwrite
 @options.as_json
-def command(model, output, frames, only_check, overwrite, as_json):
+def command(
+    model: str,
+    output: Any,
+    frames: Any,
+    only_check: bool,
+    overwrite: bool | None,
+    as_json: bool,
+) -> None:
     """Write what runs a model on Analog Devices' MAX78000.
 
     \b

@@ -1,6 +1,8 @@
 """`sepcli info`: what a model is, and what it was trained on."""
 
 import json
+from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -10,7 +12,7 @@ from sepcli import options
 @click.command("info")
 @click.argument("names", nargs=-1, metavar="[NAME|FILE|DIR|CONFIG.yaml]...")
 @options.as_json
-def command(names, as_json):
+def command(names: Any, as_json: bool) -> None:
     """Show the cards of models.
 
     Size, cost, latency, training data, scores and licence.
@@ -34,7 +36,7 @@ def command(names, as_json):
         click.echo(json.dumps(about) if as_json else outline(about))
 
 
-def overviews(models, architectures):
+def overviews(models: Any, architectures: dict[str, Any]) -> Iterator[str]:
     """Yield the tables of `describe.overview` as text."""
     from sepcli.scoring.tables import aligned
 
@@ -46,7 +48,7 @@ def overviews(models, architectures):
     yield "sepcli info MODEL, or FILE, or DIR of a run, shows all that is known of it."
 
 
-def cells(about):
+def cells(about: dict[str, Any]) -> list[str]:
     """What both tables say."""
     latency = about["latency_ms"]
     return [

@@ -2,6 +2,8 @@
 
 import math
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import click
 
@@ -31,7 +33,7 @@ GROUPS = {
 }  # fmt: skip
 
 
-def setting(spec, field, text, flag=None):
+def setting(spec: Any, field: str, text: str, flag: str | None = None) -> Any:
     """The option of a field of `spec`, with its default and its limits."""
     about, flag = spec.__dataclass_fields__[field], flag or _flag(field)
     if about.default is False:
@@ -79,7 +81,7 @@ def _preset(name):
     return f"{name}: {', '.join(stands_for)}"
 
 
-def listed(field, metavar, text):
+def listed(field: str, metavar: str, text: str) -> Any:
     """A repeatable option of a field that is a list of texts."""
     return click.option(f"--{field}", multiple=True, metavar=metavar, help=text)
 
@@ -195,7 +197,18 @@ def listed(field, metavar, text):
 @options.progress
 @options.quiet
 @click.pass_context
-def command(context, count, seed, jobs, output, overwrite, progress, quiet, preset, **settings):
+def command(
+    context: click.Context,
+    count: int,
+    seed: int,
+    jobs: int,
+    output: str | None,
+    overwrite: bool | None,
+    progress: str,
+    quiet: bool,
+    preset: str | None,
+    **settings: Any,
+) -> None:
     """Mix speech and noise, several speakers, or music.
 
     Without recordings, speech and noise are synthetic.
@@ -226,7 +239,7 @@ def command(context, count, seed, jobs, output, overwrite, progress, quiet, pres
     from sepcli.samples.workers import in_order
 
     given = {name: value for name, value in settings.items() if _is_given(context, name)}
-    draw = partial(draw_among_good, _mixer(PRESETS.get(preset, {}) | given), seed)
+    draw = partial(draw_among_good, _mixer(PRESETS.get(preset or "", {}) | given), seed)
     numbers = range(count) if count else count_up()
     faults, written = Faults(), options.Written()
     with open_sample_writer(output, overwrite=overwrite) as writer:
@@ -244,11 +257,11 @@ def command(context, count, seed, jobs, output, overwrite, progress, quiet, pres
 class Faults(options.Failures):
     """Recordings that could not be read, each named once; others are drawn in their place."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self._known = set()
 
-    def watch(self, drawn):
+    def watch(self, drawn: Any) -> Iterator[Any]:
         """Pass on the samples in what `draw_among_good` returns; raise its errors."""
         for sample, faults in drawn:
             for recording, reason in faults.items():
@@ -259,7 +272,7 @@ class Faults(options.Failures):
                 raise sample
             yield sample
 
-    def check(self):
+    def check(self) -> None:
         """Raise SepcliError if there were any."""
         if self.count:
             what = "recordings" if self.count > 1 else "recording"
@@ -288,4 +301,5 @@ def _mixer(settings):
     if others := sorted(settings.keys() - known[spec]):
         names = [parameter.opts[0] for parameter in command.params if parameter.name in others]
         raise click.UsageError(f"{', '.join(names)}: for speech, which music (--stems) is not")
-    return mixer(spec(**settings))
+    make: Any = mixer
+    return make(spec(**settings))

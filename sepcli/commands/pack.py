@@ -3,6 +3,8 @@
 import json
 import os
 import sys
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import click
 
@@ -12,7 +14,7 @@ from sepcli.errors import SepcliError
 OTHER_FILES = (".hdf5", ".gz", ".tgz", ".xz", ".zip", ".wav", ".flac", ".jsonl", ".txt")
 
 
-def sources(name, text):
+def sources(name: str, text: str) -> Any:
     """A repeatable option that names recordings."""
     return click.option(f"--{name}", multiple=True, metavar="PATH", help=text)
 
@@ -22,7 +24,7 @@ class Regex(click.ParamType):
 
     name = "REGEX"
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: Any, ctx: click.Context) -> Any:
         import re
 
         try:
@@ -97,7 +99,7 @@ class Regex(click.ParamType):
 @options.as_json
 @options.progress
 @options.quiet
-def command(inputs, mode, output, **settings):
+def command(inputs: Any, mode: str, output: Any, **settings: Any) -> None:
     """Pack recordings or samples into one file for training.
 
     \b
@@ -124,7 +126,7 @@ def command(inputs, mode, output, **settings):
         write(inputs, output, **settings)
 
 
-def check_usage(inputs, output, settings):
+def check_usage(inputs: Any, output: Any, settings: Any) -> None:
     """Fail on what does not go with --list, --stats and --verify."""
     named = [settings[kind] for kind in ("speech", "noise", "rir")]
     if output or any(named) or not inputs:
@@ -134,23 +136,23 @@ def check_usage(inputs, output, settings):
 
 
 def write(
-    inputs,
-    output,
-    form,
-    shard_size,
-    speech,
-    noise,
-    rir,
-    resume,
-    jobs,
-    overwrite,
-    strict,
-    input_type,
-    as_json,
-    progress,
-    quiet,
-    **spec,
-):
+    inputs: Any,
+    output: Any,
+    form: str | None,
+    shard_size: Any,
+    speech: Any,
+    noise: Any,
+    rir: Any,
+    resume: bool,
+    jobs: int,
+    overwrite: bool | None,
+    strict: bool,
+    input_type: str,
+    as_json: bool,
+    progress: str,
+    quiet: bool,
+    **spec: Any,
+) -> None:
     """Make a pack; say what was left out."""
     from sepcli.recordings.journal import is_whole
     from sepcli.recordings.packing import Packing, PackSpec, find_sources
@@ -172,7 +174,7 @@ def write(
     report(output, packing, quiet)
 
 
-def choose_form(output, form, shard_size):
+def choose_form(output: Any, form: str | None, shard_size: Any) -> Any:
     """How to write `output`: None for HDF5, or a `TarForm`."""
     from sepcli.samples.shards import TarForm
 
@@ -187,7 +189,9 @@ def choose_form(output, form, shard_size):
     return TarForm(None if extension == ".tar" else shard_size)
 
 
-def collect(records, total, progress, quiet):
+def collect(
+    records: Iterable[dict[str, Any]], total: int | None, progress: str, quiet: bool
+) -> None:
     """Run, naming the first inputs that are skipped."""
     failures = options.Failures("Skipped")
     shown = ({"key": r["name"], "skipped": r.get("skipped")} for r in records)
@@ -197,7 +201,7 @@ def collect(records, total, progress, quiet):
     failures.tell_rest()
 
 
-def report(output, packing, quiet):
+def report(output: Any, packing: Any, quiet: bool) -> None:
     """Say what of the inputs is not in the new pack; exit with 1 if something is not."""
     if packing.clipped and not quiet:
         click.echo(f"{output}: {packing.clipped} samples beyond full scale were clipped", err=True)
@@ -210,7 +214,7 @@ def report(output, packing, quiet):
         sys.exit(1)
 
 
-def look_into(inputs, mode, as_json):
+def look_into(inputs: Any, mode: str, as_json: bool) -> None:
     """Print what is asked about packs; exit with 1 if one of them is no whole pack."""
     from sepcli.samples.pack import Pack
 
@@ -227,7 +231,7 @@ def look_into(inputs, mode, as_json):
         sys.exit(1)
 
 
-def listed(pack, as_json):
+def listed(pack: Any, as_json: bool) -> Iterator[str]:
     """Yield a line per item: where it is, who speaks, how long it is, what it is for."""
     for item in pack.manifest():
         if as_json:
@@ -238,7 +242,7 @@ def listed(pack, as_json):
             yield "\t".join((name, item["speaker"] or "-", seconds, item["split"]))
 
 
-def counted(pack, as_json):
+def counted(pack: Any, as_json: bool) -> Iterator[str]:
     """Yield a line per source: how much there is of it."""
     for source in pack.stats():
         if as_json:
@@ -254,7 +258,7 @@ def counted(pack, as_json):
         yield json.dumps(record) if as_json else f"skipped: {record['skipped']}"
 
 
-def verified(pack, as_json):
+def verified(pack: Any, as_json: bool) -> Iterator[str]:
     """Yield that a pack is whole, or raise."""
     pack.verify()
     about = {"pack": pack.path, "whole": True, "items": pack.count}

@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -76,7 +77,17 @@ from sepcli.quant.targets import TARGETS, target_module
 @options.as_json
 @options.progress
 @options.quiet
-def command(model, output, mode, target, steps, lr, seed, threads, **flags):
+def command(
+    model: str,
+    output: Any,
+    mode: str,
+    target: Any,
+    steps: int | None,
+    lr: float | None,
+    seed: int,
+    threads: int | None,
+    **flags: Any,
+) -> None:
     """Quantise a causal model to 8-bit integers.
 
     Reports what the integers lose and what each layer takes.
@@ -142,7 +153,7 @@ def command(model, output, mode, target, steps, lr, seed, threads, **flags):
     click.echo(json.dumps(report) if flags["as_json"] else table(report))
 
 
-def teller(progress, quiet):
+def teller(progress: str, quiet: bool) -> Any:
     """A function that shows a record of what is being done on standard error."""
 
     def tell(record):
@@ -162,9 +173,9 @@ def teller(progress, quiet):
     return (lambda record: None) if quiet or progress == "none" else tell
 
 
-def table(report):
+def table(report: dict[str, Any]) -> str:
     """The report as text: layers, totals, scores, and how fast the graph is."""
-    rows = [("layer", "op", "in", "out", "weights", "activations")]
+    rows: list[tuple[Any, ...]] = [("layer", "op", "in", "out", "weights", "activations")]
     for row in report["layers"]:
         shapes = [" ".join("x".join(map(str, shape)) for shape in row["inputs"])]
         shapes.append("x".join(map(str, row["outputs"])))

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import click
 
@@ -41,7 +42,14 @@ from sepcli.errors import OutputError, SepcliError
 @click.option("--plot", metavar="FILE.png", help="Plot the responses before and after.")
 @options.overwrite
 @options.quiet
-def command(inputs, output, plot, overwrite, quiet, **settings):
+def command(
+    inputs: tuple[str, ...],
+    output: str | None,
+    plot: Any,
+    overwrite: bool | None,
+    quiet: bool,
+    **settings: Any,
+) -> None:
     """Shorten room impulse responses.
 
     Early sound stays as it is, late sound decays faster.
@@ -87,7 +95,9 @@ def command(inputs, output, plot, overwrite, quiet, **settings):
     failures.check(len(targets), "shortened")
 
 
-def choose_targets(inputs, output):
+def choose_targets(
+    inputs: tuple[str, ...], output: str | None
+) -> dict[str, BinaryIO | Any] | dict[Any, Path] | dict[str, Path]:
     """{path or "-": where its result goes}; standard output only for one response."""
     from sepcli.audio import names_a_file
     from sepcli.rirs import responses

@@ -1,6 +1,7 @@
 """`sepcli rt60`: how long rooms reverberate, from their impulse responses."""
 
 import sys
+from typing import Any
 
 import click
 
@@ -13,7 +14,9 @@ class DecayRange(click.ParamType):
 
     name = "START:STOP"
 
-    def convert(self, value, param, ctx):
+    def convert(
+        self, value: Any, param: Any, ctx: click.Context
+    ) -> tuple[float | int, float | int]:
         try:
             stop, start = sorted(float(end) + 0 for end in value.split(":"))  # -0 is 0
         except ValueError:
@@ -59,7 +62,14 @@ class DecayRange(click.ParamType):
 )
 @click.option("--plot", metavar="FILE.png", help="Plot the decays and the fitted lines.")
 @click.option("--strict", is_flag=True, help="Exit with 1 when an RT60 is not measurable.")
-def command(inputs, as_json, quiet, plot, strict, **settings):
+def command(
+    inputs: tuple[str, ...],
+    as_json: bool,
+    quiet: bool,
+    plot: str | None,
+    strict: bool,
+    **settings: Any,
+) -> None:
     """Measure the reverberation of room impulse responses.
 
     After ISO 3382-1.
@@ -104,7 +114,7 @@ def command(inputs, as_json, quiet, plot, strict, **settings):
         raise SepcliError(f"{lost} of {len(rooms)} not measurable, see above")
 
 
-def show_row(room, as_json, quiet):
+def show_row(room: Any, as_json: bool, quiet: bool) -> None:
     """Print what has the form of lines: JSON, or bare numbers with the reasons on stderr."""
     from sepcli.rirs import responses
 
@@ -116,7 +126,7 @@ def show_row(room, as_json, quiet):
             click.echo(line, err=True)
 
 
-def show_table(rooms):
+def show_table(rooms: Any) -> None:
     """Print the table, with lines on a terminal, and why numbers are missing."""
     from sepcli.rirs import responses
     from sepcli.scoring import tables

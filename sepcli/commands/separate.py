@@ -1,5 +1,7 @@
 """`sepcli separate`: mixtures in, stems out."""
 
+from typing import Any
+
 import click
 
 from sepcli import options
@@ -7,7 +9,7 @@ from sepcli import options
 GL_ITERATIONS = 32
 
 
-def check_format(ctx, param, value):
+def check_format(ctx: click.Context, param: Any, value: Any) -> None:
     """The name of an audio format that can be written, or None."""
     if value is None:
         return None
@@ -129,26 +131,26 @@ def check_format(ctx, param, value):
 @options.progress
 @options.quiet
 def command(
-    inputs,
-    models,
-    wiener,
-    vocoder,
-    griffin_lim,
-    gl_iters,
-    gl_init,
-    segment_s,
-    overlap,
-    start_s,
-    duration_s,
-    template,
-    container,
-    subtype,
-    device,
-    threads,
-    quiet,
-    progress,
-    **choices,
-):
+    inputs: tuple[str, ...],
+    models: Any,
+    wiener: int | None,
+    vocoder: str | None,
+    griffin_lim: bool,
+    gl_iters: int | None,
+    gl_init: str | None,
+    segment_s: float | None,
+    overlap: float | None,
+    start_s: Any,
+    duration_s: Any,
+    template: str,
+    container: str | None,
+    subtype: str | None,
+    device: str,
+    threads: int | None,
+    quiet: bool,
+    progress: str,
+    **choices: Any,
+) -> None:
     """Separate mixtures into their sources.
 
     The output has the sample rate and the channels of the input.

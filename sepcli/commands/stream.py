@@ -1,14 +1,21 @@
 """`sepcli stream`: live audio in, one source of it out, chunk by chunk."""
 
+from __future__ import annotations
+
 import contextlib
 import json
 import signal
 import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sepcli import options
 from sepcli.errors import SepcliError, note
+
+if TYPE_CHECKING:
+    from sepcli.audio.reading import Reader
 
 
 @click.command("stream")
@@ -84,19 +91,19 @@ from sepcli.errors import SepcliError, note
 @options.seed
 @options.as_json
 def command(
-    model,
-    engine,
-    verify,
-    latency,
-    seconds,
-    seed,
-    as_json,
-    input_type,
-    rate,
-    channels,
-    encoding,
-    **choices,
-):
+    model: str | None,
+    engine: str,
+    verify: str | None,
+    latency: str | None,
+    seconds: float | None,
+    seed: int,
+    as_json: bool,
+    input_type: str,
+    rate: int | None,
+    channels: int | None,
+    encoding: str | None,
+    **choices: Any,
+) -> None:
     """Separate live audio and output one source.
 
     Reads standard input and writes standard output.
@@ -141,7 +148,9 @@ def command(
                 pump(reader, stream, signals, **raw)
 
 
-def open_input(runner, rate, channels, *, encoding=None):
+def open_input(
+    runner: Any, rate: int | None, channels: int | None, *, encoding: str | None = None
+) -> Reader:
     """Standard input as a reader of audio at the runner's rate."""
     from sepcli.audio import Peekable, open_blocks
 
@@ -165,7 +174,7 @@ def open_input(runner, rate, channels, *, encoding=None):
     return reader
 
 
-def pump(reader, stream, signals, *, encoding=None):
+def pump(reader: Any, stream: Any, signals: Any, *, encoding: str | None = None) -> None:
     """Stream all of `reader` to standard output, or until an interrupt; either way to its end."""
     from sepcli.audio import Writer
 
@@ -191,7 +200,7 @@ def pump(reader, stream, signals, *, encoding=None):
         raise ending
 
 
-def put(writer, block):
+def put(writer: Any, block: Any) -> None:
     """Write a block unless it is empty, which would cost a flush."""
     if block.shape[1]:
         writer.write(block)
@@ -204,7 +213,7 @@ class Signals:
     otherwise when that begins, so that no write is torn; the second one raises it at once.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._interrupted = self._reset = False
         self._impatient = True
         self._before = {}
@@ -229,7 +238,7 @@ class Signals:
         self._reset = True
 
     @contextlib.contextmanager
-    def impatient(self):
+    def impatient(self) -> Iterator[None]:
         """While this lasts an interrupt raises KeyboardInterrupt; afterwards it waits."""
         self._impatient = True
         try:
@@ -239,13 +248,13 @@ class Signals:
         finally:
             self._impatient = False
 
-    def take_reset(self):
+    def take_reset(self) -> bool:
         """Whether USR1 came since the last call."""
         reset, self._reset = self._reset, False
         return reset
 
 
-def show(record, as_json):
+def show(record: dict[str, Any], as_json: bool) -> None:
     """Print a record as JSON, or as one `name value` per line."""
     if as_json:
         click.echo(json.dumps(record))

@@ -4,8 +4,10 @@ import json
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import click
 from click.core import ParameterSource
@@ -22,7 +24,7 @@ class Limit(click.ParamType):
 
     name = "NAME=X"
 
-    def convert(self, value, param, ctx):
+    def convert(self, value: Any, param: Any, ctx: click.Context) -> tuple[str, float]:
         name, _, number = value.partition("=")
         try:
             limit = float(number)
@@ -62,7 +64,18 @@ class Limit(click.ParamType):
 @options.progress
 @options.quiet
 @click.pass_context
-def command(ctx, config, overrides, output, overfit, limits, seed, device, threads, **flags):
+def command(
+    ctx: click.Context,
+    config: str,
+    overrides: tuple[str, ...],
+    output: str | None,
+    overfit: int | None,
+    limits: Any,
+    seed: int,
+    device: str,
+    threads: int | None,
+    **flags: Any,
+) -> None:
     """Train a model from a configuration.
 
     CONFIG is a YAML file. The path of the best model is printed.
@@ -114,13 +127,13 @@ def command(ctx, config, overrides, output, overfit, limits, seed, device, threa
     click.echo(modelfile.locate(folder))
 
 
-def default_folder(config):
+def default_folder(config: str) -> Path:
     """`runs/` and the configuration's name, or its folder's where it is only called config."""
     path = Path(config).resolve()
     return Path("runs") / (path.parent.name if path.stem == "config" else path.stem)
 
 
-def train(ctx, run, progress, quiet):
+def train(ctx: click.Context, run: Any, progress: str, quiet: bool) -> None:
     """Run to the end, or until a signal; shows what happens on standard error."""
     try:
         with signals() as received, display(run, progress, quiet) as show:
@@ -143,7 +156,7 @@ def train(ctx, run, progress, quiet):
 
 
 @contextmanager
-def signals():
+def signals() -> Iterator[list[Any]]:
     """Collect SIGINT and SIGTERM in a list; a second one acts as it always does."""
     received = []
 
@@ -159,7 +172,7 @@ def signals():
             signal.signal(number, handler)
 
 
-def display(run, progress, quiet):
+def display(run: Any, progress: str, quiet: bool) -> Any:
     """A context with a function that shows a record on standard error."""
     if quiet or progress == "none":
         return nullcontext(lambda record: None)
@@ -168,21 +181,21 @@ def display(run, progress, quiet):
     return bar(run) if sys.stderr.isatty() else nullcontext(show_line)
 
 
-def show_json(record):
+def show_json(record: dict[str, Any]) -> None:
     from sepcli.training.runlog import plain
 
     if record["event"] in ("train", "valid", "warning"):
         click.echo(json.dumps(plain(record)), err=True)
 
 
-def show_line(record):
+def show_line(record: dict[str, Any]) -> None:
     if record["event"] == "valid":
         click.echo(validation_line(record), err=True)
     elif record["event"] == "warning":
         click.echo(record["message"], err=True)
 
 
-def validation_line(record):
+def validation_line(record: dict[str, Any]) -> str:
     left_out = [f"{record[name]} {name}" for name in ("silent", "clean") if record[name]]
     return (
         f"step {record['step']}: validation SI-SDR {record['si_sdr_db']:.2f} dB, "
@@ -193,7 +206,7 @@ def validation_line(record):
 
 
 @contextmanager
-def bar(run):
+def bar(run: Any) -> Any:
     """A progress bar with loss and speed; validations are lines above it."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -220,7 +233,7 @@ def bar(run):
         yield show
 
 
-def check_limits(scores, limits):
+def check_limits(scores: dict[str, Any], limits: Any) -> None:
     """Raise SepcliError when a score is below its limit, or NaN."""
     short = [f"{name} {scores[name]:.3f} < {x:g}" for name, x in limits if not scores[name] >= x]
     if short:

@@ -219,7 +219,7 @@ def sample_key(index: int) -> str:
 
 
 def draw_among_good(
-    mixer: Mixer, seed: int, index: int
+    mixer: Any, seed: int, index: int
 ) -> tuple[Sample | SepcliError, dict[Any, Any]]:
     """What `draw_sample` makes of recordings that can be read; or its SepcliError.
 
@@ -233,7 +233,7 @@ def draw_among_good(
     return made, mixer.faults.take()
 
 
-def draw_sample(mixer: Mixer, seed: int, index: int) -> Sample:
+def draw_sample(mixer: Any, seed: int, index: int) -> Sample:
     """Item `index` as a `Sample`: mix, references, and its record as JSON."""
     mixture = mixer.draw(seed, index)
     sample = Sample(sample_key(index), dict(mixture.record))

@@ -15,7 +15,7 @@ import threading
 import traceback
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -26,7 +26,9 @@ AHEAD = 2  # tasks that a worker has at once: one to do, one to begin without wa
 _running = weakref.WeakSet()  # workers
 
 
-def in_order(function: Callable[..., Any], tasks: Iterable[Any], *, jobs: int) -> Iterator[Any]:
+def in_order(
+    function: Callable[..., Any], tasks: Iterable[Any], *, jobs: int
+) -> Generator[Any, None, None]:
     """Yield function(task) for each of `tasks`, in their order, done by `jobs` processes.
 
     One job is done by this process itself. See `by_workers`.
