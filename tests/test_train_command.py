@@ -88,22 +88,17 @@ def assert_same_run(one, other):
         assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
-def act_at_step_8(monkeypatch, action):
-    """Do something once, while step 8 is logged."""
+def stop_at_step_8(monkeypatch, number):
+    """Send this process the signal `number` while step 8 is logged, once."""
     write = runlog.RunLog.write
 
-    def write_and_act(self, record):
+    def write_and_signal(self, record):
         write(self, record)
         if record["event"] == "train" and record["step"] == 8:
             monkeypatch.setattr(runlog.RunLog, "write", write)
-            action()
+            os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(runlog.RunLog, "write", write_and_act)
-
-
-def stop_at_step_8(monkeypatch, number):
-    """Send this process the signal `number` while step 8 is logged, once."""
-    act_at_step_8(monkeypatch, lambda: os.kill(os.getpid(), number))
+    monkeypatch.setattr(runlog.RunLog, "write", write_and_signal)
 
 
 def test_a_run_leaves_models_logs_and_scores(folder):
@@ -169,37 +164,21 @@ def test_the_configuration_in_the_run_folder_is_complete_and_gives_the_same_run(
     assert_same_run("run", "again")
 
 
-def forked(action, *arguments):
-    """How `sepcli train` ends in a process of its own that does `action` after step 8.
-
-    It is forked, since it takes seconds to load torch anew.
-    """
-    child = os.fork()
-    if child:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    try:
-        os.setsid()
-        act_at_step_8(pytest.MonkeyPatch(), action)
-        result = sepcli(*arguments)
-        os.write(2, result.output.encode())  # which pytest shows where the test fails
-        os._exit(result.exit_code)
-    finally:
-        os._exit(99)
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize(
     ("action", "code", "step"),
     [
         # No handler sees this; steps 6 to 8 are lost and done again.
-        (lambda: os.kill(os.getpid(), signal.SIGKILL), -signal.SIGKILL, 5),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, 5),
         # Reaches the worker process too, as from a terminal or a batch system.
-        (lambda: os.killpg(0, signal.SIGTERM), 143, 8),
+        ("os.killpg(0, signal.SIGTERM)", 143, 8),
     ],
 )
 def test_a_killed_run_goes_on_to_the_same_weights(action, code, step):
     trained(output="whole")
-    assert forked(action, "tiny.yaml", "-o", "run", "--set", "train.workers=1") == code
+    python = [sys.executable, "-c", AT_STEP_8.format(action=action)]
+    train = ["train", "tiny.yaml", "-o", "run", "--threads", "1", "--set", "train.workers=1"]
+    killed = subprocess.run([*python, *train], start_new_session=True, capture_output=True)
+    assert killed.returncode == code, killed.stderr.decode()
     assert torch.load("run/last.ckpt", weights_only=True)["step"] == step
     assert records()[-1]["step"] == 8
     trained("--resume")
