@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,6 +113,30 @@ def test_an_aiff_may_have_a_tag_behind_its_end():
     for found in (audio.decode(data + tag, "x")[0], audio.decode(data + tag + data, "x")[0]):
         np.testing.assert_array_equal(found[:, :RATE], read(data))
     assert found.shape[1] == 2 * RATE
+
+
+def test_a_flac_with_more_frames_than_its_header_tells_is_read_whole():
+    data = bytearray(encoded("flac", sound(20_001)))
+    layout = int.from_bytes(data[18:26], "big")
+    for told in (1, 9000, 20_000):
+        data[18:26] = (layout >> 36 << 36 | told).to_bytes(8, "big")
+        for tail in (b"", TAGS["ID3v1"]):
+            found, _ = audio.decode(bytes(data) + tail, "x")
+            assert found.shape[1] == 20_001
+
+
+@pytest.mark.parametrize("kind", ["NIST", "RIFX", "dns.", "VOC", "IRCAM", "PAF", "PVF"])
+def test_rarer_formats_are_read_whole_as_well(kind):
+    container = {"RIFX": "WAV", "dns.": "AU"}.get(kind, kind)
+    endian = {"RIFX": "BIG", "dns.": "LITTLE"}.get(kind, "FILE")
+    stream = io.BytesIO()
+    soundfile.write(stream, sound().T, RATE, "PCM_16", endian, container)
+    data = stream.getvalue()
+    found, _ = audio.decode(data * 2, "x")
+    np.testing.assert_array_equal(found, np.tile(read(data), 2))
+    if kind in ("NIST", "RIFX", "dns."):
+        with pytest.raises(SepcliError, match=r"^x: cut off \(20000 of \d+ bytes are there\)"):
+            audio.decode(data[:20_000], "x")
 
 
 @pytest.mark.parametrize("extension", ["mp3", "flac", "ogg", "opus"])

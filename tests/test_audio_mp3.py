@@ -57,6 +57,19 @@ def test_frames_of_others_that_follow_are_counted_as_well(mode):
     assert audio.decode(data + bare, "x")[0].shape[1] == 2 * length - 529
 
 
+@pytest.mark.parametrize("factor", [0.3, 3])
+def test_a_wrong_count_of_frames_is_not_believed(factor):
+    data = bytearray(mp3(44100, 1, "CONSTANT"))
+    place = data.find(b"Info") + 8
+    (frames,) = struct.unpack_from(">I", data, place)
+    struct.pack_into(">I", data, place, int(factor * frames))
+    if factor < 1:
+        assert audio.decode(bytes(data), "x")[0].shape[1] == frames * 1152 - 529
+    else:
+        with pytest.raises(SepcliError, match=rf"^x: cut off \({frames} of {3 * frames} frames"):
+            audio.decode(bytes(data), "x")
+
+
 FRONTS = {
     "junk": np.random.default_rng(0).bytes(5000),
     "text": b"ICY 200 OK\r\nicy-name: FFF\r\n\r\n",

@@ -78,6 +78,14 @@ def test_what_lies_between_pages_is_passed_over(extension):
 
 
 @pytest.mark.parametrize("extension", CODECS)
+def test_what_a_server_says_first_is_passed_over(extension):
+    data = ogg(extension)
+    front = b"HTTP/1.0 200 OK\r\nContent-Type: application/ogg\r\nOggS\0\2: no page\r\n\r\n"
+    found, _ = audio.decode(front + data, "x")
+    np.testing.assert_allclose(found, read(data), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("extension", CODECS)
 def test_a_live_stream_begins_anywhere(tmp_path, extension):
     """Header pages, then those of the moment when the recorder joined."""
     split = pages(ogg(extension))

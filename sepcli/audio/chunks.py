@@ -110,6 +110,8 @@ def find_sounds(
         raise SepcliError(
             f"{name}: compressed samples in {len(parts)} chunks; convert it: ffmpeg -i IN OUT.wav"
         )
+    if header.data_bytes not in (None, end - begin):  # a size that wrapped around
+        complain(told_too_little(name, begin + header.data_bytes))
     what = formats.wav_codec(header.codec)
     return [Link(((start, cursor.position),), what=what)], cursor.position
 

@@ -1,8 +1,9 @@
-"""Where AIFF, AU, Core Audio and Wave64 files end by their own headers.
+"""Where AIFF, RIFX, AU, Core Audio, Wave64 and NIST files end by their own headers.
 
 libsndfile shortens what is cut off and leaves out what follows, both without a word.
 """
 
+import re
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +12,10 @@ from sepcli.audio.checks import told_too_little, too_short
 from sepcli.audio.pieces import Link, Scan
 from sepcli.audio.streams import sniff
 
-MAGICS = (b"FORM", b".snd", b"caff", b"riff")  # "riff" in small letters: Wave64
 _WRAP = 1 << 32  # what sizes of 32 bits lose
 _CAF_CHUNKS = (b"desc", b"data", b"pakt", b"kuki", b"chan", b"free", b"info", b"uuid")
 _UNKNOWN = b"\xff" * 4  # of an AU
+_NIST = re.compile(rb"(channel_count|sample_count|sample_n_bytes) -i (\d+)")
 
 
 def find_sounds(
@@ -26,9 +27,8 @@ def find_sounds(
     """
     magic: Any = scan.at(start, 4)
     end = told = _ENDS[magic](scan, start)
-    if end is None:  # at the end of the file, or where the same header comes once more
-        again = scan.find(scan.at(start, 24), start + 24)
-        end = scan.size if again < 0 else again
+    if end is None:
+        end = until_again(scan, start)
     if end > scan.size:
         complain(too_short(name, scan.size - start, end - start, "bytes"))
         end = scan.size
@@ -39,7 +39,7 @@ def find_sounds(
         size = struct.pack(">q", end - place - 8)
         parts = (start, place), size, (place + 8, end)
     if wrapped and sniff(scan.at(end, 64)) is None:
-        if magic != b".snd":
+        if magic not in (b".snd", b"dns."):
             complain(told_too_little(name, end))
         else:
             end += wrapped
@@ -47,7 +47,14 @@ def find_sounds(
     return [Link(parts)], end
 
 
-def _end_of_aiff(scan, start):
+def until_again(scan: Scan, start: int) -> int:
+    """Where the header at `start` comes once more, or the end of the file."""
+    again = scan.find(scan.at(start, 24), start + 24)
+    return scan.size if again < 0 else again
+
+
+def _end_of_chunks(scan, start):
+    """Of AIFF, and of WAV in its order of bytes, RIFX."""
     end = _known(int.from_bytes(scan.at(start + 4, 4), "big"), start + 8)
     while end and scan.at(end, 4) == b"ID3 ":  # some programs put their tags behind the end
         size = int.from_bytes(scan.at(end + 4, 4), "big")
@@ -56,7 +63,8 @@ def _end_of_aiff(scan, start):
 
 
 def _end_of_au(scan, start):
-    offset, length = struct.unpack(">II", scan.at(start + 4, 8).ljust(8, b"\0"))
+    order = "<" if scan.at(start, 1) == b"d" else ">"
+    offset, length = struct.unpack(order + "II", scan.at(start + 4, 8).ljust(8, b"\0"))
     return _known(length, start + offset)
 
 
@@ -100,4 +108,23 @@ def _end_of_w64(scan, start):
     return None if size == 0 or size >= 1 << 63 else start + size
 
 
-_ENDS = dict(zip(MAGICS, (_end_of_aiff, _end_of_au, _end_of_caf, _end_of_w64), strict=True))
+def _end_of_nist(scan, start):
+    """Samples are counted in text; None where one count is missing, or they are compressed."""
+    head = scan.at(start, 1024)
+    counts = [int(count) for _, count in sorted(set(_NIST.findall(head)))]
+    if len(counts) != 3 or b"shorten" in head:
+        return None
+    channels, samples, width = counts
+    return start + int(head[8:16].strip() or 0) + channels * samples * width
+
+
+_ENDS = {
+    b"FORM": _end_of_chunks,
+    b"RIFX": _end_of_chunks,
+    b".snd": _end_of_au,
+    b"dns.": _end_of_au,  # AU with the other order of bytes
+    b"caff": _end_of_caf,
+    b"riff": _end_of_w64,  # in small letters
+    b"NIST": _end_of_nist,
+}
+MAGICS = tuple(_ENDS)

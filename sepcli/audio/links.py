@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sepcli.audio import boxes, chunks, flac, iff, mp3, ogg, tags, wav
-from sepcli.audio.checks import told_too_little, too_short
+from sepcli.audio.checks import cut_off, told_too_little, too_short
 from sepcli.audio.formats import format_of
 from sepcli.audio.pieces import Link, Scan
 from sepcli.audio.streams import sniff
@@ -19,6 +19,8 @@ def find_links(file: Any, size: int, name: str, complain: Callable[[Exception], 
     """
     scan, links = Scan(file, size), []
     position = tags.skip(scan, 0)
+    if position >= size:
+        raise cut_off(name, f"{size} bytes are there")
     while position is not None:
         has_frames = scan.at(position, 4) not in (*wav.MAGICS, *iff.MAGICS)
         found, end = _find(scan, position, name, complain)
@@ -42,10 +44,17 @@ def _find(scan, start, name, complain):
         return [Link(((start, scan.size),), what=what, is_foreign=True)], scan.size
     if mp3.find_run(scan, start) >= 0:
         return mp3.find_sounds(scan, start, name, complain)
-    return [Link(((start, scan.size),))], scan.size  # libsndfile's business
+    if (place := ogg.first_page(scan, start)) > start:
+        return ogg.find_sounds(scan, place, name, complain)
+    links = []
+    while start < scan.size:  # libsndfile's business
+        end = iff.until_again(scan, start)
+        links.append(Link(((start, end),)))
+        start = end
+    return links, scan.size
 
 
-_MAGIC = re.compile(rb"RIFF|RF64|BW64|FORM|\.snd|caff|riff|fLaC|OggS")
+_MAGIC = re.compile(rb"RIFF|RF64|BW64|RIFX|FORM|\.snd|dns\.|caff|riff|NIST|fLaC|OggS")
 _CONTAINERS = (
     (wav.MAGICS, chunks.find_sounds),
     (iff.MAGICS, iff.find_sounds),

@@ -7,6 +7,7 @@ ISO/IEC 11172-3 section 2.4.1.3 and 13818-3; its tags: LAME's VbrTag.c and Fraun
 """
 
 import functools
+import itertools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ _BIT_RATES = {  # kbit/s by (lower sampling frequency, layer)
 _RATES = (44100, 48000, 32000)  # Hz; MPEG-2 halves them, MPEG-2.5 quarters them
 _FARTHEST = 1 << 17  # bytes without a frame, before the first or between two
 _GAP = 4096  # bytes between two frames that nobody asks about
+_LOOKED_AT = 100  # frames whose sizes are taken for those of all
 _SURE = 4  # frames in a row that are no accident
 _SLACK = 2  # frames by which counts are off at times
 
@@ -129,7 +131,8 @@ def find_sounds(
     if begin + frame.size > scan.size:
         raise cut_off(name, f"{scan.size} bytes are there")
     tag = _tag_at(scan, begin, frame)
-    if tag and tag.frames and stop - begin in (tag.size, tag.size + frame.size):
+    is_whole = tag and stop - begin in (tag.size, tag.size + frame.size)
+    if is_whole and tag.frames and _is_likely(scan, tag, stop):
         return [Link(((begin, stop),))], stop
     if tag and begin + tag.size > stop + tag.size // 100:
         complain(too_short(name, stop, begin + tag.size, "bytes"))
@@ -137,6 +140,13 @@ def find_sounds(
     if not runs:
         raise damaged(name, "an MP3 without a frame of sound")
     return [_link(run, name, complain) for run in runs], runs[-1].parts[-1][1]
+
+
+def _is_likely(scan, tag, stop):
+    """Whether as many frames as a tag tells have, at the size of the first ones, about its size."""
+    first = itertools.islice(_frames(scan, tag.stop, stop, "", lambda error: None), _LOOKED_AT)
+    sizes = [frame.size for _, frame in first]
+    return bool(sizes) and 0.5 < tag.frames * sum(sizes) / len(sizes) / tag.size < 2
 
 
 def find_run(scan: Scan, start: int, stop: int | None = None) -> int:

@@ -1,15 +1,17 @@
 """The pages of an Ogg file: its links, their codecs, and whether all pages are there (RFC 3533)."""
 
-import functools
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from sepcli.audio.checks import cut_off, damaged
+from sepcli.audio.checksums import remainder
 from sepcli.audio.pieces import Link, Scan
+from sepcli.audio.streams import sniff
 
 _FIRST, _LAST = 2, 4  # flags of a page
+_FARTHEST = 1 << 16  # bytes before the first page
 _HEAD = struct.Struct("<4sBBqIIIB")
 _READ = (b"\x01vorbis", b"OpusHead")  # what the first packet of a stream begins with
 _OTHERS = {b"\x7fFLAC": "FLAC", b"Speex   ": "Speex", b"PCM     ": "PCM", b"CELT    ": "CELT"}
@@ -43,13 +45,16 @@ def _page_at(scan, start):
 
 
 def _pages(scan, start):
-    """Yield the pages from `start` on; what lies between them is passed over."""
+    """Yield the pages from `start` on; what lies between them is passed over, if it is no sound."""
     while start < scan.size:
         if page := _page_at(scan, start):
             yield page
             start = page.stop
-        elif (start := scan.find(b"OggS", start + 1)) < 0:
-            return
+        else:
+            is_sound = sniff(scan.at(start, 64)) in ("wav", "audio")
+            start = -1 if is_sound else scan.find(b"OggS", start + 1)
+            if start < 0:
+                return
 
 
 def find_sounds(
@@ -75,6 +80,19 @@ def find_sounds(
         complain(cut_off(name, "its last Ogg page is missing"))
         end = scan.size
     return links, end
+
+
+def first_page(scan: Scan, start: int) -> int:
+    """Where the first page begins behind something else, such as what a server said; or -1."""
+    place = scan.find(b"OggS\0\2", start, start + _FARTHEST)
+    while place >= 0:
+        if page := _page_at(scan, place):
+            data = bytearray(scan.at(place, page.stop - place))
+            told, data[22:26] = data[22:26], bytes(4)
+            if _crc(data) == told:
+                return place
+        place = scan.find(b"OggS\0\2", place + 1, start + _FARTHEST)
+    return -1
 
 
 class _Pages:
@@ -121,24 +139,10 @@ def _marked(scan, page):
     data = bytearray(scan.at(page.start, page.stop - page.start))
     data[5] |= _LAST
     data[22:26] = bytes(4)
-    data[22:26] = struct.pack("<I", crc(data))
+    data[22:26] = _crc(data)
     return bytes(data)
 
 
-@functools.cache
-def _crc_table():
-    table = []
-    for byte in range(256):
-        value = byte << 24
-        for _ in range(8):
-            value = (value << 1 ^ (0x04C11DB7 if value & 1 << 31 else 0)) & 0xFFFFFFFF
-        table.append(value)
-    return table
-
-
-def crc(data: bytes | bytearray) -> int:
+def _crc(page):
     """The checksum of a page whose own checksum is 0 (RFC 3533 section 6)."""
-    table, value = _crc_table(), 0
-    for byte in data:
-        value = (value << 8 & 0xFFFFFFFF) ^ table[value >> 24 ^ byte]
-    return value
+    return struct.pack("<I", remainder(page, 0x04C11DB7, 32))

@@ -6,7 +6,7 @@ from sepcli.audio import formats, mp3, wav
 from sepcli.files import encoding_of
 
 SNIFFED = 512  # bytes: one tar header
-_MAGICS = (b"fLaC", b"OggS", b".snd", b"caff", b"riff", b"NIST")  # "riff": Wave64
+_MAGICS = (b"fLaC", b"OggS", b".snd", b"dns.", b"caff", b"riff", b"RIFX", b"NIST")
 
 
 def sniff(head: bytes) -> str | None:
