@@ -46,7 +46,7 @@ class Commands(click.Group):
         open_standard_streams()
         try:
             return super().main(*args, **settings)
-        except OSError as error:  # of the help: what commands do is told by `invoke`
+        except OSError as error:  # printing help; `invoke` reports those of commands
             click.echo(f"Error: {files.complaint(error, 'the system')}", err=True)
             sys.exit(1)
         finally:

@@ -3,11 +3,9 @@
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from sepcli.cli import main
 from sepcli.models import modelfile
 from sepcli.training import runlog, runs, validation
 from sepcli.training.settings import Settings, learning_rate
+from tests.disks import disk_of
 
 TINY = """
 model: {name: conv_tasnet, sources: [modulated, sines], filters: 8, kernel: 20, bottleneck: 4,
@@ -506,17 +505,6 @@ def test_a_configuration_that_is_no_run_is_never_replaced(folder):
     assert (folder / "config.yaml").read_text() == TINY
 
 
-@contextmanager
-def files_limited_to(size):
-    """No file can grow beyond `size` bytes, as if the disk were full then."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("name", ["metrics.jsonl", "best.safetensors", "last.ckpt", "events"])
 def test_a_full_disk_is_one_line_and_the_run_goes_on_later(monkeypatch, name):
     """Whichever file it is that has no room any more."""
@@ -526,7 +514,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_later(monkeypatch, name):
         assert sepcli("tiny.yaml", "-o", "run").exit_code == 143
     before = weights()
     sizes = {path.name.partition(".out.")[0]: path.stat().st_size for path in Path("run").iterdir()}
-    with files_limited_to(sizes[name] - 1):
+    with disk_of(sizes[name] - 1):
         result = sepcli("tiny.yaml", "-o", "run", "-q", "--resume")
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: run")

@@ -249,10 +249,10 @@ def split_weight(source: str) -> tuple[str, float]:
     return path, number
 
 
-def find_audio(source: str) -> list[str] | list[str]:
+def find_audio(source: str) -> list[str]:
     """Paths of the audio files that a folder, glob, list or file stands for, in a fixed order.
 
-    What looks like audio but is left out is told in a note.
+    Files that look like audio but cannot be read are named on standard error.
     """
     path, listing = Path(source), audio.Listing(source)
     if path.is_dir():

@@ -25,8 +25,8 @@ def read_folder(folder: str | Path) -> Iterator[Sample]:
     A folder with mix.* (or only ref.*, enroll.*, est.*, or a sample.json) is one sample with all
     its files, one with mixture.* (or only MUSDB's stems) is a track whose other audio files are
     its references; any other audio file is a sample with only a `mix`. Keys are paths below
-    `folder` without extension. What looks like audio but is left out is told in a note. Raises
-    SepcliError when there is nothing.
+    `folder` without extension. Files that look like audio but cannot be read are
+    named on standard error. Raises SepcliError when there is nothing.
     """
     folder, listing = Path(folder), Listing(folder)
     makers = dict(_walk(folder, listing))
