@@ -35,6 +35,7 @@ lint: $(TEST_STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 dist: $(TEST_STAMP)  ## the sdist and the wheel out of it, tried where the tree is out of sight
 	rm -rf dist

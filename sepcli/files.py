@@ -101,7 +101,7 @@ def stand_in(head: bytes) -> str:
     return ""
 
 
-def check_meant(path):
+def check_meant(path: Place) -> None:
     """Raise SepcliError for a file that stands in for another; see `stand_in`."""
     with explained(path), open(path, "rb") as file:
         if what := stand_in(file.read(256)):
@@ -111,7 +111,9 @@ def check_meant(path):
 # What is in a folder
 
 
-def entries(folder, above: tuple = ()) -> tuple[list[os.DirEntry], tuple]:
+def entries(
+    folder: Place, above: tuple[os.stat_result, ...] = ()
+) -> tuple[list[os.DirEntry[str]], tuple[os.stat_result, ...]]:
     """The entries of a folder in the order of their names, and `above` for the folders among them.
 
     What is hidden is left out, and so is everything where the folder is one of those above it, as a

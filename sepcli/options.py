@@ -19,7 +19,9 @@ from sepcli.errors import SepcliError
 class Number(click.FloatRange):
     """A number within limits, which every option has: "nan" is within all, so it is refused."""
 
-    def convert(self, value, param, ctx):
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         number = super().convert(value, param, ctx)
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
@@ -32,11 +34,18 @@ class Range(click.ParamType):
     Both are finite and lo <= hi; -0 is 0, so that hi - lo has no sign where they are equal.
     """
 
-    def __init__(self, number=float, minimum=None, maximum=None):
+    def __init__(
+        self,
+        number: type[float] = float,
+        minimum: float | None = None,
+        maximum: float | None = None,
+    ) -> None:
         self.number, self.minimum, self.maximum = number, minimum, maximum
         self.name = "LO:HI"
 
-    def convert(self, value, param, ctx):
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
         if isinstance(value, tuple):
             return value
         low, colon, high = str(value).partition(":")
@@ -58,18 +67,19 @@ class Range(click.ParamType):
 class Grouped(click.Command):
     """A command whose help shows its options under the titles of `groups`, {title: (names)}."""
 
-    def __init__(self, *args, groups, **kwargs):
+    def __init__(self, *args: Any, groups: dict[str, tuple[str, ...]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.groups = groups
 
-    def format_options(self, ctx, formatter):
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section for each group, and one for all other options."""
-        left = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
+        records = {param.name: param.get_help_record(ctx) for param in self.get_params(ctx)}
+        left = {name: record for name, record in records.items() if record}
         for title, names in self.groups.items():
             with formatter.section(title):
                 formatter.write_dl([left.pop(name) for name in names])
         with formatter.section("Other options"):
-            formatter.write_dl([record for record in left.values() if record])
+            formatter.write_dl(list(left.values()))
 
 
 output = click.option(
@@ -249,8 +259,9 @@ class Failures:
 class Written:
     """Counts the files that a command writes, to say in the end where they are."""
 
-    def __init__(self):
-        self.count, self._place = 0, None
+    def __init__(self) -> None:
+        self.count = 0
+        self._place: str | None = None
 
     def add(self, path: str | os.PathLike[str]) -> None:
         """Count an output, of which several may be in the same file."""

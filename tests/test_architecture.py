@@ -73,7 +73,7 @@ def test_imports_go_to_rooms_on_the_left(path):
 
 def test_the_contract_lists_exactly_the_rooms_that_there_are():
     there = {path.name.removesuffix(".py") for path in ROOT.iterdir() if path.name[0] not in "_."}
-    assert there - LEAVES - {"pretrained"} == set().union(*ROOMS)
+    assert there - LEAVES - {"pretrained", "py.typed"} == set().union(*ROOMS)
 
 
 def test_the_leaves_import_only_leaves():
@@ -125,8 +125,16 @@ def test_the_package_itself_imports_nothing_heavy():
     assert not modules_after("import sepcli; dir(sepcli)") & HEAVY
 
 
+def offered_to_type_checkers():
+    """{name: module} of what the package imports under TYPE_CHECKING."""
+    tree = ast.parse(Path(sepcli.__file__).read_text())
+    [block] = [node for node in tree.body if isinstance(node, ast.If)]
+    return {node.names[0].asname: node.module for node in block.body}
+
+
 def test_everything_the_package_offers_is_there():
-    for name in sepcli.__all__:
+    for name in sepcli._API:
         assert getattr(sepcli, name).__doc__
+    assert offered_to_type_checkers() == sepcli._API
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = sepcli.lode

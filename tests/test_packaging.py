@@ -18,7 +18,14 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 IMPORTED_AS = {"pyyaml": "yaml", "import-linter": "importlinter"}
-TOOLS = {"build", "import-linter", "pytest", "pytest-console-scripts", "ruff"}  # run, not imported
+TOOLS = {
+    "build",
+    "import-linter",
+    "pytest",
+    "pyright",
+    "pytest-console-scripts",
+    "ruff",
+}  # run, not imported
 
 
 def names(requirements):

@@ -90,13 +90,13 @@ def find_sounds(
     """
     header = wav.read_header(Cursor(scan, start), name)
     cursor, length, parts = Cursor(scan, start + header.data_offset), header.data_bytes, []
-    follows = "data"
-    while follows == "data":
+    while True:
         begin = cursor.position
         end, follows = _pass_samples(cursor, length, name, complain)
         parts.append((begin, end))
-        if follows == "data":
-            length = read_length(cursor)
+        if follows != "data":
+            break
+        length = read_length(cursor)
     if end > scan.size:
         complain(_cut_off(header, parts, scan.size, name))
         parts[-1] = begin, scan.size

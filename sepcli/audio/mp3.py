@@ -131,9 +131,10 @@ def find_sounds(
     if begin + frame.size > scan.size:
         raise cut_off(name, f"{scan.size} bytes are there")
     tag = _tag_at(scan, begin, frame)
-    is_whole = tag and stop - begin in (tag.size, tag.size + frame.size)
-    if is_whole and tag.frames and _is_likely(scan, tag, stop):
-        return [Link(((begin, stop),))], stop
+    if tag and tag.frames:
+        is_whole = stop - begin in (tag.size, tag.size + frame.size)
+        if is_whole and _is_likely(scan, tag, stop):
+            return [Link(((begin, stop),))], stop
     if tag and begin + tag.size > stop + tag.size // 100:
         complain(too_short(name, stop, begin + tag.size, "bytes"))
     runs = [run for run in _runs(scan, begin, stop, name, complain) if run.count]

@@ -8,7 +8,6 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from sepcli.audio.pieces import Bytes
 from sepcli.audio.resample import resample
 from sepcli.audio.streams import Peekable
 from sepcli.errors import SepcliError, note
+from sepcli.files import Place
 
 _DAMAGED = "its header is damaged, make it again"
 
@@ -268,7 +268,7 @@ def _open_spooled(stream, name, complain):
     return reader
 
 
-def info(path: str | Path) -> AudioInfo:
+def info(path: Place) -> AudioInfo:
     """Return the `AudioInfo` of a file: from its header, or by decoding if that has no length."""
     with open_blocks(path) as reader:
         layout = (reader.sample_rate, reader.channels, reader.format, reader.subtype)
@@ -279,8 +279,8 @@ def info(path: str | Path) -> AudioInfo:
 
 
 def read(
-    path: str | Path, *, start: int = 0, stop: int | None = None, sample_rate: int | None = None
-) -> tuple[np.ndarray, Any] | tuple[np.ndarray | np.ndarray, int]:
+    path: Place, *, start: int = 0, stop: int | None = None, sample_rate: int | None = None
+) -> tuple[np.ndarray, int]:
     """Read a file, or its frames [start, stop); returns (float32 (C, T), sample rate).
 
     `start` and `stop` count frames at the file's own rate and end at its end, as in a slice; the
@@ -306,7 +306,7 @@ def _between(reader, start, stop):
 
 def decode(
     data: bytes, name: str, *, start: int = 0, stop: int | None = None
-) -> tuple[np.ndarray, int] | tuple[Any | np.ndarray, Any]:
+) -> tuple[np.ndarray, int]:
     """Decode the bytes of a sound file, or its frames [start, stop): (float32 (C, T), sample rate).
 
     Raises SepcliError, calling the bytes `name`, for the same reasons as `read`.

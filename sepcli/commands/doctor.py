@@ -123,10 +123,7 @@ def lack(
     return {"what": what, "for": purpose, "why": why, "get": remedy, "required": required}
 
 
-def torch_facts() -> (
-    tuple[list[Any], dict[str, int | None], dict[str, Any]]
-    | tuple[list[str], dict[str, int | None], None]
-):
+def torch_facts() -> tuple[list[str], dict[str, int | None], dict[str, Any] | None]:
     """(devices, threads, what is wrong with torch or None)."""
     threads = {"usable_cores": usable_cores()}
     try:

@@ -97,7 +97,7 @@ def command(
 
 def choose_targets(
     inputs: tuple[str, ...], output: str | None
-) -> dict[str, BinaryIO | Any] | dict[Any, Path] | dict[str, Path]:
+) -> dict[str, BinaryIO] | dict[str, Path]:
     """{path or "-": where its result goes}; standard output only for one response."""
     from sepcli.audio import names_a_file
     from sepcli.rirs import responses

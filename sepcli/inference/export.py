@@ -35,9 +35,7 @@ class StreamingGraph(nn.Module):
         super().__init__()
         self.form, self.like = form, form.core_state(1)
 
-    def forward(
-        self, x: torch.Tensor, *states: torch.Tensor
-    ) -> tuple[Any, *tuple[torch.Tensor | Any, ...]]:
+    def forward(self, x: torch.Tensor, *states: torch.Tensor) -> tuple[torch.Tensor, ...]:
         y, following = self.form.core(x, nested(self.like, iter(states)))
         return (y, *flat(following))
 

@@ -62,7 +62,7 @@ class LayerVerdict:
     output: tuple = ()
 
     @property
-    def activation_bytes(self):
+    def activation_bytes(self) -> int:
         return sum(map(math.prod, (*self.inputs, self.output)))
 
     def refuse(self, what: str, instead: str) -> None:

@@ -76,7 +76,9 @@ class LearnedDecoder(Filterbank):
         """The whole signals (B, (N - 1) * stride + kernel, S) of frames (B, N, S, filters)."""
         parts = (frames @ self.conv.weight[:, 0]).unflatten(-1, (-1, self.stride))
         spare = parts.shape[3] - 1  # strides that a frame goes on for
-        y = sum(F.pad(parts[:, :, :, k], (0, 0, 0, 0, k, spare - k)) for k in range(spare + 1))
+        y = F.pad(parts[:, :, :, 0], (0, 0, 0, 0, 0, spare))
+        for k in range(1, spare + 1):
+            y = y + F.pad(parts[:, :, :, k], (0, 0, 0, 0, k, spare - k))
         return y.transpose(2, 3).flatten(1, 2)  # (B, N + spare, S, stride) before
 
 

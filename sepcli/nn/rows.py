@@ -25,7 +25,7 @@ def apply(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
         return group_norm(layer, x)
     if isinstance(layer, nn.BatchNorm1d):
         return layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-    return layer.rows(x) if hasattr(layer, "rows") else layer(x)
+    return getattr(layer, "rows", layer)(x)
 
 
 def group_norm(norm: nn.GroupNorm, x: torch.Tensor) -> torch.Tensor:

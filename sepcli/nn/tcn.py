@@ -128,10 +128,10 @@ class TcnBlock(nn.Module):
         else:
             hidden = torch.cat([past.to(hidden.dtype), hidden], 1)
         following = hidden[:, hidden.shape[1] - self.context :]
-        conv, *others = self.depthwise
+        conv: Any = self.depthwise[0]
         over_time = rows.depthwise if conv.groups > 1 else rows.dense
         hidden = over_time(conv, hidden, before, after)
-        for layer in others:
+        for layer in self.depthwise[1:]:
             hidden = rows.apply(layer, hidden)
         skip = None if self.skip is None else rows.apply(self.skip, hidden)
         x = x if self.residual is None else x + rows.apply(self.residual, hidden)

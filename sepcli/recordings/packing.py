@@ -110,8 +110,8 @@ class Packing:
         self,
         sources: Sequence[Any],
         samples: Sequence[str] = (),
-        spec: Any | None = None,
-        form: Any | None = None,
+        spec: Any = None,
+        form: Any = None,
         **reading: Any,
     ) -> None:
         """form: `H5Form` (the default) or `TarForm`. reading: settings of `read_samples`."""

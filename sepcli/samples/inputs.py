@@ -28,7 +28,7 @@ class Input:
     known: list[Sample] = field(default_factory=list)
     _read: Callable[..., Iterable[Sample]] | None = None
 
-    def samples(self, stdin: Any | None = None) -> Iterator[Sample] | Iterable[Sample]:
+    def samples(self, stdin: Any = None) -> Iterator[Sample] | Iterable[Sample]:
         """An iterator over the samples; SepcliError, from here or there, if that fails."""
         if self.count is not None:
             return iter(self.known)

@@ -25,7 +25,7 @@ _PIECE = 1 << 18  # frames read at a time
 
 
 def read_samples(
-    source: Any, *, stdin: Any | None = None, strict: bool = True, input_type: str = "auto"
+    source: Any, *, stdin: Any = None, strict: bool = True, input_type: str = "auto"
 ) -> Iterator[Sample]:
     """Return an iterator over the samples in `source`, in a fixed order, one at a time.
 
@@ -129,7 +129,7 @@ def _sample_from_audio(stream, origin):
 
 @contextmanager
 def open_sample_writer(
-    output: Any | None = None, *, overwrite: bool | None = None, stdout: Any | None = None
+    output: Any = None, *, overwrite: bool | None = None, stdout: Any | None = None
 ) -> Iterator[Any]:
     """Open a writer of samples: `.write(sample)`, `.skips(key)` and `.count`.
 
@@ -154,7 +154,7 @@ def open_sample_writer(
         yield FolderWriter(path, overwrite=overwrite)
 
 
-def place_of(key: str, output: Any | None = None) -> str:
+def place_of(key: str, output: Any = None) -> str:
     """Where `open_sample_writer(output)` puts the sample `key`."""
     if output is None or str(output) == "-":
         return _STDOUT

@@ -17,7 +17,7 @@ _READ_ANYWAY = "read what is there with --no-strict"
 
 
 def read_tar(
-    stream: Any, *, origin: str = "standard input", strict: bool = True, file: Any | None = None
+    stream: Any, *, origin: str = "standard input", strict: bool = True, file: Any = None
 ) -> Iterator[Sample]:
     """Yield the samples of a tar archive, or of several one after the other, as they arrive.
 

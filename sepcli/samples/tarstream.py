@@ -30,14 +30,14 @@ def prefix_of(key: str) -> str:
     return key.replace(".", "_")
 
 
-def split_member_name(name: str) -> tuple[str, str] | tuple[str | Any, ...] | None:
+def split_member_name(name: str) -> tuple[str, str] | None:
     """(prefix, name within the sample) of a member, or None for one that is part of no sample."""
     name = bare(name)
     folder, _, base = name.rpartition("/")
     if folder and (base == IN_FOLDER or is_signal(base)):
         return folder, "json" if base == IN_FOLDER else base
     match = _NAME.fullmatch(name)
-    return match and match.groups()
+    return (match[1], match[2]) if match else None
 
 
 def bare(name: str) -> str:

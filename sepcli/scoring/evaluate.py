@@ -85,7 +85,7 @@ def score_sample(
     if not targets:
         return [Row(sample.key, "", error=_without_reference(sample))]
     settle_rate(sample, targets)
-    music, mixed = is_music(sample.refs()), sample.has("mix")
+    music, mixed = is_music(list(sample.refs())), sample.has("mix")
     wanted = {
         t.name: (names or default_metrics(t.name, mixed, music=music)) if t.reference else alone
         for t in targets

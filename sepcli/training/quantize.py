@@ -249,10 +249,10 @@ class QatRun(runs.Run):
     def _make_model(self):
         return self._twin
 
-    def begin(self):
+    def begin(self) -> None:
         """The twin has the weights of the model that it was made from."""
 
-    def records(self):
+    def records(self) -> Iterator[dict[str, Any]]:
         self._set_phase()
         for record in super().records():
             self._set_phase()

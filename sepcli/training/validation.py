@@ -20,7 +20,7 @@ BY_PRODUCTS = {"si_sdr_db": spectral_losses.si_sdr_of, "snr_db": spectral_losses
 
 def evaluate(
     model: Any, data: Items, settings: Settings, device: str | torch.device = "cpu"
-) -> Generator[dict[str, Any], Any, tuple[dict[str, Any], dict[Any, Any]]]:
+) -> Generator[dict[str, Any], None, tuple[dict[str, float], dict[str, Any]]]:
     """Mean scores of `model` over a finite data set; returns ({name: number}, examples).
 
     A generator of "validating" records. SI-SDR, its improvement over the mixture, and SNR are in
