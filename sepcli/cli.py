@@ -26,8 +26,8 @@ def let_waiting_threads_sleep() -> None:
 let_waiting_threads_sleep()
 
 COMMANDS = (
-    "mix", "rir-decay", "rt60", "separate", "stream", "eval", "train", "pack", "quantize", "export",
-    "export-max78000", "info", "doctor",
+    "mix", "rir-decay", "rt60", "separate", "extract", "stream", "eval", "train", "pack",
+    "quantize", "export", "export-max78000", "info", "doctor",
 )  # fmt: skip
 
 

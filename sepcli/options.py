@@ -157,6 +157,66 @@ input_type = click.option(
 )
 
 
+def _check_format(ctx: click.Context, param: Any, value: Any) -> None:
+    """The name of an audio format that can be written, or None."""
+    if value is None:
+        return None
+    from sepcli.audio import FORMATS
+
+    if value.lower() not in FORMATS:
+        raise click.BadParameter(f"{value!r} is not one of {', '.join(FORMATS)}.", ctx, param)
+    return value.lower()
+
+
+segment = click.option(
+    "--segment",
+    "segment_s",
+    type=Number(0.1, 3600),
+    help="Segment length in seconds of models that are not causal; longer segments take more "
+    "memory.  "
+    "[default: 20]",
+)
+overlap = click.option(
+    "--overlap",
+    type=Number(0, 0.9),
+    help="Fraction of a segment that the next one overlaps, with a cross-fade in its middle.  "
+    "[default: 0.15]",
+)
+start = click.option(
+    "--start",
+    "start_s",
+    type=Number(0),
+    default=0.0,
+    metavar="SECONDS",
+    help="Start within audio files, in seconds.",
+)
+duration = click.option(
+    "--duration",
+    "duration_s",
+    type=Number(0, min_open=True),
+    metavar="SECONDS",
+    help="Duration to separate, in seconds.  [default: up to the end]",
+)
+filename = click.option(
+    "--filename",
+    "template",
+    help="Template of the file names below the output folder; {model} is available, too.  "
+    "[default: {track}/{stem}.{ext}]",
+)
+container = click.option(
+    "--format",
+    "container",
+    metavar="wav|flac|mp3|...",
+    callback=_check_format,
+    help="Format of files and of standard output.  [default: wav]",
+)
+subtype = click.option(
+    "--subtype",
+    metavar="NAME",
+    help="Sample format, such as PCM_16, PCM_24 or FLOAT.  [default: FLOAT]",
+)
+
+
 STDOUT = "standard output"  # what outputs call it
 
 

@@ -14,7 +14,7 @@ import sepcli
 from sepcli import cli
 from sepcli.mixing import synthetic
 from sepcli.models import MODELS, build, modelfile
-from tests.models import randomise
+from tests.models import GRID, randomise
 from tests.shell import Shell
 
 ROOT = Path(sepcli.__file__).parent.parent
@@ -70,6 +70,8 @@ def files(tmp_path_factory):
     sepcli.write(folder / "hall.wav", rir[None].astype(np.float32), 16000)
     for name in ("noisy.wav", "recordings/a.wav", "recordings/b.wav"):
         sound(folder / name)
+    for name in ("anna.wav", "meeting.wav", "meetings/a.wav", "meetings/b.wav"):
+        sound(folder / name, seed=len(name))
     for name in ("estimates", "clean", "noisy"):
         sound(folder / name / "a.wav", 1.0, seed=len(name))
     for name in ("song.wav", "album/one.flac", "album/two.flac"):
@@ -82,6 +84,9 @@ def files(tmp_path_factory):
     torch.manual_seed(0)
     weights = randomise(build("open_unmix", **UMX)).state_dict()
     modelfile.save(folder / "runs/mine/best.safetensors", "open_unmix", UMX, weights, {})
+    (folder / "runs/extract").mkdir()
+    weights = randomise(build("usef_gridnet", **GRID)).state_dict()
+    modelfile.save(folder / "runs/extract/best.safetensors", "usef_gridnet", GRID, weights, {})
     (folder / "umx").mkdir()
     (folder / "umx/best.safetensors").write_bytes(
         (folder / "runs/mine/best.safetensors").read_bytes()

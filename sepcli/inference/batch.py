@@ -62,14 +62,22 @@ class Separation:
         Raises UsageError for what makes no sense, whatever is in the files, and SepcliError for
         models that are not there and an output that cannot be made.
         """
-        if self.models.names:
-            _, separator = self.models.find()
-            choose(separator, self.targets, residual=self.residual)
+        self._check_models()
         self._inputs = find_inputs(inputs, strict=self.strict, input_type=self.input_type)
         self.total = sum_or_none(each.count for each in self._inputs)
         songs = sum(is_plain_audio(s) for each in self._inputs for s in each.known)
         if songs:
             self._check_output(songs)
+
+    def _check_models(self):
+        """Raise if the models are not there, or do not give what is asked for."""
+        if self.models.names:
+            self._separator()
+
+    def _separator(self):
+        """The name of the model for audio files, and what separates them."""
+        model, separator = self.models.find()
+        return model, choose(separator, self.targets, residual=self.residual)
 
     def _check_output(self, songs):
         """Raise a SepcliError if the output is none for so many audio files."""
@@ -113,13 +121,13 @@ class Separation:
     def _attempt(self, key, source, act, *args):
         """Do one item; its failure becomes a record, so that the others are still done."""
         try:
-            outputs, notes = act(*args)
+            found = act(*args)
         except (OutputError, UsageError):
             raise  # no other item would fare better
         except SepcliError as error:
             return self._failed(key, source, error)
         self.count += 1
-        return {"key": key, "input": source, "outputs": outputs, "notes": notes}
+        return {"key": key, "input": source, "outputs": [], "notes": [], **found}
 
     def _failed(self, key, source, error):
         self.count += 1
@@ -158,12 +166,17 @@ class Separation:
     def _separate_sample(self, sample):
         """Add the estimates to a sample and pass it on; also if there are none, as it came."""
         if self._writer.skips(sample.key):
-            return [], []
+            return {}
         try:
-            separate_sample(sample, self.models, self.targets, residual=self.residual)
+            found = self._add_estimates(sample)
         finally:
             self._writer.write(sample)
-        return [place_of(sample.key, self.output)], []
+        return {"outputs": [place_of(sample.key, self.output)], **found}
+
+    def _add_estimates(self, sample):
+        """Add est.* to a sample; what to tell of it besides, a dict."""
+        separate_sample(sample, self.models, self.targets, residual=self.residual)
+        return {}
 
     @property
     def noun(self) -> str:
@@ -174,18 +187,21 @@ class Separation:
         return self._separate_audio(sample.members[sample.find("mix")], sample.key)
 
     def _separate_audio(self, source, track):
-        """Write the stems of a sound; returns (outputs, remarks)."""
-        model, separator = self.models.find()
-        separator = choose(separator, self.targets, residual=self.residual)
+        """Write the stems of a sound; returns what to tell of them."""
+        model, separator = self._separator()
         with open_blocks(source, strict=self.strict) as reader:
             outputs = self._outputs(source, track, model, separator.sources)
             if outputs is None:
-                return [], []
+                return {}
             notes = write_stems(
                 reader, separator, outputs, part=self.part, form=self.form, tell=self.tell
             )
         names = [str(path) if isinstance(path, Path) else _STDOUT for path in outputs.values()]
-        return names, notes
+        return {"outputs": names, "notes": notes, **self._told(separator)}
+
+    def _told(self, separator):
+        """What to tell besides of what this has separated."""
+        return {}
 
     def _outputs(self, source, track, model, sources):
         """Where the stems of a track go, or None when they are there and stay."""

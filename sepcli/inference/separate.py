@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -168,29 +168,7 @@ class Separator(Separates):
         if sample_rate == self.sample_rate:
             yield from run(blocks, channels)
         else:
-            yield from self._resampled(run, blocks, sample_rate, channels)
-
-    def _resampled(self, run, blocks, sample_rate, channels):
-        """As `blocks`, with the model's rate inside."""
-        S, fed, given = len(self.sources), 0, 0  # samples that came in, and that went out
-
-        def inward():
-            nonlocal fed
-            resampler = Resampler(sample_rate, self.sample_rate, channels)
-            for block in blocks:
-                fed += block.shape[1]
-                yield resampler.process(block)
-            yield resampler.process(np.zeros((channels, 0), np.float32), last=True)
-
-        outward = Resampler(self.sample_rate, sample_rate, S * channels)
-        for block in run(inward(), channels):
-            block = outward.process(block.reshape(S * channels, -1))  # (S*C, m)
-            given += block.shape[1]
-            yield block.reshape(S, channels, -1)  # (S, C, m)
-        rest = outward.process(np.zeros((S * channels, 0), np.float32), last=True)
-        missing = fed - given  # both resamplers round: pad or cut the end by a sample or two
-        rest = np.pad(rest, ((0, 0), (0, max(0, missing - rest.shape[1]))))[:, :missing]
-        yield rest.reshape(S, channels, -1)
+            yield from at_rate(self.sample_rate, run, blocks, sample_rate, channels)
 
     def _causal(self, blocks, channels):
         """Stream blocks (C, n) at the model's rate."""
@@ -240,6 +218,43 @@ class Separator(Separates):
         model: Any = self.model
         filters = mel_filters(self.sample_rate, model.stft.size, bands)
         return filters.to(model.stft.window.device)
+
+
+def at_rate(
+    rate: int,
+    run: Callable[[Iterator[np.ndarray], int], Iterator[np.ndarray]],
+    blocks: Iterable[np.ndarray],
+    sample_rate: int,
+    channels: int,
+) -> Iterator[np.ndarray]:
+    """Blocks (C, n) at `sample_rate` through `run` at `rate`; blocks (S, C, m), in all as long.
+
+    run: maps (blocks, channels) at `rate` to blocks (S, C, m).
+    """
+    fed = given = 0  # samples that came in, and that went out
+    outward: Any = None
+
+    def inward():
+        nonlocal fed
+        resampler = Resampler(sample_rate, rate, channels)
+        for block in blocks:
+            fed += block.shape[1]
+            yield resampler.process(block)
+        yield resampler.process(np.zeros((channels, 0), np.float32), last=True)
+
+    S = 0
+    for block in run(inward(), channels):
+        S = len(block)
+        outward = outward or Resampler(rate, sample_rate, S * channels)
+        block = outward.process(block.reshape(S * channels, -1))  # (S*C, m)
+        given += block.shape[1]
+        yield block.reshape(S, channels, -1)  # (S, C, m)
+    if outward is None:
+        return
+    rest = outward.process(np.zeros((S * channels, 0), np.float32), last=True)
+    missing = fed - given  # both resamplers round: pad or cut the end by a sample or two
+    rest = np.pad(rest, ((0, 0), (0, max(0, missing - rest.shape[1]))))[:, :missing]
+    yield rest.reshape(S, channels, -1)
 
 
 def _filtered(spectra, mixture, iterations):
@@ -311,6 +326,24 @@ class Average(Separates):
         return np.stack(mean)
 
 
+def with_mixture(
+    separator: Separates, blocks: Iterable[np.ndarray], sample_rate: int, channels: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Separate as `Separator.blocks`; yields blocks of the mixture (C, n) and sources (S, C, n)."""
+    heard = np.zeros((channels, 0), np.float32)  # and not yet separated
+
+    def listen():
+        nonlocal heard
+        for block in blocks:
+            heard = np.concatenate([heard, block], 1)
+            yield block
+
+    for y in separator.blocks(listen(), sample_rate, channels):
+        n = y.shape[-1]
+        mixture, heard = heard[:, :n], heard[:, n:]
+        yield mixture, y
+
+
 class WithResidual(Separates):
     """A separator with one more source, `residual`: the mixture without all the others."""
 
@@ -322,18 +355,8 @@ class WithResidual(Separates):
         self, blocks: Iterable[np.ndarray], sample_rate: int, channels: int
     ) -> Iterator[np.ndarray]:
         """As `Separator.blocks`."""
-        heard = np.zeros((channels, 0), np.float32)  # and not yet separated
-
-        def listen():
-            nonlocal heard
-            for block in blocks:
-                heard = np.concatenate([heard, block], 1)
-                yield block
-
-        for y in self.separator.blocks(listen(), sample_rate, channels):
-            n = y.shape[-1]
-            yield np.concatenate([y, (heard[:, :n] - y.sum(0))[None]])
-            heard = heard[:, n:]
+        for mixture, y in with_mixture(self.separator, blocks, sample_rate, channels):
+            yield np.concatenate([y, (mixture - y.sum(0))[None]])
 
 
 def block_frames(sample_rate: int) -> int:

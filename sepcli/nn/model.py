@@ -22,7 +22,9 @@ Condition: TypeAlias = "torch.Tensor | tuple[Condition, ...]"
 # first dimension grows with the batch.
 State: TypeAlias = "torch.Tensor | tuple[State, ...]"
 
-TAKE_CONDITIONS = ("forward", "spectra", "initial_state", "step", "core_state", "core")
+TAKE_CONDITIONS = (
+    "forward", "spectra", "initial_state", "step", "core_state", "core", "resemblance",
+)  # fmt: skip
 
 FACTS = {  # what a model says of itself: (whether a value will do, what it has to be)
     "sample_rate": (lambda x: _is_whole(x, 1), "Hz, such as 16000"),
@@ -46,14 +48,14 @@ class Model(nn.Module):
         `quantised`, and `network()`, what the chip runs (see `quant/chip.py`).
 
     One that takes references of what to find has `condition`, and a condition as the last argument
-    of `forward` and of all other methods that say `*condition` below. One that starts with
-    statistics of the data has `set_statistics`.
+    of `forward` and of all other methods that say `*condition` below; one that can tell voices
+    apart has `resemblance`. One that starts with statistics of the data has `set_statistics`.
 
-    `causal`, `conditioned` and `measures` say what the class has; so does `spectral`: `analyse`,
-    `spectra` and `synthesise`, in which case `forward` takes spectra, too. `latency` is in samples,
-    None of what needs the whole signal. `consistent`, whether what the estimates lack of the
-    mixture is shared out, is up to the training: see `estimates`. `compilable` is the method that
-    a training may hand to a compiler.
+    `causal`, `conditioned`, `compares` and `measures` say what the class has; so does `spectral`:
+    `analyse`, `spectra` and `synthesise`, in which case `forward` takes spectra, too. `latency` is
+    in samples, None of what needs the whole signal. `consistent`, whether what the estimates lack
+    of the mixture is shared out, is up to the training: see `estimates`. `compilable` is the
+    method that a training may hand to a compiler.
 
     Raises SepcliError when a subclass lacks a method.
     """
@@ -68,6 +70,7 @@ class Model(nn.Module):
     causal: bool = False
     spectral: bool = False
     conditioned: bool = False
+    compares: bool = False
     measures: bool = False
     consistent: bool = False
     compilable: str = "forward"
@@ -77,6 +80,7 @@ class Model(nn.Module):
     def __init_subclass__(cls, **keywords: Any) -> None:
         super().__init_subclass__(**keywords)
         cls.conditioned = cls.condition is not Model.condition
+        cls.compares = cls.resemblance is not Model.resemblance
         cls.measures = cls.set_statistics is not Model.set_statistics
         abstract = [name for name in dir(cls) if _is_abstract(cls, name)]
         is_base = any(name in vars(cls) for name in abstract)  # of other models
@@ -94,6 +98,10 @@ class Model(nn.Module):
         It is computed once per recording, and may be trained.
         """
         raise SepcliError("the model takes no reference; choose another model with -m")
+
+    def resemblance(self, x: torch.Tensor, *condition: Condition) -> torch.Tensor:
+        """How likely it is that signals (B, C, T) are of whom the condition is of: (B,), 0 to 1."""
+        raise NotImplementedError
 
     def set_statistics(self, mean: torch.Tensor, deviation: torch.Tensor) -> None:
         """Start from the mean and the standard deviation, (F,), of the mixtures' magnitudes.

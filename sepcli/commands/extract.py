@@ -1,0 +1,128 @@
+"""`sepcli extract`: one speaker out of a mixture, by a recording of that speaker."""
+
+import json
+from typing import Any
+
+import click
+
+from sepcli import options
+
+
+@click.command("extract")
+@click.argument("inputs", nargs=-1, metavar="[FILE|DIR|-]...")
+@click.option(
+    "--ref",
+    "references",
+    multiple=True,
+    metavar="FILE",
+    help="Recording of the speaker, at least 0.5 s; several of the same speaker help.  "
+    "[default: enroll of every sample]",
+)
+@options.model
+@click.option(
+    "--absent-threshold",
+    type=options.Number(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Silence where the presence of the speaker, from 0 to 1, is below this.",
+)
+@click.option(
+    "--confusion-check",
+    is_flag=True,
+    help="Where the rest of the mixture is more like the references than the estimate is, output "
+    "the rest; for models that tell voices apart.",
+)
+@click.option(
+    "--residual", is_flag=True, help="Also write the residual: the mixture minus the speaker."
+)
+@options.segment
+@options.overlap
+@options.start
+@options.duration
+@options.output
+@options.filename
+@options.container
+@options.subtype
+@options.overwrite
+@options.device
+@options.threads
+@options.strict
+@options.input_type
+@options.as_json
+@options.progress
+@options.quiet
+def command(
+    inputs: tuple[str, ...],
+    model: str | None,
+    segment_s: float | None,
+    overlap: float | None,
+    start_s: Any,
+    duration_s: Any,
+    template: str,
+    container: str | None,
+    subtype: str | None,
+    device: str,
+    threads: int | None,
+    as_json: bool,
+    quiet: bool,
+    progress: str,
+    **choices: Any,
+) -> None:
+    """Extract one speaker, of whom there is a recording.
+
+    The output has the sample rate, the channels and the whole band of the input.
+
+    \b
+        $ sepcli extract meeting.wav --ref anna.wav -o anna-alone.wav
+        $ sepcli extract meetings/*.wav --ref anna.wav --residual --json -o anna/
+        $ sepcli mix --interferers 1 --enroll --target-absent 0.2 | sepcli extract - | sepcli eval -
+
+    Audio files become one file, or a folder TRACK/speech.wav. Samples get est.speech, and the
+    presence in their JSON; their reference is enroll.wav unless --ref names others.
+
+    The presence says how sure it is that the speaker is in the recording at all, from 0 to 1; with
+    --json it is printed for every recording, as a whole and for stretches of about 4 s.
+    """
+    from sepcli.inference.extract import MODEL, UNSURE, Extraction
+    from sepcli.inference.outputs import Form, Models, Part
+    from sepcli.inference.separate import Method
+
+    if as_json and choices["output"] in (None, "-"):
+        raise click.UsageError("--json takes standard output; name a file or folder with -o")
+    given = {"segment_s": segment_s, "overlap": overlap}
+    method = Method(**{name: value for name, value in given.items() if value is not None})
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)
+    bar = options.Progress("Extracting", progress, quiet)
+    job = Extraction(
+        Models((model or MODEL,), device, method),
+        part=Part(start_s, duration_s),
+        form=Form(template, container, subtype),
+        tell=bar.within,
+        **choices,
+    )
+    job.find(inputs or ("-",))
+    failures, written = options.Failures(), options.Written()
+    for record in bar.watch(job.run(), job.total):
+        if "error" in record:
+            failures.add(record["error"])
+            continue
+        for path in record["outputs"]:
+            written.add(path)
+        if as_json:
+            click.echo(json.dumps(record))
+        if quiet:
+            continue
+        for note in record["notes"]:
+            click.echo(note, err=True)
+        if not as_json and record.get("presence", 1) < UNSURE:
+            click.echo(
+                f"{record['input']}: presence {record['presence']:.2f}, the speaker is probably "
+                "not there",
+                err=True,
+            )
+    failures.tell_rest()
+    written.tell(quiet or progress == "json", job.noun)
+    failures.check(job.count, "extracted from")

@@ -1,0 +1,129 @@
+"""Whether the speaker who is extracted is there at all, and was not taken for another one."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from sepcli.audio import resample
+from sepcli.dsp import level
+from sepcli.inference.separate import Separates, with_mixture
+
+STRETCH_S = 4.0  # that is judged by itself
+FADE_S = 0.02  # between stretches that are treated differently
+# Of models that cannot tell voices apart, the level of the estimate re the mixture decides:
+LIKELY_DB, SLOPE_DB = -12.0, 2.0
+SILENT_DB = -40.0  # re the mixture: nobody is there, whatever the rest resembles
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a recording: where it is in seconds, and how sure it is that the speaker is there.
+
+    energy: of the estimate. swapped: whether the rest of the mixture took its place.
+    """
+
+    start_s: float
+    end_s: float
+    presence: float
+    energy: float
+    swapped: bool = False
+
+
+class Watched(Separates):
+    """A separator of one source that judges every stretch of its estimate, for one recording.
+
+    model: the conditioned model, with its condition. trust: from 0 to 1, what a presence is
+        multiplied by, as for references that are not speech. absent_threshold: stretches of a lower
+        presence are made silent. confusion_check: where the rest of the mixture is more likely to
+        be the speaker than the estimate, it takes its place: Zhao et al., "Target confusion in
+        end-to-end speaker extraction", Interspeech 2022. Only models that tell voices apart can.
+
+    After `blocks`, `stretches` says what was found.
+    """
+
+    def __init__(
+        self,
+        separator: Separates,
+        model: Any,
+        *,
+        trust: float = 1.0,
+        absent_threshold: float = 0.0,
+        confusion_check: bool = False,
+    ) -> None:
+        self.separator, self.model, self.sources = separator, model, separator.sources
+        self._trust, self._threshold, self._check = trust, absent_threshold, confusion_check
+        self.stretches: list[Stretch] = []
+
+    @property
+    def presence(self) -> float:
+        """How sure it is that the speaker is in the recording: the mean, louder stretches more."""
+        energy = sum(each.energy for each in self.stretches)
+        return sum(each.energy * each.presence for each in self.stretches) / energy if energy else 0
+
+    def blocks(
+        self, blocks: Iterable[np.ndarray], sample_rate: int, channels: int
+    ) -> Iterator[np.ndarray]:
+        """As `Separator.blocks`, with a stretch or more at a time."""
+        self.stretches, before = [], None
+        for mixture, estimate in self._in_stretches(blocks, sample_rate, channels):
+            stretch = self._judge(mixture, estimate, sample_rate)
+            self.stretches.append(stretch)
+            present = stretch.presence >= self._threshold
+            shares = np.array([present and not stretch.swapped, present and stretch.swapped], float)
+            before = shares if before is None else before
+            yield _mixed(mixture, estimate, before, shares, round(FADE_S * sample_rate))[None]
+            before = shares
+
+    def _in_stretches(self, blocks, sample_rate, channels):
+        """Stretches of mixture and estimate (C, n); the last has up to half as much more.
+
+        They begin at multiples of a length, whatever blocks come in.
+        """
+        size = max(1, round(STRETCH_S * sample_rate))
+        heard = np.zeros((2, channels, 0), np.float32)
+        for mixture, (estimate,) in with_mixture(self.separator, blocks, sample_rate, channels):
+            heard = np.concatenate([heard, [mixture, estimate]], -1)
+            while heard.shape[-1] >= 1.5 * size:
+                yield heard[..., :size]
+                heard = heard[..., size:]
+        if heard.shape[-1]:
+            yield heard
+
+    def _judge(self, mixture, estimate, sample_rate):
+        """The `Stretch` of a mixture and an estimate (C, n)."""
+        start = self.stretches[-1].end_s if self.stretches else 0.0
+        place = start, start + mixture.shape[1] / sample_rate
+        rest, swapped = mixture - estimate, False
+        likely = self._likely(mixture, estimate, sample_rate)
+        if self._check and (other := self._likely(mixture, rest, sample_rate)) > likely:
+            estimate, likely, swapped = rest, other, True
+        energy = level.mean_square(estimate) * estimate.size
+        return Stretch(*place, self._trust * likely, energy, swapped)
+
+    def _likely(self, mixture, signal, sample_rate):
+        """How likely `signal` (C, n) is the speaker."""
+        there = level.mean_square(mixture)
+        if not there:
+            return 0.0
+        level_db = level.to_db(level.mean_square(signal) / there, least=level.TINY)
+        if not self.model.compares:
+            return 1 / (1 + math.exp(min(700.0, (LIKELY_DB - level_db) / SLOPE_DB)))
+        if level_db < SILENT_DB:
+            return 0.0
+        audio = resample(signal.mean(0, keepdims=True), sample_rate, self.model.sample_rate)
+        x = torch.from_numpy(audio).to(self.model.device).expand(self.model.channels, -1)
+        with torch.inference_mode():
+            return float(self.model.resemblance(x[None])[0])
+
+
+def _mixed(mixture, estimate, before, after, fade):
+    """Shares of the estimate (C, n) and of the rest: first `before`, after a fade `after`."""
+    if before[0] == after[0] == 1:
+        return estimate
+    rising = np.clip((np.arange(mixture.shape[1]) + 0.5) / max(1, fade), 0, 1)
+    shares = before[:, None] + (after - before)[:, None] * rising  # (2, n)
+    return (shares[0] * estimate + shares[1] * (mixture - estimate)).astype(np.float32)
