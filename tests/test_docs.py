@@ -14,6 +14,7 @@ import sepcli
 from sepcli import cli
 from sepcli.mixing import synthetic
 from sepcli.models import MODELS, build, modelfile
+from tests import extractors
 from tests.models import GRID, randomise
 from tests.shell import Shell
 
@@ -87,6 +88,8 @@ def files(tmp_path_factory):
     (folder / "runs/extract").mkdir()
     weights = randomise(build("usef_gridnet", **GRID)).state_dict()
     modelfile.save(folder / "runs/extract/best.safetensors", "usef_gridnet", GRID, weights, {})
+    (folder / "runs/causal").mkdir()
+    extractors.save(folder / "runs/causal", "tuned").rename(folder / "runs/causal/best.safetensors")
     (folder / "umx").mkdir()
     (folder / "umx/best.safetensors").write_bytes(
         (folder / "runs/mine/best.safetensors").read_bytes()
@@ -97,9 +100,11 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shell(files):
     """A shell beside `files`; every page gets a copy of these."""
-    with Shell(files.parent, PROGRAMS | {"ffmpeg": f"cat {files}/noisy.wav"}) as running:
-        assert running.run("cd files; sepcli mix -n 5 --duration 1 -o mixtures.tar")[0] == 0
-        yield running
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEPCLI_MODELS", "tuned=tests.extractors:Tuned")
+        with Shell(files.parent, PROGRAMS | {"ffmpeg": f"cat {files}/noisy.wav"}) as running:
+            assert running.run("cd files; sepcli mix -n 5 --duration 1 -o mixtures.tar")[0] == 0
+            yield running
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -262,3 +262,36 @@ def test_the_upper_band_goes_where_the_model_finds_nothing():
     wanted = np.abs(np.fft.rfft(x[0, 60000:-2000] * np.hanning(y.shape[1])))
     high = slice(len(spectrum) // 2, None)
     assert spectrum[high].mean() < 0.1 * wanted[high].mean()
+
+
+# --- Live
+
+
+def stream(*args, code=0, **kwargs):
+    result = CliRunner().invoke(main, ["stream", *map(str, args)], **kwargs)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def test_live_audio_is_what_the_reference_says(files, model_file):
+    x = (files / "mix.wav").read_bytes()
+    for name, pitch in (("low", LOW), ("high", HIGH)):
+        args = ("-m", model_file, "--ref", files / f"{name}.wav")
+        y, _ = audio.decode(stream(*args, input=x).stdout_bytes, "y")
+        np.testing.assert_allclose(y[:, 1000:-1000], tone(pitch, 3)[:, 1000:-1000], atol=0.02)
+        about = json.loads(stream(*args, "--json", "--verify", files / "mix.wav").stdout)
+        assert about["equal"]
+        assert about["max_difference"] < 1e-6
+    about = json.loads(stream(*args, "--latency", "--seconds", "0.3", "--json").stdout)
+    assert about["delay_ms"] == 12.5
+
+
+def test_references_that_do_not_fit_a_stream_are_one_line(files, model_file):
+    args = ("-m", model_file, "--latency", "--seconds", "0.3")
+    low = ("--ref", files / "low.wav")
+    assert "give one with --ref" in stream(*args, code=1).stderr
+    assert "use them with --engine torch" in stream(*args, *low, "--engine", "onnx", code=1).stderr
+    result = stream("-m", "denoise", *args[2:], *low, code=1)
+    assert "the model takes no reference" in result.stderr
+    audio.write(files / "short.wav", voice(LOW, 0.2), RATE)
+    assert "0.20 s; a reference has" in stream(*args, "--ref", files / "short.wav", code=1).stderr

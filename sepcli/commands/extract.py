@@ -89,7 +89,7 @@ def command(
 
     if as_json and choices["output"] in (None, "-"):
         raise click.UsageError("--json takes standard output; name a file or folder with -o")
-    given = {"segment_s": segment_s, "overlap": overlap}
+    given: dict[str, Any] = {"segment_s": segment_s, "overlap": overlap}
     method = Method(**{name: value for name, value in given.items() if value is not None})
     if threads:
         import torch

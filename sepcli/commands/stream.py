@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 @click.command("stream")
 @options.model
+@click.option(
+    "--ref",
+    "references",
+    multiple=True,
+    metavar="FILE",
+    help="Recording of the speaker to extract, for models that take one; repeatable.",
+)
 @click.option("--target", metavar="NAME", help="Source to output.  [default: the first]")
 @click.option(
     "-t",
@@ -92,6 +99,7 @@ if TYPE_CHECKING:
 @options.as_json
 def command(
     model: str | None,
+    references: tuple[str, ...],
     engine: str,
     verify: str | None,
     latency: str | None,
@@ -112,6 +120,7 @@ def command(
         $ cat noisy.wav | sepcli stream > speech.wav
         $ arecord -t raw -f FLOAT_LE -r 16000 | sepcli stream -t raw --rate 16000 |
               aplay -t raw -f FLOAT_LE -r 16000
+        $ sepcli stream --ref me.wav < call.wav > my-voice.wav
         $ sepcli stream --latency
 
     The input must have the model's sample rate; its channels are treated one by one. Each chunk is
@@ -122,9 +131,9 @@ def command(
         raise click.UsageError("--rate, --channels and --encoding describe raw PCM; add -t raw")
     from sepcli.inference.stream import Stream, open_runner
 
-    name = model or "denoise"
+    name = model or ("extract" if references else "denoise")
     with Signals() as signals:
-        runner = open_runner(name, engine)
+        runner = open_runner(name, engine, references)
         if runner.engine == "torch":
             import torch
 

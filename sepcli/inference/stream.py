@@ -230,16 +230,21 @@ def _cut(audio: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
     return audio[:, :frames], audio[:, frames:]
 
 
-def open_runner(name: str, engine: str = "auto") -> Runner:
+def open_runner(name: str, engine: str = "auto", references: Sequence[str] = ()) -> Runner:
     """Load the model `name` (see `modelfile.locate`), or a graph NAME.onnx, to be run live.
 
     engine: `torch`; `onnx`, the graph that lies beside the weights under the same name; `auto`,
-    that graph if it is there and was made from these very weights, torch otherwise. Raises
-    SepcliError.
+    that graph if it is there and was made from these very weights, torch otherwise.
+    references: sound files of what a conditioned model is to find, for which torch is needed.
+    Raises SepcliError.
     """
     from sepcli.models.modelfile import digest, load_model, locate
 
     path = locate(name)
+    if references:
+        if engine == "onnx" or path.suffix == ".onnx":
+            raise SepcliError(f"{path}: --ref needs the weights; use them with --engine torch")
+        return TorchRunner(_given(load_model(path)[0], references))
     graph = files.companion(path, ".onnx")
     if engine != "torch" and graph.is_file():
         from sepcli.inference.onnx import OnnxRunner
@@ -255,3 +260,13 @@ def open_runner(name: str, engine: str = "auto") -> Runner:
     elif engine == "onnx":
         raise SepcliError(f"{graph}: no such graph; make it: sepcli export {path} -o {graph}")
     return TorchRunner(load_model(path)[0])
+
+
+def _given(model, references):
+    """A conditioned model for the speaker of sound files."""
+    from sepcli.inference.references import read_references
+    from sepcli.inference.separate import Separator
+
+    separator = Separator(model)
+    found = read_references(references, separator.sample_rate)
+    return separator.given(found, separator.sample_rate).model

@@ -113,7 +113,10 @@ class Model(nn.Module):
     def complete(self) -> Self:
         """The model itself; raises SepcliError when a reference is missing, see `given`."""
         if self.conditioned:
-            raise SepcliError("the model needs a reference of what to find")
+            raise SepcliError(
+                "the model needs a reference of what to find; give one with --ref to sepcli "
+                "extract or stream"
+            )
         return self
 
     @property
