@@ -117,6 +117,17 @@ GRID = {
     "reinject": (1,),
 }
 
+TFSWA = {
+    "window": 128,
+    "hop": 32,
+    "dims": (4, 8),
+    "depths": (2, 2),
+    "heads": 2,
+    "tile": 4,
+    "shift": 2,
+    "expansion": 2,
+}
+
 OFFLINE = [  # likewise, models that need the whole signal
     (
         "mask_unet",
@@ -157,6 +168,15 @@ OFFLINE = [  # likewise, models that need the whole signal
         },
     ),
     ("open_unmix", {"window": 64, "hop": 16, "hidden": 5, "layers": 0, "bandwidth_hz": 4000.0}),
+    ("tfswa_unet", TFSWA),
+    ("tfswa_unet", TFSWA | {"depths": (1, 1, 1), "dims": (4, 8, 8), "block": "residual"}),
+    (
+        "tfswa_unet",
+        TFSWA
+        | {"sources": ("vocals", "drums", "bass", "other"), "channels": 1, "position": True}
+        | {"patch": (1, 4), "multiscale": True, "checkpointing": True},
+    ),
+    ("tfswa_unet", TFSWA | {"output": "spectrum", "patch": (2, 1)}),
     ("usef_gridnet", GRID),
     ("usef_gridnet", GRID | {"sources": ("speech", "rest"), "block": "full", "film": False}),
 ]

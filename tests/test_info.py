@@ -102,3 +102,17 @@ def test_a_configuration_that_describes_no_model_is_one_line(tmp_path, model, li
     assert result.exit_code == 1
     assert line in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_work_of_attention_is_counted():
+    """Of L tokens of D features: L (12 D^2) by weights, with an expansion of 4, and 2 L^2 D."""
+    from sepcli.models.describe import macs_per_second
+    from sepcli.models.tfswa_unet import TfswaUnet
+
+    small = {"sample_rate": 992, "channels": 1, "window": 64, "hop": 32, "heads": 1, "tile": 4}
+    one, two = (
+        macs_per_second(TfswaUnet(**small, shift=0, dims=(4,), depths=(n,))) for n in (1, 2)
+    )
+    N, F, D = 32, 32, 4
+    layers = 3 * N * F * 12 * D**2 + 2 * N * F * D * (N + F + 4 * 4)
+    assert two - one == layers + N * F * 4 * D**2

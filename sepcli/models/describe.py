@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,9 +105,21 @@ def macs_per_second(model: Model) -> int:
     second = torch.zeros(1, model.channels, model.sample_rate)
     training = model.training
     model.eval()
+    if attends(model):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            copy.deepcopy(model).to("meta")(model.analyse(second).to("meta"))
+        model.train(training)
+        return counter.get_total_flops() // 2
     with torch.no_grad():
         condition = [model.condition([second])] if model.conditioned else []
         with FlopCounterMode(display=False) as counter:
             model(second, *condition)
     model.train(training)
     return counter.get_total_flops() // 2
+
+
+def attends(model: Model) -> bool:
+    """Whether it is between transforms and has attention, which takes long, but only on numbers."""
+    from sepcli.nn.tfswa import Attention
+
+    return model.spectral and any(isinstance(layer, Attention) for layer in model.modules())
