@@ -8,8 +8,8 @@ if TYPE_CHECKING:  # for type checkers; at run time, see _API
     from sepcli.audio import write as write
     from sepcli.dsp.acoustics import measure_rir as measure_rir
     from sepcli.dsp.decay import decay_rir as decay_rir
+    from sepcli.inference.loading import load as load
     from sepcli.inference.separate import Separator as Separator
-    from sepcli.inference.separate import load as load
     from sepcli.mixing.mixtures import Mixer as Mixer
     from sepcli.mixing.specs import MixtureSpec as MixtureSpec
     from sepcli.models import build as build
@@ -25,7 +25,7 @@ _API = {  # public name -> the module that has it, imported on first use
     "build": "sepcli.models",
     "decay_rir": "sepcli.dsp.decay",
     "describe": "sepcli.models.describe",
-    "load": "sepcli.inference.separate",
+    "load": "sepcli.inference.loading",
     "measure_rir": "sepcli.dsp.acoustics",
     "read": "sepcli.audio",
     "read_samples": "sepcli.samples.streams",

@@ -13,7 +13,8 @@ import sepcli
 from sepcli import models
 from sepcli.cli import main
 from sepcli.errors import SepcliError
-from sepcli.inference.separate import Method, Separator
+from sepcli.inference.blockwise import Method
+from sepcli.inference.separate import Separator
 from sepcli.inference.stream import TorchRunner
 from sepcli.models import modelfile
 from sepcli.nn.causal import CausalModel, SpectralModel, conform

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sepcli.inference.separate import load
+from sepcli.inference.loading import load
 from sepcli.mixing import synthetic
 from sepcli.models.mask_unet import EDGE, MaskUnet
 from tests.models import OFFLINE, randomise

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from sepcli.dsp.griffin_lim import griffin_lim
 from sepcli.dsp.mel import mel_filters
 from sepcli.errors import SepcliError
-from sepcli.inference import separate
+from sepcli.inference import blockwise, loading, separate
+from sepcli.inference.blockwise import Average, Method, WithResidual
 from sepcli.inference.outputs import default_model
-from sepcli.inference.separate import Average, Method, Separator, WithResidual
+from sepcli.inference.separate import Separator
 from sepcli.models import build, modelfile
 from sepcli.nn.model import Model
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel
@@ -65,7 +66,7 @@ def test_rate_length_and_channels_of_the_input_are_kept(length, sample_rate, cha
 def test_the_size_of_blocks_changes_nothing(separator, sample_rate, monkeypatch):
     x = noise(1, 60000)
     at_once = separator.separate(x, sample_rate)["speech"]
-    monkeypatch.setattr(separate, "BLOCK_SECONDS", 0.1)
+    monkeypatch.setattr(blockwise, "BLOCK_SECONDS", 0.1)
     np.testing.assert_allclose(separator.separate(x, sample_rate)["speech"], at_once, atol=1e-5)
 
 
@@ -99,7 +100,7 @@ def test_halves_of_any_length_and_channels_add_up_to_the_input(
 ):
     x = noise(channels, length)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(separate, "BLOCK_SECONDS", block_s)
+        patch.setattr(blockwise, "BLOCK_SECONDS", block_s)
         parts = Separator(Halves(), method=Method(segment_s, overlap)).separate(x, 16000)
     np.testing.assert_allclose(parts["a"] + parts["b"], x, rtol=0, atol=1e-6)
     np.testing.assert_allclose(parts["a"], x / 2, rtol=0, atol=1e-6)
@@ -299,7 +300,7 @@ def test_sources_add_up_to_the_mixture_when_the_model_was_trained_so(tmp_path):
     for consistent in (False, True):
         card = {"train": {"mixture_consistency": consistent}}
         modelfile.save(path, TINY[0][0], TINY[0][1], model.state_dict(), card)
-        loaded = separate.load(path)
+        loaded = loading.load(path)
         blocks = np.split(x, [1, 700, 701, 3333], axis=1)
         total = np.concatenate(list(loaded.blocks(blocks, 16000, 2)), -1).sum(0)  # (C, T)
         assert (np.abs(total - x).max() < 1e-6) == consistent

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from sepcli.inference.separate import Method, Separator
+from sepcli.inference.blockwise import Method
+from sepcli.inference.separate import Separator
 from sepcli.models import build
 from sepcli.models.tfswa_unet import TfswaUnet
 from sepcli.nn import tfswa

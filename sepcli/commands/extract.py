@@ -83,9 +83,9 @@ def command(
     The presence says how sure it is that the speaker is in the recording at all, from 0 to 1; with
     --json it is printed for every recording, as a whole and for stretches of about 4 s.
     """
+    from sepcli.inference.blockwise import Method
     from sepcli.inference.extract import MODEL, UNSURE, Extraction
     from sepcli.inference.outputs import Form, Models, Part
-    from sepcli.inference.separate import Method
 
     if as_json and choices["output"] in (None, "-"):
         raise click.UsageError("--json takes standard output; name a file or folder with -o")

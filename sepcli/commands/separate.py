@@ -122,8 +122,8 @@ def command(
     takes the channels of other files two by two.
     """
     from sepcli.inference.batch import Separation
+    from sepcli.inference.blockwise import Method
     from sepcli.inference.outputs import Form, Models, Part
-    from sepcli.inference.separate import Method
 
     if not griffin_lim and (gl_iters or gl_init):
         raise click.UsageError("--gl-iters and --gl-init go with --griffin-lim; add it.")

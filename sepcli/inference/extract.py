@@ -6,17 +6,17 @@ from typing import Any
 
 from sepcli.errors import SepcliError, UsageError
 from sepcli.inference.batch import Separation
+from sepcli.inference.blockwise import Separates, WithResidual
 from sepcli.inference.fullband import FullBand
 from sepcli.inference.presence import Watched
 from sepcli.inference.references import enrolments, read_references, speech_in
-from sepcli.inference.separate import Separates, Separator, WithResidual
 
 MODEL = "extract"  # unless another one is named
 UNSURE = 0.5  # a lower presence is remarked on
 
 
 def extractor(
-    separator: Separator,
+    separator: Any,
     references: Iterable[Any],
     *,
     absent_threshold: float = 0.0,
@@ -32,18 +32,18 @@ def extractor(
     check(separator, confusion_check)
     return Watched(
         FullBand(found),
-        found.model,
+        found,
         trust=speech_in(references, separator.sample_rate),
         absent_threshold=absent_threshold,
         confusion_check=confusion_check,
     )
 
 
-def check(separator: Separator, confusion_check: bool = False) -> None:
+def check(separator: Any, confusion_check: bool = False) -> None:
     """Raise UsageError when a model cannot extract a speaker, or check whom it extracted."""
-    if not separator.model.conditioned:
+    if not separator.conditioned:
         raise UsageError("the model takes no reference; choose another with -m, or use separate")
-    if confusion_check and not separator.model.compares:
+    if confusion_check and not separator.compares:
         raise UsageError(
             "the model cannot tell voices apart; omit --confusion-check, or choose another with -m"
         )

@@ -7,10 +7,11 @@ estimate kept at the top of the model's band. A model that passes all gives the 
 
 from collections.abc import Iterable, Iterator
 from itertools import tee
+from typing import Any
 
 import numpy as np
 
-from sepcli.inference.separate import Separates, Separator, at_rate
+from sepcli.inference.blockwise import Separates, at_rate
 
 FRAME_S = 0.032  # of the gains
 TOP = (0.5, 0.85)  # of the model's band: where the gain is measured, below the resamplers' slope
@@ -20,7 +21,7 @@ SHARE = 1e-4  # of the whole band's energy that counts, too, where there is noth
 class FullBand(Separates):
     """A separator whose estimates of audio of a higher rate than its own have the whole band."""
 
-    def __init__(self, separator: Separator) -> None:
+    def __init__(self, separator: Any) -> None:
         self.separator, self.sources = separator, separator.sources
 
     def blocks(

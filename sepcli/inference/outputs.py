@@ -10,7 +10,8 @@ from typing import Any
 from sepcli.audio import FORMATS, Writer, names_a_file
 from sepcli.errors import SepcliError, UsageError
 from sepcli.files import composed
-from sepcli.inference.separate import Method, Separates, WithResidual, block_frames, load
+from sepcli.inference.blockwise import Method, Separates, WithResidual, block_frames
+from sepcli.inference.loading import load
 from sepcli.samples.sample import Sample
 
 FOR_TARGETS = {"speech": "denoise", "vocals": "vocals"}  # default models of samples that ask
@@ -37,7 +38,7 @@ class Models:
     """The models of one run, loaded when first needed.
 
     names: of models whose estimates are averaged; none chooses one by the targets.
-    method: how they are run, an `inference.separate.Method`.
+    method: how they are run, an `inference.blockwise.Method`.
     """
 
     def __init__(

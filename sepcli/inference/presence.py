@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
 from sepcli.audio import resample
 from sepcli.dsp import level
-from sepcli.inference.separate import Separates, with_mixture
+from sepcli.inference.blockwise import Separates, with_mixture
 
 STRETCH_S = 4.0  # that is judged by itself
 FADE_S = 0.02  # between stretches that are treated differently
@@ -36,7 +35,7 @@ class Stretch:
 class Watched(Separates):
     """A separator of one source that judges every stretch of its estimate, for one recording.
 
-    model: the conditioned model, with its condition. trust: from 0 to 1, what a presence is
+    model: the separator that was given the references. trust: from 0 to 1, what a presence is
         multiplied by, as for references that are not speech. absent_threshold: stretches of a lower
         presence are made silent. confusion_check: where the rest of the mixture is more likely to
         be the speaker than the estimate, it takes its place: Zhao et al., "Target confusion in
@@ -115,9 +114,7 @@ class Watched(Separates):
         if level_db < SILENT_DB:
             return 0.0
         audio = resample(signal.mean(0, keepdims=True), sample_rate, self.model.sample_rate)
-        x = torch.from_numpy(audio).to(self.model.device).expand(self.model.channels, -1)
-        with torch.inference_mode():
-            return float(self.model.resemblance(x[None])[0])
+        return self.model.resemblance(audio)
 
 
 def _mixed(mixture, estimate, before, after, fade):

@@ -1,21 +1,18 @@
-"""Run a model over audio of any length, sample rate and number of channels, block by block."""
+"""Run a model by torch over audio of any length, sample rate and number of channels."""
 
 import copy
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
 import torch
 
-from sepcli.audio import Resampler
 from sepcli.audio.resample import resample
 from sepcli.dsp.griffin_lim import griffin_lim
 from sepcli.dsp.mel import magnitudes_of, mel_filters
 from sepcli.dsp.wiener import wiener
 from sepcli.errors import SepcliError
+from sepcli.inference.blockwise import Method, Separates, at_rate
 from sepcli.inference.segments import grid, in_segments
 from sepcli.inference.stream import (
     Sources,
@@ -26,11 +23,9 @@ from sepcli.inference.stream import (
     unbatched,
 )
 from sepcli.inference.vocoder import FLOOR, MEL, MEL_BANDS, find_vocoder
-from sepcli.models.modelfile import Card, load_model
+from sepcli.models.modelfile import Card
 from sepcli.nn.model import Model, checked
 from sepcli.nn.spectral import OfflineSpectralModel, with_phase
-
-BLOCK_SECONDS = 8.0  # fed to the model at a time: enough to be fast, little enough for RAM
 
 
 def pick_device(name: str) -> torch.device:
@@ -50,58 +45,6 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-@dataclass(frozen=True)
-class Method:
-    """How models are run.
-
-    segment_s, overlap: models that need what comes later are run on segments of so many seconds,
-        which share that part with the one before; see `inference.segments`. Longer ones take more
-        memory.
-    wiener: iterations of the Wiener filter, in which the estimates share out the mixture.
-    vocoder: what makes sound of the mel bands of the estimates (`inference.vocoder`): "mel" makes
-        magnitudes of them, which keep the phase that the estimates had; else a callable or the
-        file of a model, which has phases of its own.
-    griffin_lim: iterations for a phase that fits the magnitudes that the model estimates; 0 leaves
-        it as the model gives it, which is the mixture's for most.
-    gl_init: where these begin, at the phase of the estimates (`mix`) or a `random` one, which
-        depends on the frame alone.
-    """
-
-    segment_s: float = 20.0
-    overlap: float = 0.15
-    wiener: int = 0
-    vocoder: object = None
-    griffin_lim: int = 0
-    gl_init: str = "mix"
-
-
-class Separates:
-    """What separates audio block by block: with `sources` and `blocks`, as `Separator`."""
-
-    sources: tuple[str, ...]
-
-    def only(self, sources: Sequence[str]) -> "Separates":
-        """The same with no other `sources` than these, which saves work."""
-        raise NotImplementedError
-
-    def blocks(
-        self, blocks: Iterable[np.ndarray], sample_rate: int, channels: int
-    ) -> Iterator[np.ndarray]:
-        """Separate an iterable of blocks (C, n) into blocks (S, C, m)."""
-        raise NotImplementedError
-
-    def separate(self, audio: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:
-        """Separate audio (C, T) float32 at any rate; return {source: (C, T)} at the same rate."""
-        audio = np.asarray(audio, np.float32)
-        if audio.ndim != 2:
-            raise ValueError(f"expected (channels, samples), got shape {audio.shape}")
-        step = block_frames(sample_rate)
-        blocks = (audio[:, at : at + step] for at in range(0, audio.shape[1], step))
-        nothing = np.zeros((len(self.sources), *audio[:, :0].shape), np.float32)
-        parts = [nothing, *self.blocks(blocks, sample_rate, audio.shape[0])]
-        return dict(zip(self.sources, np.concatenate(parts, -1), strict=True))
-
-
 class Separator(Separates):
     """A model ready to separate audio: `load("denoise").separate(audio, 44100)["speech"]`."""
 
@@ -118,6 +61,16 @@ class Separator(Separates):
                 "the model estimates no spectra for a Wiener filter, Griffin-Lim or a vocoder; "
                 "choose one that does with -m, such as an open_unmix"
             )
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether the model takes references, or has taken them."""
+        return type(self.model).conditioned
+
+    @property
+    def compares(self) -> bool:
+        """Whether it has a `resemblance`."""
+        return self.model.compares
 
     @property
     def _kept(self):
@@ -140,6 +93,12 @@ class Separator(Separates):
         with torch.no_grad():
             chosen.model = self.model.given(self.model.condition(x))
         return chosen
+
+    @torch.inference_mode()
+    def resemblance(self, audio: np.ndarray) -> float:
+        """How likely audio (C, T) at the model's rate is of whom the references are of, 0 to 1."""
+        x = torch.from_numpy(audio).to(self.model.device).expand(self.model.channels, -1)
+        return float(self.model.resemblance(x[None])[0])
 
     def _reference(self, audio, sample_rate):
         """A reference (C, T) at any rate as the model takes it, (1, C', T')."""
@@ -220,43 +179,6 @@ class Separator(Separates):
         return filters.to(model.stft.window.device)
 
 
-def at_rate(
-    rate: int,
-    run: Callable[[Iterator[np.ndarray], int], Iterator[np.ndarray]],
-    blocks: Iterable[np.ndarray],
-    sample_rate: int,
-    channels: int,
-) -> Iterator[np.ndarray]:
-    """Blocks (C, n) at `sample_rate` through `run` at `rate`; blocks (S, C, m), in all as long.
-
-    run: maps (blocks, channels) at `rate` to blocks (S, C, m).
-    """
-    fed = given = 0  # samples that came in, and that went out
-    outward: Any = None
-
-    def inward():
-        nonlocal fed
-        resampler = Resampler(sample_rate, rate, channels)
-        for block in blocks:
-            fed += block.shape[1]
-            yield resampler.process(block)
-        yield resampler.process(np.zeros((channels, 0), np.float32), last=True)
-
-    S = 0
-    for block in run(inward(), channels):
-        S = len(block)
-        outward = outward or Resampler(rate, sample_rate, S * channels)
-        block = outward.process(block.reshape(S * channels, -1))  # (S*C, m)
-        given += block.shape[1]
-        yield block.reshape(S, channels, -1)  # (S, C, m)
-    if outward is None:
-        return
-    rest = outward.process(np.zeros((S * channels, 0), np.float32), last=True)
-    missing = fed - given  # both resamplers round: pad or cut the end by a sample or two
-    rest = np.pad(rest, ((0, 0), (0, max(0, missing - rest.shape[1]))))[:, :missing]
-    yield rest.reshape(S, channels, -1)
-
-
 def _filtered(spectra, mixture, iterations):
     """The estimates (B, S, C, F, N) after a Wiener filter; a single one shares with the rest."""
     S = spectra.shape[1]
@@ -270,109 +192,3 @@ def _random_phases(spectra, first):
     *shape, N = spectra.shape
     phases = [np.random.default_rng(first + n).random(shape, np.float32) for n in range(N)]
     return 2 * torch.pi * torch.from_numpy(np.stack(phases, -1)).to(spectra.device)
-
-
-class Average(Separates):
-    """Several separators as one: a source is the mean of those that find it, all weighing the same.
-
-    `sources` are those of all models, in the order in which they first appear.
-    """
-
-    def __init__(self, separators: Iterable[Separates]) -> None:
-        self.separators = list(separators)
-        self.sources = tuple(dict.fromkeys(s for each in separators for s in each.sources))
-
-    def only(self, sources: Sequence[str]) -> "Average":
-        chosen = [
-            each.only(found)
-            for each in self.separators
-            if (found := [source for source in sources if source in each.sources])
-        ]
-        average = Average(chosen)
-        average.sources = tuple(sources)
-        return average
-
-    def blocks(
-        self, blocks: Iterable[np.ndarray], sample_rate: int, channels: int
-    ) -> Iterator[np.ndarray]:
-        """As `Separator.blocks`: models whose blocks end elsewhere wait for each other."""
-        feeds = itertools.tee(blocks, len(self.separators))
-        flows = [
-            each.blocks(feed, sample_rate, channels)
-            for each, feed in zip(self.separators, feeds, strict=True)
-        ]
-        waiting = [  # what came out of each model and not yet of all
-            np.zeros((len(each.sources), channels, 0), np.float32) for each in self.separators
-        ]
-        for block in flows[0]:
-            waiting[0] = np.concatenate([waiting[0], block], -1)
-            for i, flow in enumerate(flows[1:], 1):
-                while waiting[i].shape[-1] < waiting[0].shape[-1]:
-                    waiting[i] = np.concatenate([waiting[i], next(flow)], -1)
-            ready = waiting[0].shape[-1]
-            yield self._mean([each[..., :ready] for each in waiting])
-            waiting = [each[..., ready:] for each in waiting]
-
-    def _mean(self, estimates):
-        """The sources (S, C, n) of each model's (S', C, n)."""
-        mean = []
-        for source in self.sources:
-            found = [
-                y[each.sources.index(source)]
-                for each, y in zip(self.separators, estimates, strict=True)
-                if source in each.sources
-            ]
-            mean.append(sum(found) / len(found))
-        return np.stack(mean)
-
-
-def with_mixture(
-    separator: Separates, blocks: Iterable[np.ndarray], sample_rate: int, channels: int
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Separate as `Separator.blocks`; yields blocks of the mixture (C, n) and sources (S, C, n)."""
-    heard = np.zeros((channels, 0), np.float32)  # and not yet separated
-
-    def listen():
-        nonlocal heard
-        for block in blocks:
-            heard = np.concatenate([heard, block], 1)
-            yield block
-
-    for y in separator.blocks(listen(), sample_rate, channels):
-        n = y.shape[-1]
-        mixture, heard = heard[:, :n], heard[:, n:]
-        yield mixture, y
-
-
-class WithResidual(Separates):
-    """A separator with one more source, `residual`: the mixture without all the others."""
-
-    def __init__(self, separator: Separates) -> None:
-        self.separator = separator
-        self.sources = (*separator.sources, "residual")
-
-    def blocks(
-        self, blocks: Iterable[np.ndarray], sample_rate: int, channels: int
-    ) -> Iterator[np.ndarray]:
-        """As `Separator.blocks`."""
-        for mixture, y in with_mixture(self.separator, blocks, sample_rate, channels):
-            yield np.concatenate([y, (mixture - y.sum(0))[None]])
-
-
-def block_frames(sample_rate: int) -> int:
-    """Frames of audio to read at a time."""
-    return max(1, int(BLOCK_SECONDS * sample_rate))
-
-
-def load(
-    name: str | Path | Sequence[str | Path], device: str = "cpu", method: Method | None = None
-) -> Separates:
-    """Load the model `name` (shipped, a model file, or a run folder), ready to separate audio.
-
-    A list of names gives the `Average` of the models.
-    """
-    if not isinstance(name, str | Path):
-        loaded = [load(each, device, method) for each in name]
-        return loaded[0] if len(loaded) == 1 else Average(loaded)
-    model, card = load_model(name, pick_device(device))
-    return Separator(model, card, method)
