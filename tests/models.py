@@ -128,6 +128,15 @@ TFSWA = {
     "expansion": 2,
 }
 
+RESUNET = {
+    "window": 128,
+    "hop": 32,
+    "dims": (4, 8),
+    "blocks": 1,
+    "heads": 2,
+    "tile": (3, 2),
+}
+
 OFFLINE = [  # likewise, models that need the whole signal
     (
         "mask_unet",
@@ -168,6 +177,8 @@ OFFLINE = [  # likewise, models that need the whole signal
         },
     ),
     ("open_unmix", {"window": 64, "hop": 16, "hidden": 5, "layers": 0, "bandwidth_hz": 4000.0}),
+    ("tfswa_resunet", RESUNET),
+    ("tfswa_resunet", RESUNET | {"sources": ("drums", "bass"), "channels": 1, "window": 64}),
     ("tfswa_unet", TFSWA),
     ("tfswa_unet", TFSWA | {"depths": (1, 1, 1), "dims": (4, 8, 8), "block": "residual"}),
     (

@@ -1,17 +1,21 @@
 """Attention over time, frequency and windows against torch's own, and the U-Net made of it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from sepcli.inference.blockwise import Method
 from sepcli.inference.separate import Separator
 from sepcli.models import build
+from sepcli.models.tfswa_resunet import TfswaResunet
 from sepcli.models.tfswa_unet import TfswaUnet
 from sepcli.nn import tfswa
 from sepcli.nn.tfswa import Axis, Windows
-from tests.models import TFSWA, randomise
+from tests.models import RESUNET, TFSWA, randomise
 
 SIZES = [(16, 24), (8, 8), (1, 1), (3, 30), (17, 9), (5, 5), (30, 4)]
 
@@ -211,3 +215,48 @@ def test_songs_in_segments_are_those_that_the_model_makes_of_each():
 def test_settings_that_do_not_fit_are_refused(settings, match):
     with pytest.raises(ValueError, match=match):
         TfswaUnet(**TFSWA | settings)
+
+
+def test_the_documentation_has_the_size_of_every_variant():
+    lines = (Path(__file__).parent.parent / "docs/models.md").read_text().splitlines()
+    start = lines.index("| settings | what | parameters |") + 2
+    rows = [line.strip("| ").split(" | ") for line in lines[start : lines.index("", start)]]
+    sizes = {}
+    for settings, _, parameters in rows:
+        said = yaml.safe_load("{" + settings.strip("`").removeprefix("none") + "}")
+        sizes[settings] = sum(p.numel() for p in TfswaUnet(**said).parameters())
+        assert f"{sizes[settings]:,}" == parameters
+    assert len(sizes) == 6
+    assert min(sizes.values()) < 2_000_000
+
+
+def test_the_resunet_has_about_the_published_size():
+    size = sum(p.numel() for p in TfswaResunet().parameters())
+    assert size == 44_435_744
+    assert abs(size / 44.3e6 - 1) < 0.005
+
+
+def test_the_resunet_estimates_magnitudes_that_have_the_phase_of_the_mixture():
+    torch.manual_seed(0)
+    model = randomise(build("tfswa_resunet", **RESUNET))
+    spectrum = torch.randn(1, 2, 65, 21, dtype=torch.complex64)
+    gain = (model(spectrum) / spectrum[:, None])[..., :-1, :]
+    torch.testing.assert_close(gain.imag, torch.zeros_like(gain.imag), rtol=0, atol=1e-4)
+    assert (gain.real >= 0).all()
+    assert gain.real.std() > 0.01
+    assert not model(torch.zeros(1, 2, 3000)).any()
+
+
+def test_the_bands_of_the_resunet_are_put_back_where_they_were():
+    """With an encoder of one level, whose skip is all that reaches the output, unchanged."""
+    model = TfswaResunet(**RESUNET | {"dims": (8,), "tile": (2, 2)}).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        for units, at in ((model.encoder[0], 0), (model.decoder[0], 8)):
+            for i, unit in enumerate(units):
+                unit.shortcut.weight[:, (at if i == 0 else 0) :][:, :8] = torch.eye(8)[
+                    ..., None, None
+                ]
+    magnitudes = torch.rand(2, 2, 64, 9)
+    torch.testing.assert_close(model.magnitudes(magnitudes), magnitudes[:, None])

@@ -19,6 +19,7 @@ MODELS = {
     "open_unmix": "sepcli.models.open_unmix:OpenUnmix",
     "spectral_tasnet": "sepcli.models.spectral_tasnet:SpectralTasNet",
     "tcn_max78000": "sepcli.models.tcn_max78000:TcnMax78000",
+    "tfswa_resunet": "sepcli.models.tfswa_resunet:TfswaResunet",
     "tfswa_unet": "sepcli.models.tfswa_unet:TfswaUnet",
     "usef_gridnet": "sepcli.models.usef_gridnet:UsefGridNet",
 }
