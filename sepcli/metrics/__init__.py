@@ -5,9 +5,10 @@ Every metric is a pure function
     metric(estimate, reference, sample_rate, mixture=None) -> Score
 
 estimate, reference and mixture are arrays (C, T) of the same shape; the reference of a metric that
-needs none may be None. A `Score` is a float that can say why it is NaN. Wrong shapes raise
-ValueError. Metrics that are framewise need all sources at once and give a series; several may share
-one function of the form of `sepcli.metrics.bsseval.bss_eval_blocks`.
+needs none may be None. One that needs interferers takes `interferers`, too, a list of such arrays.
+A `Score` is a float that can say why it is NaN. Wrong shapes raise ValueError. Metrics that are
+framewise need all sources at once and give a series; several may share one function of the form of
+`sepcli.metrics.bsseval.bss_eval_blocks`.
 
 Defaults are scored in the order of the table.
 """
@@ -31,6 +32,8 @@ class Metric(NamedTuple):
     needs_reference: bool = True
     more_is_better: bool = True
     default_for: str = ""  # scored if nothing else is asked for: of "any" target, "stems", "speech"
+    scene: str = ""  # where a speaker is extracted: only if the target is "present", or "absent"
+    needs_interferers: bool = False  # takes references of who else speaks, if there are any
 
 
 BSS_EVAL = "sepcli.metrics.bsseval:bss_eval_blocks"
@@ -114,6 +117,23 @@ METRICS = {
         "sepcli.metrics.stoi:extended_stoi",
         "",
         "extended short-time objective intelligibility at 10 kHz, mean over channels",
+    ),
+    "right-speaker": Metric(
+        "sepcli.metrics.speaker:right_speaker",
+        "",
+        "share of items whose estimate is nearer, by SI-SDR, to the target than to the interferers",
+        needs_mixture=True,
+        default_for="extraction",
+        scene="present",
+        needs_interferers=True,
+    ),
+    "suppression": Metric(
+        "sepcli.metrics.speaker:suppression",
+        "dB",
+        "energy of the mixture over energy of the estimate where the target is absent",
+        needs_mixture=True,
+        default_for="extraction",
+        scene="absent",
     ),
 }
 

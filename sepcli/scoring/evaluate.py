@@ -1,7 +1,7 @@
 """Score the estimates in samples against their references."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from sepcli import metrics
@@ -19,7 +19,8 @@ NOT_SPEECH = ("noise", "music", *STEMS)
 class Row:
     """The scores of one estimate, metric name -> Score, or in `error` why there are none.
 
-    frames: metric name -> array (frames,), for metrics that are framewise.
+    frames: metric name -> array (frames,), for metrics that are framewise. present: whether the
+    speaker who is to be extracted is in the mixture at all, None where nobody says so.
     """
 
     key: str
@@ -27,6 +28,7 @@ class Row:
     scores: dict = field(default_factory=dict)
     error: str = ""
     frames: dict = field(default_factory=dict, compare=False)
+    present: bool | None = None
 
 
 def evaluate(
@@ -41,7 +43,8 @@ def evaluate(
 
     names: metrics out of `metrics.METRICS`. None means sdr for stems of music, si-sdri where there
     is a mixture, si-sdr, and pesq (if its package is there) and stoi except for targets that are
-    not speech by name.
+    not speech by name. Where a speaker is extracted, these are scored if the target is present, and
+    right-speaker; suppression if it is absent.
     framing: of metrics that are framewise; frames of 1 s in a row by default.
     pad: whether zeros are appended to what is shorter than the longest signal it is scored with.
     jobs: processes; samples are read only a little ahead of their turn.
@@ -86,16 +89,44 @@ def score_sample(
         return [Row(sample.key, "", error=_without_reference(sample))]
     settle_rate(sample, targets)
     music, mixed = is_music(list(sample.refs())), sample.has("mix")
+    present = {t.name: _presence(sample, t.name) for t in targets}
     wanted = {
-        t.name: (names or default_metrics(t.name, mixed, music=music)) if t.reference else alone
+        t.name: _of_scene(names or default_metrics(t.name, mixed, **kinds), present[t.name], names)
+        if t.reference
+        else alone
         for t in targets
+        for kinds in [{"music": music, "extraction": _is_extracted(sample, t.name)}]
     }
     series = {name: list(filter(_is_framewise, wanted[name])) for name in wanted}
     scores, frames = score_frames(sample, targets, series, framing or Framing(), pad=pad)
     return [
-        _score_target(sample, t, wanted[t.name], scores.get(t.name), frames.get(t.name), pad)
+        replace(
+            _score_target(sample, t, wanted[t.name], scores.get(t.name), frames.get(t.name), pad),
+            present=present[t.name],
+        )
         for t in targets
     ]
+
+
+def _is_extracted(sample, target):
+    """Whether the target is a speaker who was extracted by an enrolment."""
+    known = "target_present" in sample.meta or sample.names("enroll")
+    return bool(known) and target in sample.targets
+
+
+def _presence(sample, target):
+    return sample.meta.get("target_present") if _is_extracted(sample, target) else None
+
+
+def _of_scene(names, present, asked):
+    """Those of the metrics that make sense where the target is present, or absent.
+
+    Nothing else than suppression does where it is absent, unless it was `asked` for.
+    """
+    if present is None:
+        return tuple(names)
+    wanted = ("", "present") if present else ("", "absent") if asked else ("absent",)
+    return tuple(name for name in names if metrics.METRICS[name].scene in wanted)
 
 
 def _is_framewise(name):
@@ -126,15 +157,27 @@ def _score_pair(sample, target, names, pad):
         )
     estimate, reference, mixture = read_pair(sample, target, mixed=bool(needy), pad=pad)
     signals = estimate, reference, sample.sample_rate, mixture
-    return {name: metrics.load(name)(*signals) for name in names}
+    return {name: metrics.load(name)(*signals, **_others(sample, target, name)) for name in names}
 
 
-def default_metrics(target: str, mixed: bool, *, music: bool = False) -> tuple[str, ...]:
+def _others(sample, target, name):
+    """The references of who else speaks, for metrics that take these."""
+    if not metrics.METRICS[name].needs_interferers:
+        return {}
+    others = [each for each in sample.refs() if each not in (target.name, *NOT_SPEECH)]
+    return {"interferers": [sample.audio(f"ref.{each}") for each in others]}
+
+
+def default_metrics(
+    target: str, mixed: bool, *, music: bool = False, extraction: bool = False
+) -> tuple[str, ...]:
     """Names of the metrics that make sense for a target, with or without a mixture, here.
 
-    music: whether the others are stems of a song, and so it is one, whatever its name.
+    music: whether the others are stems of a song, and so it is one, whatever its name. extraction:
+    whether it is a speaker who was extracted.
     """
-    return tuple(filter(metrics.is_installed, _sensible_metrics(target, mixed, music)))
+    sensible = _sensible_metrics(target, mixed, music, extraction)
+    return tuple(filter(metrics.is_installed, sensible))
 
 
 def left_out(targets: Iterable[str]) -> list[str]:
@@ -143,12 +186,13 @@ def left_out(targets: Iterable[str]) -> list[str]:
     return [name for name in sensible if not metrics.is_installed(name)]
 
 
-def _sensible_metrics(target, mixed, music=False):
+def _sensible_metrics(target, mixed, music=False, extraction=False):
     """The metrics that make sense for a target, whether or not their packages are installed."""
     kinds = {
         "any": True,
         "stems": music or target in STEMS,
         "speech": not (music or target in NOT_SPEECH),
+        "extraction": extraction,
     }
     return tuple(
         name

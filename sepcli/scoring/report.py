@@ -25,23 +25,36 @@ def build(
     {"sepcli": version, "metrics": {key: {"name", "unit", "definition"}}, "summary": {target: {key:
     `aggregate.summarise`}}, "items": [{"key", "target", key: score, ...}], "failed": [{"key",
     "target", "error"}]}, where key is the name of a metric with its unit, such as "si_sdr_db".
-    Scores may be NaN or infinite; "reasons" of an item says why. Scores out of frames are medians:
-    "frames" of the metric has their length and distance (`framing`) in seconds, "frames" of an item
-    how many there are and how many of them have a score.
+    Where a speaker is extracted, "scenes", {target: {"present", "absent"}}, says in how many items
+    that one is. Scores may be NaN or infinite; "reasons" of an item says why. Scores out of frames
+    are medians: "frames" of the metric has their length and distance (`framing`) in seconds,
+    "frames" of an item how many there are and how many of them have a score.
     """
     scored = [row for row in rows if not row.error]
+    scenes = {target: _scenes(scored, target) for target in dict.fromkeys(r.target for r in scored)}
     return {
         "sepcli": sepcli.__version__,
         "metrics": {metrics.key(name): _describe(name, framing) for name in _names(scored)},
         "summary": {
             target: _summary([row for row in scored if row.target == target], statistics)
-            for target in dict.fromkeys(row.target for row in scored)
+            for target in scenes
         },
+        **(
+            {"scenes": known}
+            if (known := {t: n for t, n in scenes.items() if any(n.values())})
+            else {}
+        ),
         "items": [_item(row) for row in scored],
         "failed": [
             {"key": row.key, "target": row.target, "error": row.error} for row in rows if row.error
         ],
     }
+
+
+def _scenes(rows, target):
+    """In how many items the target is present, and absent, where that is known."""
+    found = [row.present for row in rows if row.target == target]
+    return {"present": found.count(True), "absent": found.count(False)}
 
 
 def _describe(name, framing):
@@ -69,6 +82,7 @@ def _summary(rows, statistics):
 def _item(row):
     scores = {metrics.key(name): score for name, score in row.scores.items()}
     item = {"key": row.key, "target": row.target}
+    item |= {} if row.present is None else {"target_present": row.present}
     item |= {key: float(score) for key, score in scores.items()}
     if row.frames:
         item["frames"] = {

@@ -83,6 +83,11 @@ def remarks(report: dict[str, Any]) -> list[str]:
             f"{frames['statistic']} of its frames of {frames['window_s']:g} s "
             f"every {frames['hop_s']:g} s"
         )
+    for target, scenes in report.get("scenes", {}).items():
+        lines.append(
+            f"{target} is present in {scenes['present']} items and absent in {scenes['absent']}: "
+            "suppression is over the latter, all others over the former"
+        )
     for target, scores in report["summary"].items():
         for key, entry in scores.items():
             said = [*entry["notes"].items()]
