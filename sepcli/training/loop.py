@@ -157,7 +157,7 @@ def _steps(state, batches, first, valid_data, settings, device):
             with precision.autocast(settings, device):
                 estimates = validation.separate(state.model, mix, enroll)  # (B, S, C, T)
             estimates = estimates.to(refs.dtype)
-            loss, terms = loss_fn(estimates, refs, mix)
+            loss, terms = loss_fn(estimates, refs, mix, state.step)
             state.scaler.scale(loss / settings.accumulate).backward()
             for name, value in {"loss": loss, **terms}.items():
                 values[name] += value.item() / settings.accumulate

@@ -38,6 +38,10 @@ LOSSES = {
     "spectral": Loss("sepcli.training.losses:spectral_loss"),
     "compressed": Loss("sepcli.training.losses:compressed_loss"),
     "magnitude": Loss("sepcli.training.losses:magnitude_loss", (WAVEFORM, SPECTRA)),
+    "scene": Loss("sepcli.training.scene_losses:scene_loss", mixture=True),
+    "energy": Loss("sepcli.training.scene_losses:energy_loss", mixture=True),
+    "amplitude": Loss("sepcli.training.scene_losses:amplitude_loss", mixture=True),
+    "phase": Loss("sepcli.training.losses:phase_loss"),
     "stft_si_sdr": Loss("sepcli.training.spectral_losses:si_sdr_loss", (SPECTRA,), mixture=True),
     "stft_compressed": Loss(
         "sepcli.training.spectral_losses:compressed_loss", (SPECTRA,), mixture=True
@@ -60,26 +64,30 @@ SIGNALS = ("estimate", "reference", "mixture")
 
 
 def weighted(terms: dict[str, Any]) -> Any:
-    """The weighted sum of losses as one function of (estimate, reference, mixture=None).
+    """The weighted sum of losses as one function of (estimate, reference, mixture, step), tensors.
 
     It returns (total, {name: value}). The mixture, (B, C, T) or (B, C, F, N), is what silent
-    references are measured against; by default it is the sum of the references.
-    terms: {name: weight}, or {name: {"weight": 1.0, ...keywords of the loss}}.
+    references are measured against; by default it is the sum of the references. step: of the
+    training, from 0; None means after all of them.
+    terms: {name: weight}, or {name: {"weight": 1.0, "from_step": 0, "ramp_steps": 0, ...keywords of
+        the loss}}: before step `from_step` a loss does not count, and is not computed; its weight
+        then rises along a line for `ramp_steps` steps.
     Raises SepcliError for an unknown loss, a weight that is not a number, or an unknown keyword.
     """
     if not isinstance(terms, dict) or not terms:
         raise SepcliError(f"train.loss must be like {{si_sdr: 1.0, mr_stft: 0.2}}, not {terms!r}")
-    weights, losses = {}, {}
-    for name, value in terms.items():
-        weights[name], losses[name] = _term(name, value)
+    made = {name: _term(name, value) for name, value in terms.items()}
     takes(terms)
 
-    def loss(estimate, reference, mixture=None):
+    def loss(estimate, reference, mixture=None, step=None):
+        weights = {name: weight * share(step) for name, (weight, share, _) in made.items()}
         values = {
             name: fn(estimate, reference, *([mixture] if LOSSES[name].mixture else []))
-            for name, fn in losses.items()
+            for name, (_, share, fn) in made.items()
+            if share(step)
         }
-        return sum(weights[name] * value for name, value in values.items()), values
+        total = sum(weights[name] * value for name, value in values.items())
+        return total, values
 
     return loss
 
@@ -105,10 +113,20 @@ def _term(name, value):
     weight = settings.pop("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise SepcliError(f"train.loss.{name} must be a number, not {weight!r}")
+    steps = [settings.pop(key, 0) for key in ("from_step", "ramp_steps")]
+    if not all(type(count) is int and count >= 0 for count in steps):
+        raise SepcliError(f"train.loss.{name}: from_step and ramp_steps must be numbers of steps")
     module, function = LOSSES[name].function.split(":")
     fn = getattr(import_module(module), function)
     settings = config.check_keys(fn, settings, section=f"train.loss.{name}", reserved=SIGNALS)
-    return weight, partial(fn, **settings)
+    return weight, partial(ramp, *steps), partial(fn, **settings)
+
+
+def ramp(start: int, steps: int, step: int | None) -> float:
+    """0 before step `start`, then a line to 1 `steps` later; 1 when `step` is None."""
+    if step is None or step >= start + steps:
+        return 1.0
+    return max(0.0, (step - start) / steps) if step > start else 0.0
 
 
 def si_sdr(estimate: torch.Tensor, reference: torch.Tensor, *, eps: float = 1e-8) -> torch.Tensor:
@@ -214,6 +232,16 @@ def mr_stft_l1_loss(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Te
     """Mean absolute difference of STFT magnitudes, averaged over three resolutions."""
     differences = [(target - mag).abs().mean() for mag, target in _magnitudes(estimate, reference)]
     return sum(differences) / len(RESOLUTIONS)
+
+
+def phase_loss(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of real and imaginary parts, averaged over three resolutions."""
+    total = estimate.new_zeros(())
+    for n_fft, size, hop in RESOLUTIONS:
+        window = torch.hann_window(size, dtype=estimate.dtype, device=estimate.device)
+        e, t = (_stft(x, n_fft, hop, window) for x in (estimate, reference))
+        total = total + (e - t).abs().mean()
+    return total / len(RESOLUTIONS)
 
 
 def spectral_loss(
