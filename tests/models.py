@@ -4,6 +4,23 @@ import torch
 
 from sepcli.models import build
 
+SPEAKER = {
+    "window": 64,
+    "hop": 32,
+    "width": 8,
+    "hidden": 6,
+    "blocks": 3,
+    "keys": 4,
+    "values": 4,
+    "heads": 2,
+    "embedding": 6,
+    "bottleneck": 5,
+    "encoder_bands": 8,
+    "encoder_channels": 6,
+    "encoder_blocks": 2,
+    "learn_encoder": True,
+}
+
 TINY = [  # name, settings; every causal model in MODELS is here at least once
     (
         "conv_tasnet",
@@ -94,6 +111,7 @@ TINY = [  # name, settings; every causal model in MODELS is here at least once
             "full_repeats": 1,
         },
     ),
+    ("speaker_tcn", SPEAKER),
     (
         "tcn_max78000",
         {"filters": 12, "kernel": 20, "width": 8, "hidden": 6, "dilations": (1, 4)},

@@ -5,7 +5,7 @@ import torch
 
 from sepcli.errors import SepcliError
 from sepcli.models import MODELS, build, model_class
-from tests.models import EVERY, TINY, made, randomise
+from tests.models import EVERY, TINY, complete, made, randomise
 
 
 def stream(model, x, chunks):
@@ -48,7 +48,7 @@ def test_every_parameter_gets_a_gradient(name, settings):
 @pytest.mark.parametrize("length", [1, 640, 1999])
 def test_streaming_equals_offline(name, settings, chunks, length):
     torch.manual_seed(0)
-    model = randomise(build(name, **settings))
+    model = complete(randomise(build(name, **settings)))
     x = torch.randn(2, model.channels, length)
     with torch.no_grad():
         torch.testing.assert_close(stream(model, x, chunks), model(x), rtol=0, atol=1e-5)
@@ -57,7 +57,7 @@ def test_streaming_equals_offline(name, settings, chunks, length):
 @pytest.mark.parametrize(("name", "settings"), TINY)
 def test_streaming_equals_offline_to_the_last_bits_of_float64(name, settings):
     torch.manual_seed(0)
-    model = randomise(build(name, **settings)).double()
+    model = complete(randomise(build(name, **settings)).double())
     x = torch.randn(1, model.channels, 2500, dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(stream(model, x, (1, 4, 2)), model(x), rtol=0, atol=1e-12)
@@ -66,7 +66,7 @@ def test_streaming_equals_offline_to_the_last_bits_of_float64(name, settings):
 @pytest.mark.parametrize(("name", "settings"), TINY)
 def test_the_exported_form_computes_what_the_core_does(name, settings):
     torch.manual_seed(0)
-    model = randomise(build(name, **settings)).double()
+    model = complete(randomise(build(name, **settings)).double())
     form, hops = model.exported(), 40
     size = (form.hops or 8) * (1 if model.front_end == "stft" else model.hop)
     length = hops * (1 if model.front_end == "stft" else model.hop)
@@ -84,7 +84,7 @@ def test_the_exported_form_computes_what_the_core_does(name, settings):
 @pytest.mark.parametrize(("name", "settings"), TINY)
 def test_no_output_depends_on_input_beyond_the_latency(name, settings):
     torch.manual_seed(0)
-    model = randomise(build(name, **settings)).double()
+    model = complete(randomise(build(name, **settings)).double())
     x = torch.randn(1, model.channels, 3000, dtype=torch.float64)
     later = x.clone()
     later[..., 2000:] += 1

@@ -16,7 +16,7 @@ from sepcli.inference.separate import Separator
 from sepcli.models import build, modelfile
 from sepcli.nn.model import Model
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel
-from tests.models import TINY, randomise
+from tests.models import TINY, complete, randomise
 from tests.separators import NAME, SETTINGS, noise, tiny, vocoder_file
 
 
@@ -41,7 +41,7 @@ def separator():
 @pytest.mark.parametrize(("name", "model_settings"), TINY)
 def test_block_by_block_equals_the_model_at_once(name, model_settings):
     torch.manual_seed(0)
-    model = randomise(build(name, **model_settings))
+    model = complete(randomise(build(name, **model_settings)))
     x = noise(2, 5000)
     expected = model(torch.from_numpy(x)[:, None]).detach().numpy()  # (C, S, 1, T)
     blocks = np.split(x, [1, 700, 701, 3333], axis=1)

@@ -11,14 +11,14 @@ from sepcli.inference.separate import Separator
 from sepcli.inference.stream import Stream, TorchRunner
 from sepcli.inference.streamcheck import measure
 from sepcli.models import build
-from tests.models import TINY, randomise
+from tests.models import TINY, complete, randomise
 
 
 def tiny(index=0, **changes):
     """The runner of a small random model; of the same weights whenever it is called."""
     torch.manual_seed(0)
     name, settings = TINY[index]
-    return TorchRunner(randomise(build(name, **settings, **changes)))
+    return TorchRunner(complete(randomise(build(name, **settings, **changes))))
 
 
 def noise(channels, frames, seed=0):

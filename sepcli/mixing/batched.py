@@ -34,6 +34,9 @@ class Draws:
         self._numbers = np.stack([self._row(seed, item, part) for item in items])  # (B, COLUMNS)
         self._used = 0
 
+    def __len__(self) -> int:
+        return len(self._numbers)
+
     def of(self, chosen: np.ndarray) -> Self:
         """The numbers that come next, of the chosen items alone; `chosen` is (B,)."""
         part = copy.copy(self)

@@ -49,6 +49,7 @@ KINDS = {
         "sepcli.mixing.spectra:SpectraSpec", "sepcli.mixing.spectra:SpectraMixer", spectrograms=True
     ),
     "stems": Kind("sepcli.mixing.specs:StemSpec", "sepcli.mixing.music:StemMixer"),
+    "voices": Kind("sepcli.mixing.specs:VoiceSpec", "sepcli.mixing.voices:Voices", enrolments=True),
     "toy": Kind("sepcli.mixing.toy:ToySpec", "sepcli.mixing.toy:Toy"),
 }
 
@@ -162,10 +163,10 @@ class Items:
 
     def together(
         self, numbers: Sequence[int], device: str | torch.device
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, ...]:
         """The items of these numbers, made as one batch on the device."""
-        mix, refs = self.source.draw_many(self.seed, numbers, device)
-        return mix, torch.stack(self._in_order(refs), 1)  # (B, S, C, T)
+        mix, refs, *enroll = self.source.draw_many(self.seed, numbers, device)
+        return mix, torch.stack(self._in_order(refs), 1), *enroll  # refs (B, S, C, T)
 
     def _in_order(self, refs):
         for name in self.sources:

@@ -88,24 +88,34 @@ class _Batch:
         noise = noise * (ratio * self._tensor(sign * level.multiplier(-snr_db)))
         mix = heard + noise
         gain = self._tensor(level.multiplier(level_db)) / batched.power(mix).sqrt()
+        return self._clipped(gain * mix, draws), gain * wanted, gain * noise
+
+    def _clipped(self, mix, draws):
+        """Mixtures, some of them softly clipped."""
+        spec = self.spec
         clipped, share = draws.happens(spec.clip_prob), draws.uniform(*spec.clip)
-        rows, mix = self._rows(clipped), gain * mix
-        if clipped.any():
-            mix[rows] = batched.soft_clipped(mix[rows], self._tensor(share[clipped]))
-        return mix, gain * wanted, gain * noise
+        if not clipped.any():
+            return mix
+        rows = self._rows(clipped)
+        bent = batched.soft_clipped(mix[rows], self._tensor(share[clipped]))
+        return mix.index_copy(0, rows, bent)
 
     def _speech(self, channel):
         """Speech as it is heard, and what the model shall make of it."""
         spec, draws = self.spec, self.draws[VOICE]
         spectrum = self._crop(self.kept.speech, draws, spec.speed, spec.speed_prob)
+        return self._spoken(spectrum, channel, draws, self.draws[VOICE_GAINS])
+
+    def _spoken(self, spectrum, channel, draws, gain_draws):
+        """The same of transforms (B, F) of speech."""
+        spec = self.spec
         curve = self._equaliser(draws, spec.equaliser_db, spec.equaliser_prob)
         curve = channel * curve * self._low_pass(draws, spec.speech_low_pass_prob)
         speech = self._filtered(spectrum, curve)
         late = draws.uniform() * draws.happens(spec.late_speech)
         if late.any():
             speech *= self.time >= self._tensor(late)
-        gains = self.draws[VOICE_GAINS], spec.varying_db, spec.varying_prob
-        speech = self._varied(speech, *gains)
+        speech = self._varied(speech, gain_draws, spec.varying_db, spec.varying_prob)
         return self._in_room(speech, spec.rir_prob, spec.target)
 
     def _noise(self, channel):
@@ -155,10 +165,15 @@ class _Batch:
     def _crop(self, stored, draws, speed=(1.0, 1.0), probability=0.0):
         """The transforms (B, F) of crops of what is stored."""
         rows, starts = draws.whole(0, len(stored) - 1), draws.uniform()
-        speeds = np.ones(len(rows))
+        speeds = self._speeds(draws, speed, probability)
+        return batched.spectra(stored, rows, starts, self.samples, speeds)
+
+    def _speeds(self, draws, speed, probability):
+        """How much faster each is played, (B,)."""
+        speeds = np.ones(len(draws))
         if probability:
             speeds = np.where(draws.happens(probability), draws.uniform(*speed), speeds)
-        return batched.spectra(stored, rows, starts, self.samples, speeds)
+        return speeds
 
     def _loud(self, spectrum):
         """A transform with the mean power 1."""

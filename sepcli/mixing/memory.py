@@ -4,7 +4,7 @@ What is kept is a function of the settings and the seed. int16 takes 1.9 MB per 
 """
 
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -13,12 +13,17 @@ from sepcli.dsp import decay, room
 from sepcli.errors import SepcliError
 from sepcli.mixing import synthetic
 from sepcli.mixing.mixtures import VOICES
-from sepcli.mixing.specs import ExcerptSpec
+from sepcli.mixing.specs import ExcerptSpec, VoiceSpec
 from sepcli.recordings import stored
 from sepcli.recordings.pools import Pool
 
 PEAK = 0.9  # of an excerpt: what is loud enough for int16 says nothing of how loud it will be
-SPEECH, NOISE, ROOMS = 1, 2, 3  # generators of their own, so that none depends on the others
+SPEECH, NOISE, ROOMS, VOICES_OF_CAST = (
+    1,
+    2,
+    3,
+    4,
+)  # generators of their own, so that none depends on the others
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,15 @@ class Memory:
 
     The first of a room's responses has its direct sound at sample 0, the second, where there is
     one, is the first with a shorter decay.
+    each, targets: of speech by speakers, how many excerpts there are of each half of what each
+    says, and how many of the speakers, which come first, have two halves.
     """
 
     speech: torch.Tensor
     noise: torch.Tensor
     rooms: torch.Tensor
+    each: int = 0
+    targets: int = 0
 
     def to(self, device: str | torch.device) -> Self:
         """The same on another device."""
@@ -58,6 +67,30 @@ def load(spec: ExcerptSpec, pools: dict[str, Pool | None], seed: int) -> Memory:
         _excerpts(_noise_maker(spec, pools["noise"]), count[1], generators[1]),
         _rooms(spec, pools["rir"], rooms, generators[2]),
     )
+
+
+def load_voices(spec: VoiceSpec, pools: dict[str, Pool | None], cast: Any, seed: int) -> Memory:
+    """The `Memory` of a `VoiceSpec`: excerpts by speaker, in halves of as many each.
+
+    cast: the speakers. Those who have one recording alone come last; see `Memory.targets`.
+    """
+    kept = load(replace(spec, speech=(), speech_minutes=spec.excerpt_s / 60), pools, seed)
+    rng = np.random.default_rng([seed, VOICES_OF_CAST])
+    halves = [cast.utterances(name, rng) for name in cast.names()]
+    halves.sort(key=lambda pair: pair[1] == [])
+    targets = sum(enrolled != [] for _, enrolled in halves)
+    each = max(1, round(60 * spec.speech_minutes / spec.excerpt_s / (2 * len(halves))))
+    samples = round(spec.excerpt_s * spec.sample_rate)
+
+    def says(half):
+        return lambda rng: cast.say(half, samples, spec.sample_rate, rng, 0)[0]
+
+    rows = [
+        _excerpts(says(half), each, rng)
+        for said, enrolled in halves
+        for half in (said, said if enrolled == [] else enrolled)
+    ]
+    return replace(kept, speech=torch.cat(rows), each=each, targets=targets)
 
 
 def _excerpts(make, count, rng):

@@ -13,7 +13,7 @@ from sepcli.mixing import synthetic
 from sepcli.mixing.mixtures import VOICES, Mixer, Mixture, add, keep_memory, scaled
 from sepcli.mixing.specs import SpeakerSpec
 from sepcli.recordings.packing import speaker_of
-from sepcli.recordings.pools import one_of
+from sepcli.recordings.pools import Pool, one_of
 from sepcli.recordings.stored import PackRecording
 
 PREROLL_S = 1.0  # of what was said before an item starts, for the rooms to ring with
@@ -40,7 +40,7 @@ class SpeakerMixer(Mixer):
     def __init__(self, spec: SpeakerSpec | None = None) -> None:
         """Look up the spec's sources; raises SepcliError where there are too few speakers."""
         super().__init__(spec or SpeakerSpec())
-        self._cast = _Recorded(self._speech, self.spec) if self._speech else _MadeUp(self.spec)
+        self._cast = cast_of(self._speech, self.spec)
 
     def draw(self, seed: int, index: int, step: int | None = None) -> Mixture:
         """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`.
@@ -174,6 +174,14 @@ class SpeakerMixer(Mixer):
         return mix[None], record
 
 
+def cast_of(pool: Pool | None, spec: Any) -> "_Recorded | _MadeUp":
+    """Who may speak: those of a pool of speech, or synthetic ones.
+
+    Raises SepcliError where there are too few for the spec, or where it is unknown who speaks.
+    """
+    return _Recorded(pool, spec) if pool else _MadeUp(spec)
+
+
 def _ramp(step, start, stop):
     """0 before step `start`, 1 from step `stop` on, and a line in between; 1 after all of them."""
     if step is None or step >= stop:
@@ -186,6 +194,10 @@ class _MadeUp:
 
     def __init__(self, spec):
         self.sample_rate = spec.sample_rate
+
+    def names(self):
+        """All speakers."""
+        return list(range(VOICES))
 
     def draw(self, count, rng):
         """The names of `count` speakers, all different, as voice numbers; the target first."""
@@ -249,6 +261,10 @@ class _Recorded:
             if name not in names:
                 names.append(name)
         return names
+
+    def names(self):
+        """All speakers."""
+        return list(self._places)
 
     def _draw(self, speakers, rng):
         """One of the names in `speakers`, lists by source: a source by weight, then a name."""

@@ -310,6 +310,35 @@ class ExcerptSpec(Spec):
 
 
 @dataclass(frozen=True)
+class VoiceSpec(ExcerptSpec):
+    """Several people at once, out of memory: as in `ExcerptSpec`, where speech is one voice each.
+
+    In memory: of each speaker the same number of excerpts, half of them to be heard in mixtures
+    while the others are enrolments, which no recording of the first half is heard in.
+
+    speaker_regex, interferers, sir_db, target_absent, enroll, enroll_s, noisy_enroll and
+    enroll_snr_db: see `SpeakerSpec`; but enroll_s is one number, and `snr_db` is that of all
+    voices. noise_prob: how often there is noise.
+    """
+
+    speaker_regex: str = ""
+    interferers: tuple[int, int] = limited((1, 2), 0, 3)
+    sir_db: tuple[float, float] = decibels(-5, 5)
+    target_absent: float = probability()
+    enroll: bool = False
+    enroll_s: float = limited(4.0, 0.5, 3600)
+    noisy_enroll: float = probability()
+    enroll_snr_db: tuple[float, float] = decibels(0, 20)
+    noise_prob: float = probability(1.0)
+
+    def __post_init__(self):
+        super().__post_init__()
+        longest = self.enroll_s * self.speed[1]
+        fits = f"at least {longest:g}, enroll_s times the speed"
+        self._check("excerpt_s", self.excerpt_s >= longest, fits)
+
+
+@dataclass(frozen=True)
 class StemSpec(Spec):
     """What music is like. A pair is a range to draw from; one number stands for both ends.
 
