@@ -14,7 +14,8 @@ from sepcli import cli
 from sepcli.metrics import METRICS, Metric
 from sepcli.mixing.datasets import KINDS, Kind
 from sepcli.training.losses import LOSSES, Loss
-from sepcli.training.runs import dry_run, resolve
+from sepcli.training.runs import resolve
+from sepcli.training.trial import dry_run
 
 PACKAGE = '''
 from dataclasses import dataclass

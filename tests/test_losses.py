@@ -54,9 +54,21 @@ def test_si_sdr_stays_finite_with_its_gradient_for_silence_and_for_a_perfect_est
 DECIBELS = ("si_sdr", "stft_si_sdr", "scene", "energy")  # of which the least is not zero
 
 
+def judge():
+    """A small network whose features are compared."""
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv1d(1, 6, 9), torch.nn.ReLU(), torch.nn.Conv1d(6, 2, 9))
+
+
+def only(name):
+    """The loss `name` alone, with what it cannot do without."""
+    needs = {"features": {"network": "tests.test_losses:judge", "layers": ["0", "2"]}}
+    return losses.weighted({name: needs.get(name, 1.0)})
+
+
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_a_perfect_estimate_is_the_minimum_and_the_gradient_is_finite(name, noise):
-    loss = losses.weighted({name: 1.0})
+    loss = only(name)
     if losses.WAVEFORM not in losses.takes([name]):
         noise = torch.fft.rfft(noise.unflatten(-1, (-1, 40))).transpose(-1, -2)  # (..., F, N)
     perfect, _ = loss(noise, noise)
@@ -91,7 +103,7 @@ def batch_with_silence(name, *, silent=1, leak=0.25):
 
 @pytest.mark.parametrize("name", losses.LOSSES)
 def test_a_silent_reference_among_eight_does_not_drown_the_others(name):
-    loss = losses.weighted({name: 1.0})
+    loss = only(name)
     with_silence, without = (loss(*batch_with_silence(name, silent=n))[0].item() for n in (1, 0))
     limit = 3.0 if name in DECIBELS else 1.2 * without  # a decibel has no zero
     assert abs(with_silence - without) < limit
@@ -103,7 +115,7 @@ def test_the_gradient_of_silence_does_not_grow_as_the_estimate_gets_quieter(name
     def gradient(leak):
         estimate, *others = batch_with_silence(name, silent=silent, leak=leak)
         estimate.requires_grad_()
-        losses.weighted({name: 1.0})(estimate, *others)[0].backward()
+        only(name)(estimate, *others)[0].backward()
         return estimate.grad[0].abs().square().sum().sqrt().item()
 
     loud, *quieter = map(gradient, (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6))

@@ -111,18 +111,26 @@ def test_a_map_has_the_attention_of_every_place(layer):
     torch.testing.assert_close(shown.sum(-1), torch.ones(len(shown)))
 
 
-@pytest.mark.parametrize("again", [True, False])
-def test_chunks_change_no_gradient(again, monkeypatch):
-    def gradients(chunk):
-        monkeypatch.setattr(tfswa, "CHUNK", chunk)
-        torch.manual_seed(0)
-        model = build("tfswa_unet", **TFSWA | {"position": True, "checkpointing": again}).double()
-        model(torch.randn(2, 2, 900, dtype=torch.float64)).square().sum().backward()
-        return [p.grad for p in model.parameters()]
+def trained(**settings):
+    """The gradients and the running statistics after one backward pass."""
+    torch.manual_seed(0)
+    model = build("tfswa_unet", **TFSWA | {"position": True} | settings).double()
+    model(torch.randn(2, 2, 900, dtype=torch.float64)).square().sum().backward()
+    return [p.grad for p in model.parameters()], list(model.buffers())
 
-    whole = gradients(1 << 22)
-    for a, b in zip(whole, gradients(2000), strict=True):
+
+def test_chunks_change_no_gradient(monkeypatch):
+    whole, _ = trained()
+    monkeypatch.setattr(tfswa, "CHUNK", 2000)
+    for a, b in zip(whole, trained()[0], strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("block", ["parallel", "residual"])
+def test_computing_again_changes_no_bit_of_gradients_and_statistics(block):
+    plain, again = (trained(block=block, checkpointing=x) for x in (False, True))
+    for kinds in zip(plain, again, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(*kinds, strict=True))
 
 
 def test_what_a_layer_is_given_at_a_time_does_not_grow_with_the_length(monkeypatch):

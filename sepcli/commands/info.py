@@ -12,7 +12,13 @@ from sepcli import options
 @click.command("info")
 @click.argument("names", nargs=-1, metavar="[NAME|FILE|DIR|CONFIG.yaml]...")
 @options.as_json
-def command(names: Any, as_json: bool) -> None:
+@click.option(
+    "--attention",
+    metavar="SONG",
+    help="Draw what the model attends to in the middle of this recording.",
+)
+@click.option("-o", "--output", metavar="FILE", help="Picture of --attention: .png, .svg or .pdf.")
+def command(names: Any, as_json: bool, attention: str | None, output: str | None) -> None:
     """Show the cards of models.
 
     Size, cost, latency, training data, scores and licence.
@@ -21,9 +27,20 @@ def command(names: Any, as_json: bool) -> None:
         $ sepcli info                       # the models that come with sepcli, and architectures
         $ sepcli info denoise runs/toy recipes/tasnet-toy/config.yaml
         $ sepcli info denoise --json | jq .parameters
+        $ sepcli info runs/tfswa --attention song.wav -o maps.png
 
     Without a name it is a table; with --json, the cards of the models that come with sepcli.
     """
+    if (attention is None) != (output is None):
+        raise click.UsageError("--attention SONG and -o FILE belong together")
+    if attention is not None:
+        if len(names) != 1:
+            raise click.UsageError("--attention takes one model")
+        from sepcli.inference.attention import draw
+
+        about = draw(names[0], attention, output or "")
+        click.echo(json.dumps(about) if as_json else about["file"])
+        return
     from sepcli.models.describe import describe, overview
     from sepcli.models.modelfile import shipped
     from sepcli.scoring.tables import outline

@@ -96,6 +96,7 @@ def command(
     from sepcli.inference.separate import pick_device
     from sepcli.models import modelfile
     from sepcli.training import runs
+    from sepcli.training.trial import dry_run
 
     if ctx.get_parameter_source("seed") is not ParameterSource.DEFAULT:
         overrides = (*overrides, f"train.seed={seed}")
@@ -109,7 +110,7 @@ def command(
         torch.set_num_threads(threads)
     chosen = {"device": pick_device(device), "command": shlex.join(["sepcli", *sys.argv[1:]])}
     if flags["dry_run"]:
-        click.echo(json.dumps(runs.dry_run(settings, **chosen), indent=1))
+        click.echo(json.dumps(dry_run(settings, **chosen), indent=1))
         return
     folder = Path(output or default_folder(config))
     if flags["overwrite"] is False and runs.is_run(folder):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sepcli.nn.modules import Modules
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel, with_phase
-from sepcli.nn.tfswa import ResidualBlock
+from sepcli.nn.tfswa import ResidualBlock, computed_again
 
 UNITS = 4  # residual units at every level
 
@@ -50,8 +50,8 @@ class TfswaResunet(OfflineSpectralModel):
     dims: channels after every level of the encoder, and at its end a halving of frames and
     frequencies.  blocks: of attention in the bottleneck.  heads: of these.
     tile: frames and frequencies of windows of attention, every second of which are shifted by half.
-    checkpointing: compute attention again in the backward pass, which saves memory and changes no
-    bit.
+    checkpointing: compute these blocks again in the backward pass, which saves memory and changes
+    no bit.
     """
 
     compilable = "magnitudes"  # compilers know no complex numbers
@@ -75,14 +75,14 @@ class TfswaResunet(OfflineSpectralModel):
         if (window // 2) % bands:
             raise ValueError(f"{window // 2} frequencies cannot be split into {bands} bands")
         self.sources, self.sample_rate, self.channels = tuple(sources), sample_rate, channels
-        self.bands = bands
+        self.bands, self.checkpointing = bands, checkpointing
         self.stft = CentredStft(window, hop)
         narrow = channels * bands
         self.encoder = Modules(level(a, b) for a, b in pairwise((narrow, *dims)))
         shift = tuple(size // 2 for size in tile)
         self.middle = nn.Sequential(
             *(
-                ResidualBlock(dims[-1], heads, tuple(tile), shift, expansion=2, again=checkpointing)
+                ResidualBlock(dims[-1], heads, tuple(tile), shift, expansion=2)
                 for _ in range(blocks)
             )
         )
@@ -106,7 +106,9 @@ class TfswaResunet(OfflineSpectralModel):
         for units in self.encoder:
             skips.append(units(y))
             y = F.avg_pool2d(skips[-1], 2, ceil_mode=True)
-        y = self.middle(y)
+        again = self.checkpointing and self.training and torch.is_grad_enabled()
+        for block in self.middle:
+            y = computed_again(block, y) if again else block(y)
         for units in self.decoder:
             skip = skips.pop()
             y = F.interpolate(y, scale_factor=2, mode="bilinear", align_corners=False)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from sepcli.nn.modules import Modules
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel
-from sepcli.nn.tfswa import Block, ResidualBlock
+from sepcli.nn.tfswa import Block, ResidualBlock, computed_again
 
 BLOCKS: dict[str, Any] = {"parallel": Block, "residual": ResidualBlock}
 QUIET = 1e-5  # added to the RMS of a frequency
@@ -46,7 +46,7 @@ class TfswaUnet(OfflineSpectralModel):
     level of the decoder adds to the mask.
     output: `mask`, or `spectrum`, where the spectra themselves are estimated, real and imaginary
     parts, as for reconstruction.
-    checkpointing: compute attention again in the backward pass, which saves memory and changes no
+    checkpointing: compute blocks again in the backward pass, which saves memory and changes no
     bit.
     """
 
@@ -86,13 +86,14 @@ class TfswaUnet(OfflineSpectralModel):
             raise ValueError(f"patch must be like (1, 1), frames and frequencies, not {patch}")
         self.sources, self.sample_rate, self.channels = tuple(sources), sample_rate, channels
         self.output, self.patch, self.multiscale = output, tuple(patch), multiscale
+        self.checkpointing = checkpointing
         self.stft = CentredStft(window, hop)
         wide, (p, q) = dims[0], self.patch
         stem = nn.Conv2d(2, wide, (7 + p - 1, 7 + q - 1), stride=(p, q), padding=3)
         self.stem = normalised(stem, wide)
 
         def level(features, depth):
-            options = {"position": position, "expansion": expansion, "again": checkpointing}
+            options = {"position": position, "expansion": expansion}
             return Modules(
                 BLOCKS[block](features, heads, (tile, tile), (shift * (i % 2),) * 2, **options)
                 for i in range(depth)
@@ -150,18 +151,22 @@ class TfswaUnet(OfflineSpectralModel):
                     x = F.avg_pool2d(_even(x, (2, 2)), 2)
                     y = y + self.reads[i - 1](x)
             for block in blocks:
-                y = block(y)
+                y = self._run(block, y)
         added, size = [], skips[0].shape[2:] if skips else y.shape[2:]
         for i, blocks in enumerate(self.decoder):
             if self.multiscale:
                 added.append(_enlarged(self.adds[i](y), size))
             skip = skips.pop()
             y = self.up[i](y)[..., : skip.shape[2], : skip.shape[3]]
-            y = blocks[0](y) + skip
+            y = self._run(blocks[0], y) + skip
             for block in blocks[1:]:
-                y = block(y)
+                y = self._run(block, y)
         y = self.head(y)
         return y + sum(added) if added else y
+
+    def _run(self, block, y):
+        again = self.checkpointing and self.training and torch.is_grad_enabled()
+        return computed_again(block, y) if again else block(y)
 
 
 def _even(x, multiples):

@@ -7,6 +7,7 @@ B batch, N frames, F frequencies, D features, M sequences, L tokens in one.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -77,16 +78,14 @@ class Axis(nn.Module):
     Sequences do not know of each other, so that any number may be computed at a time: see CHUNK.
     """
 
-    def __init__(
-        self, features: int, heads: int, *, time: bool, expansion: int = 4, again: bool = False
-    ) -> None:
+    def __init__(self, features: int, heads: int, *, time: bool, expansion: int = 4) -> None:
         super().__init__()
-        self.layer, self.time, self.again = Transformer(features, heads, expansion), time, again
+        self.layer, self.time = Transformer(features, heads, expansion), time
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.time:
-            return in_chunks(self.layer, x.transpose(1, 2), again=self.again).transpose(1, 2)
-        return in_chunks(self.layer, x, again=self.again)
+            return in_chunks(self.layer, x.transpose(1, 2)).transpose(1, 2)
+        return in_chunks(self.layer, x)
 
     @torch.no_grad()
     def map(self, x: torch.Tensor) -> torch.Tensor:
@@ -115,13 +114,11 @@ class Windows(nn.Module):
         *,
         position: bool = False,
         expansion: int = 4,
-        again: bool = False,
     ) -> None:
         super().__init__()
         if not all(0 <= s < w for s, w in zip(shift, size, strict=True)):
             raise ValueError(f"windows of {size} cannot be shifted by {shift}")
         self.layer, self.size, self.shift = Transformer(features, heads, expansion), size, shift
-        self.again = again
         self.position = None
         if position:
             self.position = nn.Parameter(torch.zeros((2 * size[0] - 1) * (2 * size[1] - 1), heads))
@@ -132,7 +129,7 @@ class Windows(nn.Module):
         B, N, F_, D = x.shape
         windows, regions, rolled = self._cut(x)
         bias = self._bias if regions is not None or self.position is not None else None
-        y = in_chunks(self.layer, windows, bias, regions, again=self.again)
+        y = in_chunks(self.layer, windows, bias, regions)
         (n, f), (w, v) = rolled, self.size
         y = y.unflatten(1, (n // w, f // v)).unflatten(3, (w, v)).transpose(2, 3)
         y = y.reshape(B, n, f, D).roll(self._shift(N, F_), (1, 2))
@@ -179,24 +176,18 @@ class Windows(nn.Module):
 
 
 def in_chunks(
-    layer: nn.Module, x: torch.Tensor, bias: Any = None, regions: Any = None, *, again: bool = False
+    layer: nn.Module, x: torch.Tensor, bias: Any = None, regions: Any = None
 ) -> torch.Tensor:
     """`layer` on the sequences of x (B, M, L, D), a number of them at a time, to the same.
 
     bias: makes what the layer takes besides, of None or of the chunk's part of `regions` (M, L).
-    again: compute it once more in the backward pass, which saves memory and changes no bit.
     """
-    train = torch.is_grad_enabled()
+    y = None if torch.is_grad_enabled() else torch.empty_like(x)
     parts = []
-    y = None if train else torch.empty_like(x)
     for part in _parts(x):
         rows = x[:, part].flatten(0, 1)
         extra = [] if bias is None else [_repeated(bias(_taken(regions, part)), len(x), len(rows))]
-        if train and again:
-            done: Any = checkpoint(layer, rows, *extra, use_reentrant=False)
-        else:
-            done = layer(rows, *extra)
-        done = done.unflatten(0, (len(x), -1))
+        done = layer(rows, *extra).unflatten(0, (len(x), -1))
         if y is None:
             parts.append(done)
         else:
@@ -255,11 +246,10 @@ class Block(nn.Module):
 
     def __init__(self, features: int, heads: int, window: Any, shift: Any, **options: Any) -> None:
         super().__init__()
-        again, expansion = options.get("again", False), options.get("expansion", 4)
+        expansion = options.get("expansion", 4)
         self.enter, self.norm1 = nn.Linear(features, features), nn.BatchNorm2d(features)
         self.time, self.frequency = (
-            Axis(features, heads, time=time, expansion=expansion, again=again)
-            for time in (True, False)
+            Axis(features, heads, time=time, expansion=expansion) for time in (True, False)
         )
         self.windows = Windows(features, heads, window, shift, **options)
         self.join, self.norm2 = nn.Linear(3 * features, features), nn.BatchNorm2d(features)
@@ -286,10 +276,9 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, features: int, heads: int, window: Any, shift: Any, **options: Any) -> None:
         super().__init__()
-        again, expansion = options.get("again", False), options.get("expansion", 4)
+        expansion = options.get("expansion", 4)
         self.time, self.frequency = (
-            Axis(features, heads, time=time, expansion=expansion, again=again)
-            for time in (True, False)
+            Axis(features, heads, time=time, expansion=expansion) for time in (True, False)
         )
         self.windows = Windows(features, heads, window, **options)
         self.shifted = Windows(features, heads, window, shift, **options)
@@ -305,6 +294,31 @@ class ResidualBlock(nn.Module):
         return kinds | {"shifted": self.shifted}
 
 
+def computed_again(block: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """`block(x)`, once more in the backward pass, which saves memory and changes no bit.
+
+    Batch norm counts what it hears only once.
+    """
+    norms = [layer for layer in block.modules() if isinstance(layer, nn.BatchNorm2d)]
+    done: Any = checkpoint(
+        block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _deaf(norms))
+    )
+    return done
+
+
+@contextmanager
+def _deaf(norms):
+    """Let layers of batch norm compute without keeping what they hear."""
+    heard = [[buffer.clone() for buffer in norm.buffers()] for norm in norms]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for norm, before in zip(norms, heard, strict=True):
+                for buffer, value in zip(norm.buffers(), before, strict=True):
+                    buffer.copy_(value)
+
+
 def last(x: torch.Tensor) -> torch.Tensor:
     """(B, D, N, F) as (B, N, F, D)."""
     return x.permute(0, 2, 3, 1)
@@ -313,3 +327,49 @@ def last(x: torch.Tensor) -> torch.Tensor:
 def first(x: torch.Tensor) -> torch.Tensor:
     """(B, N, F, D) as (B, D, N, F)."""
     return x.permute(0, 3, 1, 2)
+
+
+def has_attention(model: nn.Module) -> bool:
+    """Whether a model has attention maps."""
+    return any(isinstance(layer, Block | ResidualBlock) for layer in model.modules())
+
+
+@torch.no_grad()
+def attention_maps(model: Any, x: torch.Tensor, *, largest: int = 256) -> dict[str, torch.Tensor]:
+    """The attention maps (L, L) of the last block of every level for a mixture (1, C, T).
+
+    By names such as `attention/encoder.0.1/time`; larger ones than `largest` are means of squares.
+    The model is left as it was.
+    """
+    blocks = {name: b for name, b in model.named_modules() if isinstance(b, Block | ResidualBlock)}
+    levels = {name.rpartition(".")[0]: name for name in blocks}  # the last one of each
+    maps: dict[str, torch.Tensor] = {}
+
+    def keeper(name):
+        def keep(layer, inputs):
+            if name not in maps:
+                maps[name] = smaller(layer.map(inputs[0]), largest).cpu()
+
+        return keep
+
+    hooks = [
+        layer.register_forward_pre_hook(keeper(f"attention/{name}/{kind}"))
+        for name in levels.values()
+        for kind, layer in blocks[name].attention.items()
+    ]
+    training = model.training
+    try:
+        model.eval()(x)
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return maps
+
+
+def smaller(shown: torch.Tensor, largest: int) -> torch.Tensor:
+    """A map (L, L) of at most `largest` rows: means over columns, sums over what is attended to."""
+    step = -(-len(shown) // largest)
+    if step == 1:
+        return shown
+    return F.avg_pool2d(shown[None], step, ceil_mode=True)[0] * step

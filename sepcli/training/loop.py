@@ -22,7 +22,7 @@ from sepcli.mixing import datasets
 from sepcli.mixing.datasets import Items
 from sepcli.nn.model import Model
 from sepcli.training import losses, precision, validation
-from sepcli.training.settings import Plateau, Settings, learning_rate
+from sepcli.training.settings import BEST, Plateau, Settings, learning_rate
 
 NORM_BATCHES = 16  # of training data, for the statistics of batch norm in the averaged model
 EMA_RAMP = 10  # the average starts fast, decay (1 + n) / (10 + n), so that early steps fade
@@ -198,7 +198,7 @@ def validate(
     started = time.monotonic()
     with data_needed():
         scores, audio = yield from validation.evaluate(state.kept, data, settings, device)
-    best = is_better(scores, state.best)
+    best = is_better(scores, state.best, settings.best)
     state.last = {"step": state.step, **scores}
     state.first = state.first or state.last
     state.best = state.last if best else state.best
@@ -226,16 +226,15 @@ def summary(sums: dict[str, Any], state: State, settings: Settings) -> dict[str,
     }
 
 
-def is_better(scores: dict[str, Any], best: dict[str, Any] | None) -> bool:
-    """Whether the validation scores are better than the best so far (None: none yet)."""
-    new, old = scores["si_sdr_db"], best["si_sdr_db"] if best else -math.inf
-    return math.isfinite(new) and new > old
+def is_better(scores: dict[str, Any], best: dict[str, Any] | None, name: str = "si_sdr_db") -> bool:
+    """Whether the score `name` is better than the best one so far (None: none yet)."""
+    new = BEST[name] * scores[name]
+    return math.isfinite(new) and (best is None or new > BEST[name] * best[name])
 
 
 def is_due(state: State, settings: Settings) -> bool:
     """Whether this step has to be validated and was not yet."""
-    every = state.step % settings.validate_every == 0 or state.step >= settings.steps
-    return every and state.validated != state.step
+    return settings.validates(state.step) and state.validated != state.step
 
 
 def is_over(state: State, settings: Settings) -> bool:

@@ -42,6 +42,8 @@ LOSSES = {
     "energy": Loss("sepcli.training.scene_losses:energy_loss", mixture=True),
     "amplitude": Loss("sepcli.training.scene_losses:amplitude_loss", mixture=True),
     "phase": Loss("sepcli.training.losses:phase_loss"),
+    "magnitude_l1": Loss("sepcli.training.losses:magnitude_l1_loss", (WAVEFORM, SPECTRA)),
+    "features": Loss("sepcli.training.feature_loss:feature_loss"),
     "stft_si_sdr": Loss("sepcli.training.spectral_losses:si_sdr_loss", (SPECTRA,), mixture=True),
     "stft_compressed": Loss(
         "sepcli.training.spectral_losses:compressed_loss", (SPECTRA,), mixture=True
@@ -294,11 +296,24 @@ def magnitude_loss(
     Stöter et al., "Open-Unmix - A Reference Implementation for Music Source Separation", 2019.
     n_fft, hop: of the spectrograms that signals are turned into, with a Hann window.
     """
-    if estimate.is_complex():
-        return (estimate.abs() - reference.abs()).square().mean()
-    window = torch.hann_window(n_fft, dtype=estimate.dtype, device=estimate.device)
-    e, t = (_norm(_stft(x, n_fft, hop, window)) for x in (estimate, reference))
+    e, t = _magnitude_pair(estimate, reference, n_fft, hop)
     return (e - t).square().mean()
+
+
+def magnitude_l1_loss(
+    estimate: torch.Tensor, reference: torch.Tensor, *, n_fft: int = 4096, hop: int = 1024
+) -> torch.Tensor:
+    """Mean absolute difference of magnitude spectrograms, as in `magnitude_loss`."""
+    e, t = _magnitude_pair(estimate, reference, n_fft, hop)
+    return (e - t).abs().mean()
+
+
+def _magnitude_pair(estimate, reference, n_fft, hop):
+    """The magnitudes of spectra, or of signals under a Hann window of `n_fft`."""
+    if estimate.is_complex():
+        return estimate.abs(), reference.abs()
+    window = torch.hann_window(n_fft, dtype=estimate.dtype, device=estimate.device)
+    return tuple(_norm(_stft(x, n_fft, hop, window)) for x in (estimate, reference))
 
 
 def _magnitudes(estimate, reference):

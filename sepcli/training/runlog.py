@@ -14,6 +14,8 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary
 
+from sepcli.training.tracking import Tracker
+
 METRICS = "metrics.jsonl"
 FFT, HOP, RANGE_DB = 512, 256, 80.0  # of pictures
 
@@ -21,11 +23,13 @@ FFT, HOP, RANGE_DB = 512, 256, 80.0  # of pictures
 class RunLog:
     """The open logs of a run that goes on after step `step`; a context manager."""
 
-    def __init__(self, folder: Path, sample_rate: int, step: int) -> None:
+    def __init__(self, folder: Path, *, sample_rate: int, step: int, wandb: str = "") -> None:
         self.folder, self.sample_rate, self.step = folder, sample_rate, step
+        self.wandb = wandb  # a project, see `Tracker`
         self.heard = False  # mixtures and references do not change: once is enough
 
     def __enter__(self):
+        self.tracker = Tracker(self.wandb, self.folder)
         self.metrics = open(self.folder / METRICS, "a", encoding="utf-8")
         name = f"events.out.tfevents.{time.time_ns()}.{platform.node()}.{os.getpid()}"
         self.board = Board(open(self.folder / name, "wb"))
@@ -34,6 +38,7 @@ class RunLog:
         return self
 
     def __exit__(self, *_error):
+        self.tracker.close()
         try:
             self.metrics.close()
         finally:
@@ -46,9 +51,13 @@ class RunLog:
         values = plain(record)
         self.metrics.write(json.dumps(values) + "\n")
         self.metrics.flush()
+        self.tracker.write(record["event"], values)
         for name, value in values.items():
             if isinstance(value, int | float) and name != "step":
                 self.board.add(summary.scalar(f"{record['event']}/{name}", value), record["step"])
+        for name, picture in record.get("pictures", {}).items():
+            shown = (picture / picture.max().clamp(min=1e-12))[None]
+            self.board.add(summary.image(name, shown, dataformats="CHW"), record["step"])
         if record.get("best"):
             self._write_audio(record)
         self.board.flush()
@@ -103,9 +112,9 @@ def spectrogram(x: torch.Tensor) -> torch.Tensor:
 
 
 def plain(record: dict[str, Any]) -> dict[str, float | None]:
-    """A record as JSON knows it: without audio, and None for NaN and infinity."""
+    """A record as JSON knows it: without audio and pictures, None for NaN and infinity."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in record.items()
-        if name != "audio"
+        if name not in ("audio", "pictures")
     }

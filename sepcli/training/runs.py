@@ -3,13 +3,12 @@
 config.yaml         the complete configuration, which `sepcli train` takes like any other
 metrics.jsonl       one object per log line and per validation; the same for TensorBoard
 last.ckpt           the state of the training, to resume
-best.safetensors    the model with the best validation SI-SDR; last.safetensors the newest
+best.safetensors    the model with the best validation score; last.safetensors the newest
 scores.json         scores on the validation set before and after training
 """
 
 import dataclasses
 import json
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -25,6 +24,7 @@ from sepcli.errors import SepcliError
 from sepcli.mixing import datasets
 from sepcli.models import modelfile
 from sepcli.nn.spectral import OfflineSpectralModel
+from sepcli.nn.tfswa import attention_maps, has_attention
 from sepcli.training import checkpoint, initial, statistics
 from sepcli.training.checks import check_fit
 from sepcli.training.loop import DataError, State, fit
@@ -37,7 +37,9 @@ FILES = (CONFIG, METRICS, CHECKPOINT, SCORES, BEST, LAST)
 KEPT = "epoch-*.safetensors"
 EVENTS = "events.out.tfevents.*"  # TensorBoard's
 # What changes no weight that is still to come, and what may grow: it only makes a run longer.
-FREE_ON_RESUME = ("workers", "log_every", "save_minutes", "keep_epochs", "init")
+FREE_ON_RESUME = (
+    "workers", "log_every", "save_minutes", "keep_epochs", "keep_every", "init", "wandb",
+)  # fmt: skip
 LENGTHS = ("steps", "epochs")
 MOST_WARNINGS = 20  # of unreadable recordings, which are counted besides
 VALIDATION_SEED = 1_000_000  # of data.valid: the same items whatever the seed of the run
@@ -126,7 +128,8 @@ class Run:
         for each in data:
             each.spare()
         fitted = fit(self.state, *data, self.settings, device=self.device)
-        with RunLog(self.folder, self.model.sample_rate, self.state.step) as log:
+        about = {"sample_rate": self.model.sample_rate, "wandb": self.settings.wandb}
+        with RunLog(self.folder, step=self.state.step, **about) as log:
             try:
                 yield from self._kept(chain.from_iterable(map(self._with_warnings, fitted)), log)
             except DataError as error:
@@ -139,19 +142,33 @@ class Run:
         """The records, after they are logged and what they ask for is saved."""
         saved = time.monotonic()
         for record in records:
+            if record["event"] == "train":
+                record["pictures"] = self._attention()
             log.write(record)
+            if epoch := self._epoch_to_keep(record):
+                self._save_model(f"epoch-{epoch}.safetensors")
             if record["event"] == "valid":
                 if record["best"]:
                     self._save_model(BEST)
-                epoch, rest = divmod(record["step"], self.settings.validate_every)
-                if epoch in self.settings.keep_epochs and not rest:
-                    self._save_model(f"epoch-{epoch}.safetensors")
                 files.save(self.folder / SCORES, json.dumps(plain(self.scores()), indent=1) + "\n")
             long_ago = time.monotonic() - saved > 60 * self.settings.save_minutes
             if record["event"] == "valid" or (record["event"] == "step" and long_ago):
                 self.save()
                 saved = time.monotonic()
             yield record
+
+    def _epoch_to_keep(self, record):
+        """The epoch that ends with this record, behind its validation if there is one, or 0."""
+        if record["event"] not in ("step", "valid"):
+            return 0
+        last = "valid" if self.settings.validates(record["step"]) else "step"
+        return self.settings.keeps(record["step"]) if record["event"] == last else 0
+
+    def _attention(self):
+        """Attention maps of the model for a mixture that validates, {name: (L, L)}."""
+        if not has_attention(self.model):
+            return {}
+        return attention_maps(self.model, self.valid_data[0][0][None].to(self.device))
 
     def _with_warnings(self, record):
         """The record, behind warnings of new unreadable recordings and with the count of all."""
@@ -322,53 +339,6 @@ def _check_changes(folder, before, after):
 def is_run(folder: str | Path) -> bool:
     """Whether `folder` holds a training run."""
     return (Path(folder) / METRICS).exists()
-
-
-def dry_run(config: dict[str, Any], **options: Any) -> dict[str, Any]:
-    """Two steps and a batch of validation, nothing written; what would be trained, for JSON.
-
-    config: resolved. options: Run's.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        return _dry_run(_with_folders_in(scratch, config), options)
-
-
-def _with_folders_in(scratch, config):
-    """The configuration with what training keeps, such as spectrograms, kept elsewhere."""
-    parts = {
-        name: {**part, "folder": str(Path(scratch, name))} if "folder" in part else part
-        for name, part in config["data"].items()
-    }
-    return {**config, "data": parts}
-
-
-def _dry_run(config, options):
-    run = Run("", config, **options)
-    run.begin()
-    settings = dataclasses.replace(run.settings, steps=2, validate_every=2, log_every=1)
-    run.valid_data.items = min(run.valid_data.items, settings.batch)
-    records = list(fit(run.state, run.train_data, run.valid_data, settings, device=run.device))
-    # The first step is slower than the others: memory is new, and kernels are chosen.
-    train = [record for record in records if record["event"] == "train"][-1]
-    item, refs, *_ = run.train_data[0]
-    seen = run.settings.steps * settings.batch * settings.accumulate
-    return {
-        "model": config["model"]["name"],
-        "parameters": run.parameters,
-        "sources": list(run.model.sources),
-        "sample_rate": run.model.sample_rate,
-        "mixture": [settings.batch, *item.shape],
-        "references": [settings.batch, *refs.shape],
-        "steps": run.settings.steps,
-        "items": seen,
-        "epochs": seen / run.train_data.items if run.train_data.items else None,
-        "validation_items": config["data"]["valid"]["items"],
-        "untrained_si_sdr_db": run.state.first["si_sdr_db"],
-        "loss": train.get("loss"),
-        "grad_norm": train.get("grad_norm"),
-        "items_per_s": train["items_per_s"],
-        "estimated_hours": seen / train["items_per_s"] / 3600,
-    }
 
 
 def _build_model(section):

@@ -8,10 +8,15 @@ from sepcli import config
 from sepcli.errors import SepcliError
 from sepcli.training import losses
 
-AT_LEAST_1 = ("steps", "batch", "accumulate", "max_bad_steps", "log_every", "validate_every")
+AT_LEAST_1 = (
+    "steps", "batch", "accumulate", "max_bad_steps", "log_every", "validate_every",
+    "validate_epochs",
+)  # fmt: skip
+BEST = {"si_sdr_db": 1, "snr_db": 1, "loss": -1}  # scores, and whether more is better
 NUMBERS = ("none", "bf16", "fp16")  # of autocast
 AT_LEAST_0 = (
-    "epochs", "warmup", "final_lr", "weight_decay", "clip", "seed", "workers", "save_minutes",
+    "epochs", "keep_every", "warmup", "final_lr", "weight_decay", "clip", "seed", "workers",
+    "save_minutes",
 )  # fmt: skip
 
 
@@ -22,7 +27,11 @@ class Settings:
     steps: optimizer steps in all. batch: items per forward pass. accumulate: forward passes per
         step, so that a step sees batch * accumulate items. epochs: passes through the training
         items, each followed by a validation, in place of `steps` and `validate_every`; 0 for those.
+    validate_epochs: with `epochs`, a validation follows every so many of them, and the last.
     keep_epochs: epochs (or validations) after which the model is kept in a file of its own.
+    keep_every: the same after every so many epochs; 0 for none.
+    best: the score of the validation that the best model has: `si_sdr_db`, `snr_db` (which is the
+        plain SDR of music separation), or `loss`.
     loss: {name: weight}, see `losses.weighted`. mixture_consistency: make the estimates add up to
         the mixture before the loss.
     lr: Adam's learning rate, reached after `warmup` steps, then falling as a half cosine to
@@ -37,13 +46,17 @@ class Settings:
     autocast: numbers in which the model computes products, "bf16", "fp16" (for GPUs without
         bfloat16), or "none" for float32. compile: whether torch.compile makes the model faster.
     init: a model (its name, file or run folder) whose weights the training begins with.
+    wandb: a project of Weights & Biases that gets the numbers of the log, too.
     """
 
     steps: int = 10_000
     batch: int = 8
     accumulate: int = 1
     epochs: int = 0
+    validate_epochs: int = 1
     keep_epochs: list = field(default_factory=list)
+    keep_every: int = 0
+    best: str = "si_sdr_db"
     loss: dict = field(default_factory=lambda: {"si_sdr": 1.0})
     mixture_consistency: bool = False
     lr: float = 1e-3
@@ -62,6 +75,7 @@ class Settings:
     autocast: str = "none"
     compile: bool = False
     init: str = ""
+    wandb: str = ""
 
     def __post_init__(self):
         for name in AT_LEAST_1:
@@ -71,6 +85,8 @@ class Settings:
         self._check("lr", self.lr > 0, "above 0")
         self._check("ema", 0 <= self.ema < 1, "at least 0 and below 1")
         self._check("autocast", self.autocast in NUMBERS, " or ".join(NUMBERS))
+        self._check("best", self.best in BEST, " or ".join(BEST))
+        self._check("validate_epochs", self.epochs or self.validate_epochs == 1, "1 without epochs")
         losses.weighted(self.loss)
         kept = isinstance(self.keep_epochs, list) and all(type(n) is int for n in self.keep_epochs)
         self._check("keep_epochs", kept, "a list of epochs such as [25, 50]")
@@ -83,7 +99,18 @@ class Settings:
         if not items:
             raise SepcliError("train.epochs needs data.train.items: without, the data never ends")
         steps = -(-items // (self.batch * self.accumulate))
-        return replace(self, steps=self.epochs * steps, validate_every=steps)
+        every = steps * self.validate_epochs
+        return replace(self, steps=self.epochs * steps, validate_every=every)
+
+    def keeps(self, step: int) -> int:
+        """The number of the epoch that ends with this step, if its model is kept, else 0."""
+        epoch, rest = divmod(step, self.validate_every // self.validate_epochs)
+        wanted = epoch in self.keep_epochs or (self.keep_every and epoch % self.keep_every == 0)
+        return epoch if wanted and not rest else 0
+
+    def validates(self, step: int) -> bool:
+        """Whether a validation follows this step."""
+        return step % self.validate_every == 0 or step >= self.steps
 
     def _check(self, name, valid, what):
         if not valid:
