@@ -42,16 +42,17 @@ def _through(layers, output, x):
 class PeriodDiscriminator(nn.Module):
     """Reads every `period`-th sample: the signal folded into `period` columns."""
 
-    def __init__(self, period: int) -> None:
+    def __init__(self, period: int, shrink: int = 1) -> None:
         super().__init__()
         self.period = period
         norm = parametrizations.weight_norm
-        widths = list(pairwise((1, 32, 128, 512, 1024)))
+        last = 1024 // shrink
+        widths = list(pairwise((1, 32 // shrink, 128 // shrink, 512 // shrink, last)))
         self.layers = Modules(
             norm(nn.Conv2d(a, b, (5, 1), (3, 1), padding=(2, 0))) for a, b in widths
         )
-        self.layers.append(norm(nn.Conv2d(1024, 1024, (5, 1), padding=(2, 0))))
-        self.output = norm(nn.Conv2d(1024, 1, (3, 1), padding=(1, 0)))
+        self.layers.append(norm(nn.Conv2d(last, last, (5, 1), padding=(2, 0))))
+        self.output = norm(nn.Conv2d(last, 1, (3, 1), padding=(1, 0)))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         x = F.pad(x, (0, -x.shape[-1] % self.period), "reflect")
@@ -61,13 +62,17 @@ class PeriodDiscriminator(nn.Module):
 class ScaleDiscriminator(nn.Module):
     """Reads all samples; `norm` is `torch`'s spectral or weight norm."""
 
-    def __init__(self, norm: Callable[[nn.Module], nn.Module]) -> None:
+    def __init__(self, norm: Callable[[nn.Module], nn.Module], shrink: int = 1) -> None:
         super().__init__()
         self.layers = Modules(
-            norm(nn.Conv1d(a, b, kernel, stride, padding=kernel // 2, groups=groups))
+            norm(
+                nn.Conv1d(
+                    max(1, a // shrink), b // shrink, kernel, stride, kernel // 2, groups=groups
+                )
+            )
             for a, b, kernel, stride, groups in SCALE_LAYERS
         )
-        self.output = norm(nn.Conv1d(1024, 1, 3, padding=1))
+        self.output = norm(nn.Conv1d(1024 // shrink, 1, 3, padding=1))
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
         return _through(self.layers, self.output, x)
@@ -76,14 +81,17 @@ class ScaleDiscriminator(nn.Module):
 class Discriminators(nn.Module):
     """Five periods and three scales, 70,724,591 parameters with those of the weight norm.
 
+    shrink: divides the widths, 1, 2, 4 or 8.
     Signals (B, 1, T) give [scores (B, n)] and [[features]], one of each for every discriminator.
     """
 
-    def __init__(self, periods: Sequence[int] = PERIODS) -> None:
+    def __init__(self, periods: Sequence[int] = PERIODS, *, shrink: int = 1) -> None:
         super().__init__()
-        self.periods = Modules(PeriodDiscriminator(period) for period in periods)
+        if shrink not in (1, 2, 4, 8):
+            raise ValueError(f"shrink must be 1, 2, 4 or 8, not {shrink!r}")
+        self.periods = Modules(PeriodDiscriminator(period, shrink) for period in periods)
         weight, spectral = parametrizations.weight_norm, parametrizations.spectral_norm
-        self.scales = Modules(ScaleDiscriminator(n) for n in (spectral, weight, weight))
+        self.scales = Modules(ScaleDiscriminator(n, shrink) for n in (spectral, weight, weight))
 
     def forward(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[list[torch.Tensor]]]:
         found = [discriminator(x) for discriminator in self.periods]

@@ -21,8 +21,10 @@ from sepcli.errors import SepcliError
 from sepcli.mixing import datasets
 from sepcli.mixing.datasets import Items
 from sepcli.nn.model import Model
-from sepcli.training import losses, precision, validation
+from sepcli.training import adversarial, losses, precision, stepping, validation
+from sepcli.training.adversarial import Adversary
 from sepcli.training.settings import BEST, Plateau, Settings, learning_rate
+from sepcli.training.stepping import add_up
 
 NORM_BATCHES = 16  # of training data, for the statistics of batch norm in the averaged model
 EMA_RAMP = 10  # the average starts fast, decay (1 + n) / (10 + n), so that early steps fade
@@ -33,14 +35,15 @@ class State:
 
     average: the moving average of the weights, or None. step: steps done. validated: the step of
     the last validation. first, best, last: validation scores before training, of the best step,
-    and of the last one. plateau: what `Plateau` remembers. skipped, bad_in_a_row: steps without a
+    and of the last one. since_best: validations since. plateau: what `Plateau` remembers.
+    adversary: the discriminators of `train.gan`, or None. skipped, bad_in_a_row: steps without a
     finite gradient. sums: of the values since the last log line. seconds: spent on training and
     validation.
     """
 
     COUNTERS = (
-        "step", "validated", "first", "best", "last", "plateau", "skipped", "bad_in_a_row",
-        "sums", "seconds",
+        "step", "validated", "first", "best", "last", "since_best", "plateau", "skipped",
+        "bad_in_a_row", "sums", "seconds",
     )  # fmt: skip
 
     def __init__(self, model: Model, settings: Settings) -> None:
@@ -48,29 +51,41 @@ class State:
         model.consistent = settings.mixture_consistency
         self.average = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
         self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
+            model.parameters(),
+            lr=settings.lr,
+            betas=(settings.betas[0], settings.betas[1]),
+            weight_decay=settings.weight_decay,
         )
         self.step, self.validated, self.seconds = 0, -1, 0.0
         self.first: Any = None
         self.best: Any = None
         self.last: Any = None
         self.plateau: dict[str, Any] = Plateau(**settings.plateau).start()
-        self.skipped = self.bad_in_a_row = 0
+        self.since_best = self.skipped = self.bad_in_a_row = 0
         self.sums = {}
-        self.scaler = precision.scaler(settings, next(model.parameters()).device)
+        device = next(model.parameters()).device
+        self.scaler = precision.scaler(settings, device)
+        self.adversary = Adversary(settings, device) if settings.gan else None
 
     @property
     def kept(self) -> Model:
         """The model that is validated and saved: the average where there is one."""
         return self.model if self.average is None else self.average
 
+    @property
+    def is_adversarial(self) -> bool:
+        """Whether the next step is one with the adversary."""
+        return self.adversary is not None and self.adversary.listens(self.step)
+
     def state_dict(self) -> dict[str, Any]:
-        """All of it as plain data."""
+        """All of it as plain data; of an adversary only what it has learned."""
+        adversary = self.adversary if self.is_adversarial else None
         return {
             "model": self.model.state_dict(),
             "average": None if self.average is None else self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "adversary": None if adversary is None else adversary.state_dict(),
             **{name: getattr(self, name) for name in self.COUNTERS},
         }
 
@@ -81,8 +96,10 @@ class State:
             self.average.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
+        if self.adversary is not None and saved.get("adversary"):
+            self.adversary.load_state_dict(saved["adversary"])
         for name in self.COUNTERS:
-            setattr(self, name, saved[name])
+            setattr(self, name, saved.get(name, getattr(self, name)))
 
 
 class DataError(SepcliError):
@@ -150,22 +167,14 @@ def _steps(state, batches, first, valid_data, settings, device):
             group["lr"] = learning_rate(state.step, settings) * state.plateau["scale"]
         state.model.train()
         running = [buffer.clone() for buffer in state.model.buffers()]
-        values, quality = dict.fromkeys(("loss", *settings.loss), 0.0), {}
-        for part in parts:
-            mix, refs, *enroll = (x.to(device) for x in part)  # (B, C, T), (B, S, C, T)
-            mix, refs = validation.as_taken(state.model, settings, mix, refs)
-            with precision.autocast(settings, device):
-                estimates = validation.separate(state.model, mix, enroll)  # (B, S, C, T)
-            estimates = estimates.to(refs.dtype)
-            loss, terms = loss_fn(estimates, refs, mix, state.step)
-            state.scaler.scale(loss / settings.accumulate).backward()
-            for name, value in {"loss": loss, **terms}.items():
-                values[name] += value.item() / settings.accumulate
-            add_up(quality, validation.totals(estimates.detach(), refs, mix))
+        take = adversarial.step if state.is_adversarial else stepping.step
+        values, quality = take(state, parts, loss_fn, settings, device)
         state.scaler.unscale_(state.optimizer)
         norm = clip_gradients(state.model, settings.clip)
-        if math.isfinite(values["loss"]) and math.isfinite(norm):
+        if all(map(math.isfinite, (norm, *values.values()))):
             state.scaler.step(state.optimizer)
+            if state.is_adversarial:
+                state.adversary.move(state.optimizer.param_groups[0]["lr"], settings.clip)
             state.bad_in_a_row = 0
             if state.average is not None:
                 move_average(state.average, state.model, settings.ema, state.step)
@@ -202,6 +211,7 @@ def validate(
     state.last = {"step": state.step, **scores}
     state.first = state.first or state.last
     state.best = state.last if best else state.best
+    state.since_best = 0 if best else state.since_best + 1
     if settings.plateau and state.step:
         state.plateau = Plateau(**settings.plateau).step(state.plateau, scores["loss"])
     state.validated = state.step
@@ -239,6 +249,8 @@ def is_due(state: State, settings: Settings) -> bool:
 
 def is_over(state: State, settings: Settings) -> bool:
     """Whether validations have not improved for so long that the training ends."""
+    if 0 < settings.stop_after <= state.since_best:
+        return True
     return bool(settings.plateau) and Plateau(**settings.plateau).is_over(state.plateau)
 
 
@@ -294,9 +306,3 @@ def set_buffers(model: Model, buffers: Iterable[torch.Tensor]) -> None:
     """Set the model's buffers to the values of `buffers`."""
     for buffer, value in zip(model.buffers(), buffers, strict=True):
         buffer.copy_(value)
-
-
-def add_up(sums: dict[str, Any], values: dict[str, Any]) -> None:
-    """Add each of `values` to its sum."""
-    for name, value in values.items():
-        sums[name] = sums.get(name, 0.0) + value

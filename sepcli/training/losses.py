@@ -155,6 +155,14 @@ def snr(estimate: torch.Tensor, reference: torch.Tensor, *, eps: float = 1e-8) -
     return 10 * torch.log10((reference.square().sum(-1) + eps) / (error + eps))
 
 
+def level_ratio(
+    estimate: torch.Tensor, reference: torch.Tensor, *, eps: float = 1e-8
+) -> torch.Tensor:
+    """Level of the estimate re the reference in dB over the last axis; (..., T) -> (...)."""
+    energies = (x.square().sum(-1) + eps for x in (estimate, reference))
+    return 10 * torch.log10(next(energies) / next(energies))
+
+
 def si_sdr_loss(
     estimate: torch.Tensor,
     reference: torch.Tensor,

@@ -16,7 +16,7 @@ BEST = {"si_sdr_db": 1, "snr_db": 1, "loss": -1}  # scores, and whether more is 
 NUMBERS = ("none", "bf16", "fp16")  # of autocast
 AT_LEAST_0 = (
     "epochs", "keep_every", "warmup", "final_lr", "weight_decay", "clip", "seed", "workers",
-    "save_minutes",
+    "save_minutes", "stop_after",
 )  # fmt: skip
 
 
@@ -35,9 +35,12 @@ class Settings:
     loss: {name: weight}, see `losses.weighted`. mixture_consistency: make the estimates add up to
         the mixture before the loss.
     lr: Adam's learning rate, reached after `warmup` steps, then falling as a half cosine to
-        `final_lr` at the end. weight_decay: AdamW's. clip: largest gradient norm, 0 for no limit.
+        `final_lr` at the end. betas: Adam's. weight_decay: AdamW's. clip: largest gradient norm, 0
+        for no limit.
     plateau: keywords of `Plateau`: after the warm-up the learning rate only falls when validations
         stop improving, not as a cosine.
+    stop_after: so many validations in a row without a better score end the training, 0 for never.
+    gan: keywords of `Phase`: when discriminators take part, and how; none if empty.
     ema: decay of the moving average of the weights that is validated and kept, 0 for none.
     max_bad_steps: so many steps in a row without a finite loss and gradient end the training.
     seed: of the initial weights, the order of the data, and dropout.
@@ -61,10 +64,13 @@ class Settings:
     mixture_consistency: bool = False
     lr: float = 1e-3
     final_lr: float = 0.0
+    betas: list = field(default_factory=lambda: [0.9, 0.999])
     warmup: int = 500
     plateau: dict = field(default_factory=dict)
     weight_decay: float = 0.0
     clip: float = 5.0
+    stop_after: int = 0
+    gan: dict = field(default_factory=dict)
     ema: float = 0.0
     max_bad_steps: int = 10
     seed: int = 0
@@ -84,10 +90,15 @@ class Settings:
             self._check(name, getattr(self, name) >= 0, "0 or more")
         self._check("lr", self.lr > 0, "above 0")
         self._check("ema", 0 <= self.ema < 1, "at least 0 and below 1")
+        betas = isinstance(self.betas, list) and len(self.betas) == 2
+        self._check("betas", betas and all(0 <= b < 1 for b in self.betas), "two numbers below 1")
         self._check("autocast", self.autocast in NUMBERS, " or ".join(NUMBERS))
         self._check("best", self.best in BEST, " or ".join(BEST))
         self._check("validate_epochs", self.epochs or self.validate_epochs == 1, "1 without epochs")
         losses.weighted(self.loss)
+        waveforms = losses.WAVEFORM in losses.takes(self.loss)
+        self._check("gan", not self.gan or waveforms, "empty beside losses of spectra")
+        config.check_keys(Phase, self.gan, section="train.gan")
         kept = isinstance(self.keep_epochs, list) and all(type(n) is int for n in self.keep_epochs)
         self._check("keep_epochs", kept, "a list of epochs such as [25, 50]")
         config.check_keys(Plateau, self.plateau, section="train.plateau")
@@ -153,6 +164,25 @@ class Plateau:
     def is_over(self, past: dict[str, Any]) -> bool:
         """Whether the training should end."""
         return 0 < self.stop_after <= past["since_lowest"]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """When and how discriminators take part: HiFi-GAN's, see `adversarial`.
+
+    from_step: their first step. alone_steps: so many steps they learn without being listened to;
+        then the weights of what the model hears of them rise along a line for `ramp_steps` steps.
+    adversarial, features: these weights, of the least squares and of the matching of features.
+    shrink: divides the widths of the discriminators, 1, 2, 4 or 8.
+    Their optimizer has the learning rate and the betas of the model's.
+    """
+
+    from_step: int = 0
+    alone_steps: int = 0
+    ramp_steps: int = 0
+    adversarial: float = 0.1
+    features: float = 2.0
+    shrink: int = 1
 
 
 def learning_rate(step: int, settings: Settings) -> float:

@@ -35,6 +35,13 @@ def snr(estimate: torch.Tensor, reference: torch.Tensor, *, eps: float = 1e-8) -
     return snr_of(*products(estimate, reference), eps=eps)
 
 
+def level_ratio(
+    estimate: torch.Tensor, reference: torch.Tensor, *, eps: float = 1e-8
+) -> torch.Tensor:
+    """Level of the estimate re the reference in dB, (..., F, N) -> (...)."""
+    return level_ratio_of(*products(estimate, reference), eps=eps)
+
+
 def products(e: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """<e, e>, <e, t> and <t, t> of estimates and references, (...) each."""
     return dot(e, e), dot(e, t), dot(t, t)
@@ -60,6 +67,13 @@ def snr_of(
     """`snr` by the `products`."""
     error = (ee - 2 * et + tt).clamp(min=0)
     return 10 * torch.log10((tt + eps) / (error + eps))
+
+
+def level_ratio_of(
+    ee: torch.Tensor, et: torch.Tensor, tt: torch.Tensor, *, eps: float = 1e-8
+) -> torch.Tensor:
+    """`level_ratio` by the `products`."""
+    return 10 * torch.log10((ee + eps) / (tt + eps))
 
 
 def si_sdr_loss(

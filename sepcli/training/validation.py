@@ -13,9 +13,21 @@ from sepcli.training.settings import Settings
 
 EXAMPLES = 2  # items of a validation to listen to
 CLEAN_DB = 60.0  # SI-SDR of mixtures that are their reference, but for rounding
-MEASURES = {"si_sdr_db": losses.si_sdr, "snr_db": losses.snr}
-OF_SPECTRA = {losses.si_sdr: spectral_losses.si_sdr, losses.snr: spectral_losses.snr}
-BY_PRODUCTS = {"si_sdr_db": spectral_losses.si_sdr_of, "snr_db": spectral_losses.snr_of}
+MEASURES = {
+    "si_sdr_db": losses.si_sdr,
+    "snr_db": losses.snr,
+    "rms_ratio_db": losses.level_ratio,
+}
+OF_SPECTRA = {
+    losses.si_sdr: spectral_losses.si_sdr,
+    losses.snr: spectral_losses.snr,
+    losses.level_ratio: spectral_losses.level_ratio,
+}
+BY_PRODUCTS = {
+    "si_sdr_db": spectral_losses.si_sdr_of,
+    "snr_db": spectral_losses.snr_of,
+    "rms_ratio_db": spectral_losses.level_ratio_of,
+}
 
 
 def evaluate(
@@ -24,12 +36,15 @@ def evaluate(
     """Mean scores of `model` over a finite data set; returns ({name: number}, examples).
 
     A generator of "validating" records. SI-SDR, its improvement over the mixture, and SNR are in
-    dB, means over items and sources (SI-SDR also of each source). Left out and counted are
-    references that are silent, for which there is none ("silent"), and in the improvement those
-    that are the mixture already, where nothing can be improved ("clean").
+    dB, means over items and sources (SI-SDR also of each source); so is the level of the estimates
+    re the references. Left out and counted are references that are silent, for which there is none
+    ("silent"), and in the improvement those that are the mixture already, where nothing can be
+    improved ("clean"). Where references are silent, the level of the mixture re the estimate is the
+    suppression.
     """
     loss_fn = losses.weighted(settings.loss)
-    sums, si_sdr, before, snr, examples = 0.0, [], [], [], {}
+    sums, examples = 0.0, {}
+    si_sdr, before, snr, ratio, suppressed = [], [], [], [], []
     model.eval()
     for batch in datasets.in_order(data, settings.batch, workers=settings.workers):
         mix, refs, *enroll = (x.to(device) for x in batch)  # (B, C, T), (B, S, C, T)
@@ -42,15 +57,20 @@ def evaluate(
             si_sdr.append(measured(losses.si_sdr, estimates, refs, mix))  # (B, S)
             before.append(measured(losses.si_sdr, mix[:, None].expand_as(refs), refs, mix))
             snr.append(measured(losses.snr, estimates, refs, mix))
+            ratio.append(measured(losses.level_ratio, estimates, refs, mix))
+            whole = losses.level_ratio(mix[:, None].expand_as(refs), estimates)  # (B, S, C)
+            suppressed.append(whole[losses.is_silent(refs, mix)].cpu())
         examples = examples or pick_examples(data.sources, mix, refs, estimates)
         yield {"event": "validating", "done": sum(map(len, si_sdr)), "items": data.items}
     si_sdr, before, snr = torch.cat(si_sdr), torch.cat(before), torch.cat(snr)  # (items, S)
-    clean = before > CLEAN_DB
+    clean, silenced = before > CLEAN_DB, torch.cat(suppressed)
     scores = {
         "loss": sums / len(si_sdr),
         "si_sdr_db": si_sdr.nanmean().item(),
         "si_sdri_db": (si_sdr - before)[~clean].nanmean().item(),
         "snr_db": snr.nanmean().item(),
+        "rms_ratio_db": torch.cat(ratio).nanmean().item(),
+        **({"suppression_db": silenced.mean().item()} if len(silenced) else {}),
         **{
             f"si_sdr_db_{n}": x.item() for n, x in zip(data.sources, si_sdr.nanmean(0), strict=True)
         },
