@@ -44,6 +44,13 @@ class Limit(click.ParamType):
     "--init", metavar="NAME|FILE|DIR", help="Start from the weights of this model: train.init."
 )
 @options.overwrite
+@click.option(
+    "--notify",
+    envvar="SEPCLI_NOTIFY",
+    metavar="URL",
+    help="Web hook that gets a message at the start, after validations, and at the end; Slack's, "
+    "Discord's, WeCom's, or any that takes JSON. Also $SEPCLI_NOTIFY, which no other user sees.",
+)
 @click.option("--dry-run", is_flag=True, help="Do two steps and a validation, and write nothing.")
 @click.option(
     "--overfit",
@@ -69,6 +76,7 @@ def command(
     config: str,
     overrides: tuple[str, ...],
     output: str | None,
+    notify: str | None,
     overfit: int | None,
     limits: Any,
     seed: int,
@@ -96,6 +104,7 @@ def command(
     from sepcli.inference.separate import pick_device
     from sepcli.models import modelfile
     from sepcli.training import runs
+    from sepcli.training.notify import Notifier
     from sepcli.training.trial import dry_run
 
     if ctx.get_parameter_source("seed") is not ParameterSource.DEFAULT:
@@ -108,7 +117,7 @@ def command(
     settings = runs.overfit(settings, overfit) if overfit else settings
     if threads:
         torch.set_num_threads(threads)
-    chosen = {"device": pick_device(device), "command": shlex.join(["sepcli", *sys.argv[1:]])}
+    chosen = {"device": pick_device(device), "command": typed(notify)}
     if flags["dry_run"]:
         click.echo(json.dumps(dry_run(settings, **chosen), indent=1))
         return
@@ -117,13 +126,17 @@ def command(
         click.echo(f"{folder}: holds a training run; left as it is", err=True)
     else:
         files.check_place(folder, folder=True)
+        notifier = Notifier(notify, folder.resolve().name)
         if flags["resume"]:
             run = runs.resume(settings, folder, **chosen)
         else:
             run = runs.start(settings, folder, overwrite=bool(flags["overwrite"]), **chosen)
         if run.initial and not flags["quiet"]:
             click.echo(run.initial, err=True)
-        train(ctx, run, flags["progress"], flags["quiet"])
+        with notifier:
+            stopped = train(run, flags["progress"], flags["quiet"], notifier)
+        if stopped:
+            ctx.exit(128 + stopped)
         check_limits(run.scores(), limits)
     click.echo(modelfile.locate(folder))
 
@@ -134,12 +147,23 @@ def default_folder(config: str) -> Path:
     return Path("runs") / (path.parent.name if path.stem == "config" else path.stem)
 
 
-def train(ctx: click.Context, run: Any, progress: str, quiet: bool) -> None:
-    """Run to the end, or until a signal; shows what happens on standard error."""
+def typed(secret: str | None) -> str:
+    """The command line, without a secret that is in it."""
+    words = [word.replace(secret, "***") if secret else word for word in sys.argv[1:]]
+    return shlex.join(["sepcli", *words])
+
+
+def train(run: Any, progress: str, quiet: bool, notifier: Any) -> int:
+    """Run to the end, or until a signal, whose number is returned, else 0.
+
+    What happens is shown on standard error, and told to the notifier.
+    """
+    notifier.tell("start", f"starts at step {run.state.step} of {run.settings.steps}")
     try:
         with signals() as received, display(run, progress, quiet) as show:
             for record in run.records():
                 show(record)
+                notifier.see(record)
                 if received:
                     run.save()
                     break
@@ -149,11 +173,14 @@ def train(ctx: click.Context, run: Any, progress: str, quiet: bool) -> None:
         raise SepcliError(
             f"{run.folder}: cannot be written ({error}); make room and go on with --resume"
         ) from None
+    at = f"step {run.state.step} of {run.settings.steps}"
     if received:
         name = signal.Signals(received[0]).name
-        at = f"step {run.state.step} of {run.settings.steps}"
+        notifier.tell("stopped", f"stopped by {name} at {at}")
         click.echo(f"Stopped by {name} and saved at {at}; go on with --resume", err=True)
-        ctx.exit(128 + received[0])
+        return received[0]
+    notifier.tell("end", f"ended at {at}", run.scores())
+    return 0
 
 
 @contextmanager
