@@ -54,13 +54,13 @@ class Range(click.ParamType):
             if not math.isfinite(high - low):
                 raise ValueError
         except ValueError:
-            self.fail(f"{value!r} is not a range; write LO:HI or a number, as -5:15", param, ctx)
+            self.fail(f"{value!r} is not a range; write one like -5:15, or a number", param, ctx)
         if low > high:
-            self.fail(f"{value!r} starts above its end; write the smaller number first", param, ctx)
+            self.fail(f"{value!r} starts above its end; write the lower number first", param, ctx)
         if self.minimum is not None and low < self.minimum:
-            self.fail(f"{value!r} goes below {self.minimum}, the least allowed", param, ctx)
+            self.fail(f"{value!r} is below {self.minimum}, the lowest value allowed", param, ctx)
         if self.maximum is not None and high > self.maximum:
-            self.fail(f"{value!r} goes above {self.maximum}, the most allowed", param, ctx)
+            self.fail(f"{value!r} is above {self.maximum}, the highest value allowed", param, ctx)
         return low, high
 
 

@@ -8,7 +8,7 @@ import signal
 import hypothesis
 import pytest
 
-# The same examples whenever CI runs, which so tells of changes to the code alone; others each time
+# The same examples whenever CI runs, so that it reports changes of the code alone; others each time
 # anywhere else, where somebody is there to look at a new find.
 hypothesis.settings.register_profile("ci", derandomize=True, deadline=None, database=None)
 hypothesis.settings.register_profile("random", deadline=None)

@@ -129,7 +129,7 @@ def test_without_a_decoder_one_line_says_what_to_install(tmp_path, monkeypatch, 
     with pytest.raises(SepcliError) as caught:
         audio.read(path)
     assert str(caught.value) == (
-        f"{path}: {WHAT[name]}, which takes another decoder: pip install 'sepcli[av]', or install "
+        f"{path}: {WHAT[name]}, which needs another decoder: pip install 'sepcli[av]', or install "
         f"ffmpeg; or convert it: ffmpeg -i '{path}' out.wav"
     )
     with pytest.raises(SepcliError, match=r"^standard input: .* convert it: ffmpeg -i FILE out"):
@@ -153,7 +153,7 @@ def test_without_a_decoder_one_line_says_what_to_install(tmp_path, monkeypatch, 
 )  # fmt: skip
 def test_a_codec_is_called_by_its_name_and_not_damaged(tmp_path, monkeypatch, what, head):
     without_av(monkeypatch, tmp_path)
-    with pytest.raises(SepcliError, match=f"^x: {what}, which takes another decoder: pip"):
+    with pytest.raises(SepcliError, match=f"^x: {what}, which needs another decoder: pip"):
         audio.decode(head + bytes(100), "x")
 
 

@@ -21,13 +21,13 @@ DATA = (b"data", bytes(200))
 DAMAGED = "; copy or record it again$"
 
 HOSTILE = {
-    "zero bytes": (b"", r"empty \(0 bytes\); check what wrote it$"),
+    "zero bytes": (b"", r"empty \(0 bytes\); check the program that wrote it$"),
     "one byte": (b"R", rf"cut off \(1 bytes are there\){DAMAGED}"),
     "only a magic": (b"RIFF", rf"cut off \(the WAV header ends before any audio\){DAMAGED}"),
     "no chunks": (wav(), rf"cut off \(the WAV header ends before any audio\){DAMAGED}"),
     "no data": (wav(fmt()), rf"cut off \(the WAV header ends before any audio\){DAMAGED}"),
     "no fmt": (wav(DATA), rf"damaged \(a WAV header without a fmt chunk\){DAMAGED}"),
-    "no samples": (wav(fmt(), (b"data", b"")), r"no sound in it \(0 samples\); check what wrote"),
+    "no samples": (wav(fmt(), (b"data", b"")), r"no sound in it \(0 samples\); check the program"),
     "tiny fmt": (wav((b"fmt ", b"\1\0\1\0"), DATA), rf"\(a WAV fmt chunk of 4 bytes\){DAMAGED}"),
     "huge fmt": (
         wav((*fmt(), 0xFFFFFFF0), DATA),
@@ -57,8 +57,8 @@ HOSTILE = {
     ),
     "0 bits": (
         wav(fmt(bits=0), DATA),
-        r"a WAV header of 0 bits, 1 channels and 2 bytes per frame, which no format has; say what "
-        r"it is: sox -t raw -r 16000 -c 1 -e signed -b BITS IN OUT.wav$",
+        r"a WAV header of 0 bits, 1 channels and 2 bytes per frame, which no format has; describe "
+        r"the samples: sox -t raw -r 16000 -c 1 -e signed -b BITS IN OUT.wav$",
     ),
     "a codec nobody knows": (
         wav(fmt(tag=0x1234), DATA),
@@ -75,13 +75,16 @@ HOSTILE = {
         ],
         rf"cut off \(100 of 576460752303423488 samples are there\){DAMAGED}",
     ),
-    "text": (b"Dear diary,\ntoday was quiet.\n", r"text, not sound in a format that is read here;"),
+    "text": (b"Dear diary,\ntoday was quiet.\n", r"text, not audio in a supported format;"),
     "a page from the web": (
         b"<!DOCTYPE html><html>404</html>",
         r"text, not sound: a web page; download",
     ),
-    "zeros": (bytes(5000), r"unknown data, not sound in a format that is read here;"),
-    "random bytes": (np.random.default_rng(3).bytes(5000), r"unknown data, not sound in a format"),
+    "zeros": (bytes(5000), r"unknown data, not audio in a supported format;"),
+    "random bytes": (
+        np.random.default_rng(3).bytes(5000),
+        r"unknown data, not audio in",
+    ),
     "a Git LFS pointer": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n",
         r"text, not sound: only a Git LFS pointer; fetch the file itself: git lfs pull$",
@@ -92,7 +95,7 @@ HOSTILE = {
     ),
     "an AIFF without samples": (
         encoded("aiff", sound(0)),
-        r"no sound in it \(0 samples\); check what wrote it$",
+        r"no sound in it \(0 samples\); check the program that wrote it$",
     ),
     "an AU of 1,000 channels": (
         b".snd" + struct.pack(">5I", 24, 200, 3, RATE, 1000) + bytes(200),
@@ -288,7 +291,7 @@ def test_a_file_that_may_not_be_read_gives_one_line(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)  # file modes do not stop every user
-    with pytest.raises(SepcliError, match=r"^x\.wav: may not be read; change its permissions$"):
+    with pytest.raises(SepcliError, match=r"^x\.wav: permission denied; change its permissions$"):
         audio.read("x.wav")
 
 

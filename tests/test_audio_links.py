@@ -72,7 +72,7 @@ def test_crops_go_across_sounds_of_any_kind(extensions, start, length, channels)
 def test_what_cannot_go_on_the_first_sound_is_refused(tmp_path, extension, rate, channels):
     other = encoded(extension, sound(9000, channels, sample_rate=rate), rate)
     line = (
-        "several sounds one after the other, first 1 channels at 16000 Hz, then "
+        "several recordings of different layouts in one file, first 1 channels at 16000 Hz, then "
         f"{channels} channels at {rate} Hz; save each to a file of its own$"
     )
     data = encoded(extension, sound(9000)) + other
@@ -84,10 +84,10 @@ def test_what_cannot_go_on_the_first_sound_is_refused(tmp_path, extension, rate,
 
 @pytest.mark.parametrize("extension", sorted(set(FORMATS) - {"mp3", "flac", "ogg", "opus"}))
 def test_a_header_that_tells_too_little_is_not_believed(tmp_path, extension):
-    """More samples than the header tells of, without a header: a recorder that was switched off."""
+    """More samples than the header declares, without a header: a recorder that was switched off."""
     healthy = encoded(extension, sound())
     noise = np.random.default_rng(0).bytes(20_000)
-    pattern = "goes on behind the .* its sizes are wrong .*, write it again$"
+    pattern = "data follow the .* its sizes are wrong .*, write it again$"
     with pytest.raises(SepcliError, match=pattern):
         audio.decode(healthy + noise, "x")
     with pytest.raises(SepcliError, match=pattern):
@@ -171,7 +171,7 @@ def test_samples_whose_number_no_header_tells_end_where_the_next_header_begins(t
     np.testing.assert_array_equal(audio.read(tmp_path / "x.wav")[0], np.tile(read(part), 3))
     for block in (7, 1000, 100_000):
         with (
-            pytest.raises(SepcliError, match=r"^standard input: several WAV files one after the"),
+            pytest.raises(SepcliError, match=r"^standard input: several WAV files in one stream"),
             audio.open_blocks(pipe(streamed * 2)) as reader,
         ):
             list(reader.blocks(block))
@@ -237,14 +237,14 @@ def test_an_aiff_whose_sizes_wrapped_around_is_refused(tmp_path):
     ssnd = b"SSND" + struct.pack(">I8x", size % 2**32)
     head = b"FORM" + struct.pack(">I", (size + 38) % 2**32) + b"AIFF" + comm + ssnd
     huge(tmp_path / "x.aiff", head, frames, b"")
-    with pytest.raises(SepcliError, match=r"x\.aiff: goes on behind the \d+ bytes that its header"):
+    with pytest.raises(SepcliError, match=r"x\.aiff: data follow the \d+ bytes that its header"):
         audio.info(tmp_path / "x.aiff")
 
 
 def test_an_rf64_with_a_wrong_size_is_refused_or_read_whole(tmp_path):
     healthy = encoded("rf64", sound())
     place = healthy.index(b"ds64") + 16  # of the size of the samples
-    for size, line in ((40_000, r"cut off \(16000 of 20000 samples"), (2000, "goes on behind the")):
+    for size, line in ((40_000, r"cut off \(16000 of 20000 samples"), (2000, "data follow the")):
         data = healthy[:place] + struct.pack("<Q", size) + healthy[place + 8 :]
         with pytest.raises(SepcliError, match=f"^x: {line}"):
             audio.decode(data, "x")
@@ -272,4 +272,4 @@ def test_what_is_cut_off_is_read_as_far_as_it_goes_when_asked(caplog, extension)
             found = reader.rest()
         assert 2 * RATE < found.shape[1] < 4 * RATE
         np.testing.assert_allclose(found, read(healthy)[:, : found.shape[1]], rtol=0, atol=1e-3)
-    assert any("x: " in line and "read as far as it goes" in line for line in caplog.messages)
+    assert any("x: " in line and "read up to there" in line for line in caplog.messages)

@@ -105,7 +105,8 @@ def test_a_layout_that_changes_is_refused(other):
     first, second = mp3(44100, 1), mp3(*other)
     for data in (first + second, without_length(first) + without_length(second)):
         with pytest.raises(
-            SepcliError, match="several sounds one after the other, first 1 channels"
+            SepcliError,
+            match="several recordings of different layouts in one file, first 1",
         ):
             audio.decode(data, "x")
 
@@ -129,5 +130,5 @@ def test_an_mp3_inside_a_wav_is_read_to_its_last_frame():
 def test_a_random_file_is_no_mp3():
     for seed in range(20):
         noise = np.random.default_rng(seed).bytes(20_000)
-        with pytest.raises(SepcliError, match=r"unknown data, not sound|cut off|damaged"):
+        with pytest.raises(SepcliError, match=r"unknown data, not audio|cut off|damaged"):
             audio.decode(noise, "x")

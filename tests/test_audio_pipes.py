@@ -268,7 +268,7 @@ def test_nan_in_a_stream_is_found_where_it_is():
 
 
 def test_an_empty_stream_is_an_error():
-    with pytest.raises(SepcliError, match=r"^standard input: empty \(0 bytes\); check what wrote"):
+    with pytest.raises(SepcliError, match=r"^standard input: empty \(0 bytes\); check the program"):
         audio.open_blocks(io.BytesIO())
 
 

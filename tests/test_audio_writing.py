@@ -202,38 +202,38 @@ def test_a_wav_that_outgrows_its_sizes_becomes_rf64(
 REFUSED = [
     (
         {"target": "x.xyz"},
-        r"x\.xyz: \.xyz is no known sound format; end the name in one of \.wav, \.rf64, \.w64, "
+        r"x\.xyz: \.xyz is not a known audio format; end the name in one of \.wav, \.rf64, \.w64, "
         r"\.flac, \.ogg, \.oga, \.opus, \.mp3, \.aiff, \.aif, \.au, \.snd, \.caf$",
     ),
-    ({"target": "x"}, r"x: no extension is no known sound format; end the name in one of \.wav"),
+    ({"target": "x"}, r"x: no extension is not a known audio format; end the name in one of \.wav"),
     (
         {"target": "x.flac", "subtype": "FLOAT"},
-        "flac does not hold FLOAT; choose PCM_24 or PCM_16$",
+        "flac does not support FLOAT; choose PCM_24 or PCM_16$",
     ),
-    ({"target": "x.wav", "subtype": "mp3"}, "wav does not hold MP3; choose FLOAT or PCM_16 or"),
+    ({"target": "x.wav", "subtype": "mp3"}, "wav does not support MP3; choose FLOAT or PCM_16 or"),
     (
         {"target": "x.opus", "sample_rate": 44100},
-        "opus does not hold 44100 Hz; resample to one of 8000, 12000, 16000, 24000, 48000 Hz$",
+        "opus does not support 44100 Hz; resample to one of 8000, 12000, 16000, 24000, 48000 Hz$",
     ),
     (
         {"target": "x.mp3", "sample_rate": 96000},
-        "mp3 does not hold 96000 Hz; resample to one of 8000, 11025, 12000, 16000, 22050, 24000, "
-        "32000, 44100, 48000 Hz$",
+        "mp3 does not support 96000 Hz; resample to one of 8000, 11025, 12000, 16000, 22050, "
+        "24000, 32000, 44100, 48000 Hz$",
     ),
     (
         {"target": "x.ogg", "sample_rate": 384_000},
-        "ogg does not hold 384000 Hz; resample to 200000 Hz or less$",
+        "ogg does not support 384000 Hz; resample to 200000 Hz or less$",
     ),
     (
         {"target": "x.mp3", "channels": 6},
-        r"mp3 does not hold 6 channels; write 2 or fewer, or to \.wav$",
+        r"mp3 does not support 6 channels; write 2 or fewer, or to \.wav$",
     ),
     (
         {"target": "x.flac", "channels": 9},
-        r"flac does not hold 9 channels; write 8 or fewer, or to \.wav$",
+        r"flac does not support 9 channels; write 8 or fewer, or to \.wav$",
     ),
-    ({"target": "x.wav", "sample_rate": 0}, "a sample rate of 0 Hz, not 1 to 768000; no file"),
-    ({"target": "x.wav", "channels": 1000}, "1000 channels, not 1 to 64; no file could be"),
+    ({"target": "x.wav", "sample_rate": 0}, "a sample rate of 0 Hz, not 1 to 768000; no program"),
+    ({"target": "x.wav", "channels": 1000}, "1000 channels, not 1 to 64; no program could"),
     ({"target": "."}, r"\.: a folder; name a file in it$"),
 ]
 
@@ -263,7 +263,7 @@ def test_every_rate_is_either_written_or_refused_in_one_line(tmp_path, extension
     if refusal is None:
         assert audio.info(path).sample_rate == sample_rate
     else:
-        assert f"{extension} does not hold {sample_rate} Hz; resample to" in refusal
+        assert f"{extension} does not support {sample_rate} Hz; resample to" in refusal
         assert os.listdir(tmp_path) == []
 
 

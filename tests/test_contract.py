@@ -230,7 +230,7 @@ def test_what_a_model_does_not_say_is_named():
 
     with pytest.raises(SepcliError, match="Silent has no delay; set it in __init__: samples by"):
         Separator(Silent())
-    with pytest.raises(SepcliError, match=r"Linear is no sepcli\.nn\.model\.Model"):
+    with pytest.raises(SepcliError, match=r"Linear is not a sepcli\.nn\.model\.Model"):
         Separator(nn.Linear(1, 1))
 
 

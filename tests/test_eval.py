@@ -192,7 +192,10 @@ def test_pesq_is_no_default_where_it_could_not_be_compiled(monkeypatch):
     spoken = sample(mix=noisy, ref_speech=speech(), est_speech=noisy)
     result = run("-", samples=[spoken])
     assert result.exit_code == 0
-    assert result.stderr == "pesq is left out, it is not installed; pip install 'sepcli[pesq]'\n"
+    assert (
+        result.stderr
+        == "pesq is left out because its package is not installed; pip install 'sepcli[pesq]'\n"
+    )
     assert run("-", "--metrics", "si-sdr", samples=[spoken]).stderr == ""
     result = run("-", "--metrics", "si-sdr", "--fail-under", "pesq=1", samples=[spoken])
     assert result.exit_code == 2
@@ -656,7 +659,7 @@ def test_a_mixture_that_is_missing_is_an_error(tmp_path):
         (["--fail-under", "pesq=1", "--metrics", "snr"], "--fail-under pesq: add it to --metrics."),
         (["--fail-under", "snr=1"], "--fail-under snr: add it to --metrics."),
         (["-", "--mix", "m.wav"], "--mix goes with EST and REF"),
-        (["--csv", "--compare", __file__], "--csv has no room for --compare"),
+        (["--csv", "--compare", __file__], "--csv cannot show --compare"),
         (["--compare", "nowhere.json"], "does not exist"),
     ],
 )

@@ -57,7 +57,7 @@ def test_what_we_plan_and_write_is_clean(dilations, hidden, inputs, frames, bias
     ("layer", "key", "value", "message"),
     [
         ("mask", "colour", 3, r"layer 9 \(mask\): unknown keys: colour"),
-        ("mask", "operation", "Mul", "operation mul is none of"),
+        ("mask", "operation", "Mul", "operation mul is not one of"),
         ("keep1", "activate", "ReLU", "activate: only a convolution has these"),
         ("mask", "activate", "PReLU", "activation prelu, the chip has ReLU, Abs, None"),
         ("mask", "quantization", 3, "weights of 3 bits"),
@@ -71,7 +71,7 @@ def test_what_we_plan_and_write_is_clean(dilations, hidden, inputs, frames, bias
         ("dilated2", "out_offset", 0x7F20, "0x7f20 leaves no 256 bytes for dilation"),
         ("dilated2", "out_offset", 0x20, r"takes -0x20\.\.0x\w+, an instance of data memory has"),
         ("mask", "out_offset", 0x7FF0, r"the output takes 0x7ff0\.\.0x\w+, an instance"),
-        ("mask", "out_offset", 0x1002, "which is no multiple of 4"),
+        ("mask", "out_offset", 0x1002, "which is not a multiple of 4"),
         ("mask", "in_offset", 0x1004, "in_offset 0x1004, the input is at"),
         ("keep1", "in_crop", [2, 0], r"in_crop \[2, 0\] leaves nothing"),
         ("keep1", "in_dim", 33, "in_dim 33, but 53 remain"),

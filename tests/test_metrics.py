@@ -208,7 +208,7 @@ def test_si_sdr_improvement_is_the_difference_to_the_mixture():
 
 @pytest.mark.parametrize(
     ("mixture", "reason"),
-    [(voice(), "the mixture has nothing but the reference"), (0 * voice(), "silent mixture")],
+    [(voice(), "the mixture contains only the reference"), (0 * voice(), "silent mixture")],
 )
 def test_si_sdr_improvement_needs_a_mixture_that_can_improve(mixture, reason):
     score = si_sdr_improvement(voice() + noise(voice()), voice(), RATE, mixture)
@@ -240,7 +240,7 @@ def test_snr_improvement_is_the_difference_to_the_mixture():
     mixture, estimate = reference + noise(reference), reference + 0.1 * noise(reference)
     assert snr_improvement(estimate, reference, RATE, mixture) == pytest.approx(20)
     score = snr_improvement(estimate, reference, RATE, reference)
-    assert score.note == "the mixture has nothing but the reference"
+    assert score.note == "the mixture contains only the reference"
 
 
 # --- PESQ

@@ -303,13 +303,13 @@ def test_workers_do_not_outlive_a_killed_command():
     ("args", "line"),
     [
         (["--speech", "nowhere"], "nowhere: no such file or folder; check the spelling"),
-        (["--speech", "x=loud"], "x=loud: the weight 'loud' is no number above 0; write x=0.7"),
+        (["--speech", "x=loud"], "x=loud: the weight 'loud' is not above 0; write x=0.7"),
         (["--speech", "EMPTY"], "EMPTY: no audio files there (.3gp .aac .aif "),
         (["--speech", "SILENT"], "speech: 100 stretches in a row were silent or quieter than "
                                  "-38 dB re full scale; lower --min-rms or name louder files\n"),
         (["--noise", "SILENT"], "noise: 100 stretches in a row were silent or quieter than "),
         (["--rir", "SILENT", "--rir-prob", "1"],
-         "SILENT/a.wav: silent, so no impulse response; remove it\n"),
+         "SILENT/a.wav: silent, so it is not an impulse response; remove it\n"),
         (["--speech", "BROKEN"], "BROKEN/a.wav: "),
         (["--speech", "BROKEN", "--jobs", "2"], "BROKEN/a.wav: "),
     ],
@@ -334,10 +334,10 @@ def test_bad_sources_give_one_line(args, line, tmp_path):
 @pytest.mark.parametrize(
     ("args", "line"),
     [
-        (["--snr", "15:-5"], "'15:-5' starts above its end; write the smaller number first"),
-        (["--snr", "loud"], "'loud' is not a range; write LO:HI or a number, as -5:15"),
+        (["--snr", "15:-5"], "'15:-5' starts above its end; write the lower number first"),
+        (["--snr", "loud"], "'loud' is not a range; write one like -5:15, or a number"),
         (["--snr", "0:inf"], "'0:inf' is not a range; "),
-        (["--duration", "0"], "'0' goes below 0.1, the least allowed"),
+        (["--duration", "0"], "'0' is below 0.1, the lowest value allowed"),
         (["--sample-rate", "0"], "0 is not in the range 4000<=x<=768000."),
         (["--rir-prob", "2"], "2.0 is not in the range 0<=x<=1."),
         (["--target", "wet"], "'wet' is not one of 'dry', 'decayed', 'reverb'."),
@@ -345,10 +345,10 @@ def test_bad_sources_give_one_line(args, line, tmp_path):
         (["--count", "-1"], "-1 is not in the range x>=0."),
         (["--seed", "-1"], "-1 is not in the range x>=0."),
         (["--jobs", "0"], "0 is not in the range x>=1."),
-        (["--interferers", "0.5"], "'0.5' is not a range; write LO:HI or a number"),
-        (["--speed", "0:1"], "'0:1' goes below 0.25, the least allowed"),
+        (["--interferers", "0.5"], "'0.5' is not a range; write one like -5:15"),
+        (["--speed", "0:1"], "'0:1' is below 0.25, the lowest value allowed"),
         (["--target-absent", "2"], "2.0 is not in the range 0<=x<=1."),
-        (["--snr", "1e300"], "'1e300' goes above 200, the most allowed"),
+        (["--snr", "1e300"], "'1e300' is above 200, the highest value allowed"),
     ],
 )
 def test_wrong_values_name_their_option(args, line):

@@ -330,5 +330,5 @@ def test_settings_that_make_no_sense_are_refused(settings, message):
 def test_a_silent_impulse_response_is_refused(tmp_path):
     soundfile.write(tmp_path / "rir.wav", np.zeros(100), RATE)
     mixer = Mixer(MixtureSpec(**SHORT, rir=tmp_path, rir_prob=1.0))
-    with pytest.raises(SepcliError, match=r"rir.wav: silent, so no impulse response; remove it"):
+    with pytest.raises(SepcliError, match=r"rir.wav: silent, so it is not an impulse response"):
         mixer.draw(0, 0)

@@ -302,7 +302,7 @@ def test_a_pack_cut_off_anywhere_is_refused(pack_path, tmp_path):
         with pytest.raises(SepcliError, match=r"cut.h5: (cut off, |no pack|damaged in its first)"):
             Pack(path)
     path.write_bytes(data + b"\0")
-    with pytest.raises(SepcliError, match="longer than it was"):
+    with pytest.raises(SepcliError, match="longer than when it was written"):
         Pack(path)
 
 
@@ -410,7 +410,7 @@ def test_other_files_are_no_packs(tmp_path):
         file["x"] = 1
     (tmp_path / "text.h5").write_text("hello")
     for name, what in (
-        ("other", "HDF5, but no pack"),
+        ("other", "HDF5, but not a pack"),
         ("text", "no pack"),
         ("none", "No such file"),
     ):

@@ -106,7 +106,7 @@ def test_damaged_packs_fail_to_verify_but_the_others_are_still_looked_at(tmp_pat
         (["-", "-o", "x.wav"], "Name the pack to write: -o FILE.h5"),
         (["--list"], "take packs"),
         (["--verify", "x.h5", "-o", "y.h5"], "take packs"),
-        (["-", "-o", "x.h5", "--speaker-regex", "("], "is no regular expression"),
+        (["-", "-o", "x.h5", "--speaker-regex", "("], "is not a regular expression"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(args, message):
@@ -145,7 +145,7 @@ def test_a_stream_that_was_cut_off_leaves_no_pack_and_is_resumed(tmp_path):
     assert not pack.exists()
     result = run("-", "-o", pack, input=stream)
     assert (result.exit_code, pack.exists()) == (1, False)
-    assert "s.h5.part: an unfinished run; go on with --resume" in result.stderr
+    assert "s.h5.part: an unfinished run; resume with --resume" in result.stderr
     assert run("-", "-o", pack, "--resume", input=stream).exit_code == 0
     assert run("-", "-o", whole, input=stream).exit_code == 0
     assert pack.read_bytes() == whole.read_bytes()
@@ -167,7 +167,7 @@ def test_other_inputs_or_options_than_before_do_not_go_on(tmp_path, voices):
     (part / "journal.jsonl").write_text('{"plan": {"spec": "other"}}\n')
     result = run("--speech", voices, "-o", pack, "--resume")
     assert result.exit_code == 1
-    assert "its inputs or options were others; begin anew with --overwrite" in result.stderr
+    assert "started with other inputs or options; start again with --overwrite" in result.stderr
     assert run("--speech", voices, "-o", pack, "--overwrite").exit_code == 0
     assert Pack(pack).count == 4
     assert not part.exists()
@@ -304,7 +304,7 @@ def test_two_runs_do_not_write_one_pack(tmp_path, voices):
         fcntl.flock(journal, fcntl.LOCK_EX)
         result = run("--speech", voices, "-o", tmp_path / "data.h5", "--resume")
     assert result.exit_code == 1
-    assert "data.h5.part: another process is writing it; wait for that" in result.stderr
+    assert "data.h5.part: another process is writing it; wait until it ends" in result.stderr
 
 
 @pytest.mark.parametrize("name", ["v1.0", "v1.0/", "Vol. 2", "x.h5/", "a.b/c.d/", "x.tar/"])

@@ -118,7 +118,7 @@ def test_a_compiled_model_learns_the_same_and_without_a_compiler_it_is_not_compi
     assert compiler.compiled == [part]
     assert compiler.called == 1 if fails else compiler.called > STEPS
     assert part not in vars(state.model)
-    told = ["train.compile: not compiled (no compiler found); going on without"]
+    told = ["train.compile: not compiled (no compiler found); training is slower without"]
     assert of(records, "warning", "message") == (told if fails else [])
     plain, _, _ = train(name)
     for a, b in zip(plain.model.parameters(), state.model.parameters(), strict=True):
@@ -138,7 +138,10 @@ def test_the_command_says_so_when_it_cannot_compile(tmp_path, monkeypatch):
     )
     result = CliRunner().invoke(main, ["train", f"{tmp_path}/a.yaml", "-o", f"{tmp_path}/run"])
     assert result.exit_code == 0, result.output
-    assert "train.compile: not compiled (no compiler found); going on without" in result.stderr
+    assert (
+        "train.compile: not compiled (no compiler found); training is slower without"
+        in result.stderr
+    )
 
 
 def test_an_unknown_kind_of_number_is_an_error():

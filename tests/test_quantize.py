@@ -249,7 +249,7 @@ def test_integers_that_differ_are_refused(model, monkeypatch):
     monkeypatch.setattr(cpu, "shift_half_even", lambda total, shift: total >> shift)
     result = invoke(model, "--calib-minutes", "0.01", "-o", model.with_name("x.safetensors"))
     assert result.exit_code == 1
-    assert "data.valid, item 0: the integers give other bits than the twin" in result.stderr
+    assert "item 0: the integer and the fake-quantised model differ" in result.stderr
 
 
 def test_own_data_are_used_only_if_they_need_no_files():

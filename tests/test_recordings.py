@@ -67,7 +67,7 @@ def test_what_is_for_validation_is_drawn_only_when_asked_for(root):
     assert speakers("") == speakers(":train") == {"ann", "bob"}
     assert speakers(":validation") == {"eve"}
     assert speakers(":all") == {"ann", "bob", "eve"}
-    with pytest.raises(SepcliError, match=r"no speech for validation; say .*all.h5:all for all"):
+    with pytest.raises(SepcliError, match=r"no speech for validation; use .*all.h5:all for all"):
         in_archive(f"{root}/all.h5:validation", "speech")
 
 
@@ -114,7 +114,7 @@ def test_damaged_archives_are_refused_before_anything_is_drawn(root, tmp_path):
     tar = to_tar([make_sample(0)])
     pack = (root / "all.h5").read_bytes()
     for name, data, message in (
-        ("cut.tar", tar[:-1024], "cut off behind __end__; copy it again"),
+        ("cut.tar", tar[:-1024], "cut off after __end__; copy it again"),
         ("short.tar", tar[:1700], "cut off inside 000000.mix.wav"),
         ("bad.tar", b"x" * 2048 + bytes(1024), "not a tar archive"),
         ("none.tar", bytes(1024), "no ref.speech in it, but no sound at all"),

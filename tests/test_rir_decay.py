@@ -149,7 +149,7 @@ def test_other_files_are_shortened_when_one_fails(tmp_path, hall):
     silent = write(tmp_path / "silent.wav", np.zeros(99))
     result = invoke(silent, hall, "-o", tmp_path / "out")
     assert result.exit_code == 1
-    assert "silent.wav: silent, so no impulse response; remove it" in result.stderr
+    assert "silent.wav: silent, so it is not an impulse response; remove it" in result.stderr
     assert result.stderr.endswith("Error: 1 of 2 could not be shortened, see above\n")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["hall.wav"]
 

@@ -101,7 +101,7 @@ def test_the_range_may_be_written_either_way(hall, text):
 def test_a_range_that_makes_no_sense_is_a_usage_error(hall, text):
     result = invoke("--range", text, hall)
     assert result.exit_code == 2
-    assert "is no range of a decay; write -5:-35, say" in result.output
+    assert "is not a range of a decay; write one like -5:-35" in result.output
 
 
 def test_standard_input_is_a_wav(hall):
@@ -139,7 +139,7 @@ def test_other_files_are_measured_when_one_fails(tmp_path, hall):
     result = invoke("-q", tmp_path)
     assert result.exit_code == 1
     assert float(result.stdout) == pytest.approx(0.5, rel=1e-3)
-    assert "silent.wav: silent, so no impulse response; remove it" in result.stderr
+    assert "silent.wav: silent, so it is not an impulse response; remove it" in result.stderr
     assert result.stderr.endswith("Error: 2 of 3 could not be measured, see above\n")
 
 
@@ -183,7 +183,7 @@ def test_a_missing_matplotlib_is_one_line(hall, tmp_path, monkeypatch):
 def test_a_plot_needs_the_name_of_a_picture(hall, tmp_path):
     result = invoke("--plot", tmp_path / "x.wav", hall)
     assert result.exit_code == 1
-    assert "x.wav: no format of pictures; end the name in .png" in result.stderr
+    assert "x.wav: not a picture format; end the name in .png" in result.stderr
 
 
 def test_it_starts_light(hall):

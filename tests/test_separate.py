@@ -274,7 +274,7 @@ def test_what_is_no_vocoder_says_so(tmp_path):
     for path, why in (
         (tmp_path / "text.onnx", "text.onnx: not an ONNX graph that can be run"),
         (tmp_path / "missing.onnx", "missing.onnx: No such file"),
-        (vocoder_file(tmp_path / "any.onnx", "M"), "any.onnx: no vocoder, its inputs are"),
+        (vocoder_file(tmp_path / "any.onnx", "M"), "any.onnx: not a vocoder, its inputs are"),
     ):
         with pytest.raises(SepcliError, match=why):
             Separator(Masks(), method=Method(vocoder=str(path)))
@@ -365,5 +365,5 @@ def test_an_unknown_device_says_what_to_do():
 def test_default_models():
     assert default_model(["speech"]) == "denoise"
     assert default_model(["drums", "vocals"]) == default_model([]) == "vocals"
-    with pytest.raises(SepcliError, match="no default model finds piano; choose one with -m"):
+    with pytest.raises(SepcliError, match="no default model separates piano; choose one with -m"):
         default_model(["piano"])

@@ -178,16 +178,19 @@ USAGE = [
     (["--duration", "0"], "0.0 is not in the range x>0"),
     (["--target", "drums"], "the model finds speech, noise, not drums; choose"),
     (["-o", "x.wav"], "x.wav: one file, but the model finds speech, noise; choose"),
-    (["-o", "x.txt"], "x.txt: .txt is no audio format; use .wav or .flac, say"),
+    (["-o", "x.txt"], "x.txt: .txt is not an audio format; use .wav or .flac"),
     (["-o", "-"], "one signal fits on standard output, not speech, noise; choose"),
     (["--filename", "{stem}{x}"], "unknown x; known are {track}, {stem}"),
     (["--filename", "{track}.wav"], "add {stem}, or stems would collide"),
     (["--filename", "{stem"], "file name template '{stem': expected '}'"),
     (["--filename", "{track}/{stem}"], "end it in .{ext}, or in one of .wav, "),
     (["--filename", "{stem}.flac", "--format", "wav"], "{stem}.flac: ends in .flac; omit --format"),
-    (["--subtype", "PCM_99"], "wav does not hold PCM_99; choose a --subtype out of FLOAT, PCM_16"),
-    (["--format", "flac", "--subtype", "FLOAT"], "flac does not hold FLOAT; choose"),
-    (["--target", "noise", "-o", "x.mp3", "--subtype", "PCM_16"], "mp3 does not hold PCM_16"),
+    (
+        ["--subtype", "PCM_99"],
+        "wav does not support PCM_99; choose a --subtype out of FLOAT",
+    ),
+    (["--format", "flac", "--subtype", "FLOAT"], "flac does not support FLOAT; choose"),
+    (["--target", "noise", "-o", "x.mp3", "--subtype", "PCM_16"], "mp3 does not support PCM_16"),
     (["--target", "noise", "-o", "x.flac", "--format", "wav"], "x.flac: ends in .flac; omit --fo"),
     (["other.wav", "--target", "noise", "-o", "x.wav"], "x.wav: one file for 2 inputs; name a f"),
     (["other.wav", "--target", "noise", "-o", "-"], "standard output: one file for 2 inputs"),
@@ -432,8 +435,8 @@ def test_a_stream_that_was_cut_off_is_an_error(stream, model_file):
     assert result.exit_code == 1
     failed, error = result.stderr.splitlines()
     assert failed.startswith("Failed: standard input: cut off ")
-    assert "after 1 sample;" in failed
-    assert error.startswith("Error: standard output: left without its end, as not all inputs were")
+    assert "1 sample complete;" in failed
+    assert error.startswith("Error: standard output: left incomplete, as not all inputs were")
     whole = read_samples("-", stdin=io.BytesIO(result.stdout_bytes))
     with pytest.raises(SepcliError):  # and what we wrote tells the next command
         list(whole)

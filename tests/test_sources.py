@@ -85,7 +85,7 @@ def test_weights_are_split_off_unless_the_path_exists_as_it_is(tmp_path):
 
 @pytest.mark.parametrize("weight", ["loud", "0", "-1", "nan", "inf", ""])
 def test_a_weight_is_a_number_above_0(weight):
-    with pytest.raises(SepcliError, match=r"x=.*: the weight '.*' is no number above 0; write x=0"):
+    with pytest.raises(SepcliError, match=r"x=.*: the weight '.*' is not above 0; write x=0"):
         split_weight(f"x={weight}")
 
 

@@ -233,8 +233,8 @@ def test_another_sample_rate_is_refused_saying_how_to_resample(model_file):
     ("data", "says"),
     [
         (b"", "standard input: empty"),
-        (b"fLaC" + bytes(100), "no WAV; convert it, or say -t raw"),
-        (bytes(10_000), "no WAV"),
+        (b"fLaC" + bytes(100), "not a WAV file; convert it, or describe raw PCM"),
+        (bytes(10_000), "not a WAV file"),
     ],
 )
 def test_what_is_no_wav_is_refused(model_file, data, says):
@@ -274,7 +274,7 @@ def test_verify_fails_when_they_differ(model_file, tmp_path, monkeypatch):
     result = CliRunner().invoke(main, args)
     assert result.exit_code == 1
     assert not json.loads(result.stdout)["equal"]
-    assert "streamed and whole differ" in result.stderr
+    assert "streamed and offline output differ" in result.stderr
 
 
 def test_latency_tells_the_algorithms_and_the_machines(model_file, tmp_path):

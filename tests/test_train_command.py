@@ -194,7 +194,7 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_weights(monkeypatch, num
     result = sepcli("tiny.yaml", "-o", "run")
     assert result.exit_code == code
     assert result.stderr.endswith(
-        f"Stopped by {name} and saved at step 8 of 12; go on with --resume\n"
+        f"Stopped by {name} and saved at step 8 of 12; resume with --resume\n"
     )
     assert result.stdout == ""
     assert signal.getsignal(number) == handler
@@ -251,7 +251,7 @@ def test_a_finished_run_goes_on_when_it_is_to_be_longer():
     result = sepcli("tiny.yaml", "-o", "run", "--resume")
     assert result.exit_code == 1
     assert result.stderr == (
-        "Error: run: was started for 20 steps; go on with --set train.steps=20 (or more, for a "
+        "Error: run: was started for 20 steps; resume with --set train.steps=20 (or more, for a "
         "longer training)\n"
     )
 
@@ -360,7 +360,8 @@ def test_a_run_is_not_replaced_by_accident(folder):
     result = sepcli("tiny.yaml", "-o", "run")
     assert result.exit_code == 1
     assert result.stderr == (
-        "Error: run: holds a training run; go on with --resume, or replace it with --overwrite\n"
+        "Error: run: holds a training run; add --resume to continue it, or --overwrite to replace "
+        "it\n"
     )
     result = trained("--skip-existing", "--set", "train.steps=1")
     assert result.stderr == "run: holds a training run; left as it is\n"
@@ -545,6 +546,6 @@ def test_a_run_may_be_stopped_in_its_first_validation(monkeypatch):
         patch.setattr(validation, "evaluate", stopped)
         result = sepcli("tiny.yaml", "-o", "run")
     assert result.exit_code == 143
-    assert result.stderr == "Stopped by SIGTERM and saved at step 0 of 12; go on with --resume\n"
+    assert result.stderr == "Stopped by SIGTERM and saved at step 0 of 12; resume with --resume\n"
     trained("--resume")
     assert_same_run("whole", "run")

@@ -120,7 +120,7 @@ def test_others_take_the_place_of_recordings_that_are_lost_later(monkeypatch, wo
     assert result.exit_code == 0, result.output
     warnings = [line for line in result.stderr.splitlines() if "speech" in line]
     assert warnings
-    line = re.compile(r"speech/s\d/a\.wav: .*; others are drawn in its place")
+    line = re.compile(r"speech/s\d/a\.wav: .*; other recordings are drawn instead")
     assert all(map(line.fullmatch, warnings))
     assert [r for r in log() if r["event"] == "train"][-1]["unreadable"] == len(warnings)
 
@@ -134,7 +134,7 @@ def test_without_any_recordings_the_run_is_saved_and_goes_on_later(monkeypatch, 
     assert result.exit_code == 1
     step = 3 if workers == 0 else max(r["step"] for r in log() if r["event"] == "train")
     assert re.search(
-        rf"^Error: .*speech.*; saved at step {step}: go on with --resume\n$",
+        rf"^Error: .*speech.*; saved at step {step}; resume with --resume\n$",
         result.stderr,
         re.MULTILINE,
     )

@@ -52,9 +52,9 @@ def cut_off(name: str, what: str) -> SepcliError:
 
 
 def told_too_little(name: str, told: Any) -> SepcliError:
-    """The error for a file that goes on behind the `told` bytes that its header tells of."""
+    """The error for a file that goes on behind the `told` bytes that its header declares."""
     return SepcliError(
-        f"{name}: goes on behind the {told} bytes that its header tells of, with neither padding "
+        f"{name}: data follow the {told} bytes that its header declares, with neither padding "
         "nor a tag; its sizes are wrong (those of 32 bits wrap around at 4 GiB), write it again"
     )
 

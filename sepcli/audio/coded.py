@@ -53,6 +53,6 @@ def not_opened(head: bytes, size: int, name: str, error: Exception) -> SepcliErr
     if other := stand_in(head):
         return SepcliError(f"{name}: {'text, not sound: ' if what == 'text' else ''}{other}")
     return SepcliError(
-        f"{name}: {what}, not sound in a format that is read here; "
-        f"convert it to WAV, or check that it is the file you meant"
+        f"{name}: {what}, not audio in a supported format; "
+        f"convert it to WAV, or check that it is the right file"
     )

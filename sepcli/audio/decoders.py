@@ -132,8 +132,8 @@ class PcmDecoder(Decoder):
         heard = self._heard + data
         if (found := heard.find(_HEADER_INSIDE)) >= 8 and heard[found - 8 : found - 4] in MAGICS:
             raise SepcliError(
-                f"{self.name}: several WAV files one after the other, whose headers do not tell "
-                "how long they are; pass them one by one"
+                f"{self.name}: several WAV files in one stream, whose headers do not give "
+                "their lengths; pass them one by one"
             )
         self._heard = heard[-15:]
 

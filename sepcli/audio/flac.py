@@ -35,7 +35,7 @@ def find_sounds(
 
 
 def _has_more(scan, begin, stop, frames, block):
-    """Whether the last frame, which is whole, lies behind the samples that the header tells of.
+    """Whether the last frame, which is whole, lies behind the samples that the header declares.
 
     block: samples in a frame but the last, as the header says.
     """

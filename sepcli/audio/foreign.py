@@ -45,7 +45,7 @@ def open_foreign(name: str, file: Any, what: str, complain: Callable[[Exception]
         return _ProgramDecoder(name, file, what, complain)
     path = shlex.quote(name) if os.path.exists(name) else "FILE"  # not a pipe's name
     raise SepcliError(
-        f"{name}: {what}, which takes another decoder: {REMEDY}; "
+        f"{name}: {what}, which needs another decoder: {REMEDY}; "
         f"or convert it: ffmpeg -i {path} out.wav"
     )
 
@@ -111,7 +111,7 @@ def _choose(container, name, what):
     if not streams:
         raise SepcliError(f"{name}: {what} without sound; name another file")
     if len(streams) > 1:
-        note(f"{name}: {len(streams)} sounds in one file, of which the first is read")
+        note(f"{name}: {len(streams)} audio tracks in one file; the first one is read")
     return streams[0]
 
 
@@ -162,7 +162,7 @@ class _ProgramDecoder(PcmDecoder):
         self._process.wait()
         self._told.seek(0)
         lines = self._told.read().decode(errors="replace").split("\n")
-        return re.sub(r"^(\[[^]]*\] *)+", "", lines[0]).strip() or "it does not say why"
+        return re.sub(r"^(\[[^]]*\] *)+", "", lines[0]).strip() or "no reason given"
 
     def _end(self):
         self._process.kill()

@@ -194,7 +194,7 @@ def _frames(scan, start, stop, name, complain):
             if (start := find_run(scan, gap, stop)) < 0:
                 return
             if start - gap > _GAP:
-                complain(damaged(name, f"{start - gap} bytes at {gap} that are no MP3"))
+                complain(damaged(name, f"{start - gap} bytes at {gap} that are not MP3"))
 
 
 def _runs(scan, start, stop, name, complain):

@@ -73,8 +73,8 @@ def check_same(first: Any, other: Any) -> None:
     """Refuse a sound that cannot go on another one."""
     if (first.sample_rate, first.channels) != (other.sample_rate, other.channels):
         raise SepcliError(
-            f"{first.name}: several sounds one after the other, first {_layout(first)}, then "
-            f"{_layout(other)}; save each to a file of its own"
+            f"{first.name}: several recordings of different layouts in one file, "
+            f"first {_layout(first)}, then {_layout(other)}; save each to a file of its own"
         )
 
 

@@ -170,7 +170,7 @@ def _raise(error):
 
 
 def _tell(error):
-    note(f"{error}; read as far as it goes")
+    note(f"{error}; read up to there")
 
 
 def _open_file(name):
@@ -185,7 +185,7 @@ def _open_file(name):
     except IsADirectoryError:
         raise SepcliError(f"{name}: a folder; name a file in it") from None
     except PermissionError:
-        raise SepcliError(f"{name}: may not be read; change its permissions") from None
+        raise SepcliError(f"{name}: permission denied; change its permissions") from None
     except OSError as error:
         raise SepcliError(f"{name}: {error.strerror}; check that it can be read") from None
 
@@ -204,7 +204,7 @@ def _open_seekable(file, size, name, complain):
 
 
 def _empty(name):
-    return SepcliError(f"{name}: empty (0 bytes); check what wrote it")
+    return SepcliError(f"{name}: empty (0 bytes); check the program that wrote it")
 
 
 def _open_stream(stream, name, complain):
@@ -238,9 +238,9 @@ def _wavs_in(stream, header: Any, name, complain):
         elif follows == "wav":
             header = wav.read_header(stream, name)
             if not header.encoding or header.wide:
-                raise SepcliError(f"{name}: a compressed WAV behind another one; save it to a file")
+                raise SepcliError(f"{name}: a compressed WAV after another WAV; save it to a file")
         elif follows == "audio":
-            raise SepcliError(f"{name}: sound of another format behind a WAV; save it to a file")
+            raise SepcliError(f"{name}: audio of another format after a WAV; save it to a file")
         else:
             if follows == "junk":
                 complain(told_too_little(name, header.data_offset + header.data_bytes))
@@ -322,4 +322,4 @@ def decode(
 
 
 def _without_samples(name):
-    return SepcliError(f"{name}: no sound in it (0 samples); check what wrote it")
+    return SepcliError(f"{name}: no sound in it (0 samples); check the program that wrote it")

@@ -108,7 +108,7 @@ def _parse_format(fmt, name):
     if encoding is None:
         raise SepcliError(
             f"{name}: a WAV header of {bits} bits, {channels} channels and {block} bytes per "
-            f"frame, which no format has; say what it is: sox -t raw -r {sample_rate} "
+            f"frame, which no format has; describe the samples: sox -t raw -r {sample_rate} "
             f"-c {channels} -e signed -b BITS IN OUT.wav"
         )
     # The size of a frame is redundant and at times wrong; libsndfile, sox and ffmpeg believe the

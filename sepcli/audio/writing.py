@@ -52,33 +52,34 @@ _BITS = {"PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 
 def _choose(name, extension, subtype, sample_rate, channels):
     """Return libsndfile's (format, subtype), or say what would be possible."""
-    check_layout(name, sample_rate, channels, remedy="no file could be played like that")
+    check_layout(name, sample_rate, channels, remedy="no program could play such a file")
     if extension not in FORMATS:
         raise SepcliError(
-            f"{name}: {'.' + extension if extension else 'no extension'} is no known sound "
+            f"{name}: {'.' + extension if extension else 'no extension'} is not a known audio "
             f"format; end the name in one of {', '.join('.' + known for known in FORMATS)}"
         )
     container, subtypes = FORMATS[extension]
     subtype = subtype.upper() if subtype else subtypes[0]
     if subtype not in subtypes:
         raise SepcliError(
-            f"{name}: {extension} does not hold {subtype}; choose {' or '.join(subtypes)}"
+            f"{name}: {extension} does not support {subtype}; choose {' or '.join(subtypes)}"
         )
     if sample_rate not in RATES.get(subtype, (sample_rate,)):
         rates = ", ".join(map(str, RATES[subtype]))
         raise SepcliError(
-            f"{name}: {extension} does not hold {sample_rate} Hz; resample to one of {rates} Hz"
+            f"{name}: {extension} does not support {sample_rate} Hz; resample to one of {rates} Hz"
         )
     known = (_HIGHEST_RATE.get(key) for key in (container, subtype))
     highest = min(sample_rate if rate is None else rate for rate in known)
     if sample_rate > highest:
         raise SepcliError(
-            f"{name}: {extension} does not hold {sample_rate} Hz; resample to {highest} Hz or less"
+            f"{name}: {extension} does not support {sample_rate} Hz; "
+            f"resample to {highest} Hz or less"
         )
     most = _MOST_CHANNELS.get(container, channels)
     if channels > most:
         raise SepcliError(
-            f"{name}: {extension} does not hold {channels} channels; "
+            f"{name}: {extension} does not support {channels} channels; "
             f"write {most} or fewer, or to .wav"
         )
     return container, subtype
@@ -95,9 +96,9 @@ def names_a_file(output: Any) -> bool:
     if output.endswith(os.sep) or os.path.isdir(output) or not suffix:
         return False
     if suffix in _OTHER_FILES:
-        raise UsageError(f"{output}: {suffix} is no audio format; use .wav or .flac, say")
+        raise UsageError(f"{output}: {suffix} is not an audio format; use .wav or .flac")
     if suffix in AUDIO_EXTENSIONS and suffix[1:] not in FORMATS:
-        raise UsageError(f"{output}: {suffix} cannot be written; use .wav or .flac, say")
+        raise UsageError(f"{output}: {suffix} cannot be written; use .wav or .flac")
     return suffix[1:] in FORMATS
 
 
@@ -303,7 +304,7 @@ class Writer:
             with files.explained(self.name, SepcliError if self._is_path else OutputError):
                 yield
         except (soundfile.LibsndfileError, AssertionError) as error:
-            reason = getattr(error, "error_string", "not all of it was taken")
+            reason = getattr(error, "error_string", "not all of the data was written")
             raise SepcliError(
                 f"{self.name}: cannot be written ({reason.rstrip('. ')}); "
                 "check that there is room, or choose another format"

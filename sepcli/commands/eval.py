@@ -261,9 +261,7 @@ def check_usage(
     if mixtures and not references:
         raise click.UsageError("--mix goes with EST and REF; samples bring their own mixtures.")
     if old and form == "csv":
-        raise click.UsageError(
-            "--csv has no room for --compare; use the table, --json or --markdown."
-        )
+        raise click.UsageError("--csv cannot show --compare; use the table, --json or --markdown.")
     scored = names or [name for name, metric in metrics.METRICS.items() if metric.default_for]
     for name, _ in limits:
         if name not in scored:
@@ -334,7 +332,8 @@ def warn_of_missing(targets: Iterable[str]) -> None:
     from sepcli.scoring.evaluate import left_out
 
     for name in left_out(targets):
-        click.echo(f"{name} is left out, it is not installed; {metrics.remedy(name)}", err=True)
+        reason = "left out because its package is not installed"
+        click.echo(f"{name} is {reason}; {metrics.remedy(name)}", err=True)
 
 
 def write_html(path: str | Path, scores: dict[str, Any], rows: Any, gallery: Any) -> None:

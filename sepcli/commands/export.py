@@ -23,8 +23,8 @@ def command(model: str, output: Any, overwrite: bool | None, as_json: bool) -> N
 
     The graph takes a chunk and the states, and gives the output and the next states, for any batch
     and any number of hops, or for one hop at a time (dmgtcm_unet). It is compared with the model
-    before it appears. Beside the weights and under their name, it is what sepcli stream runs:
-    without torch, so it starts sooner, and faster.
+    before it is written. Where it lies beside the weights and has their name, sepcli stream runs it
+    without torch, which starts sooner and is faster.
     Needs the packages onnx and onnxscript: pip install 'sepcli[export]'.
     """
     from sepcli.inference.export import export

@@ -41,7 +41,7 @@ def command(
         $ sepcli export-max78000 chip/ --check
 
     The folder has network.yaml, checkpoint.pth.tar and sample_input.npy for ai8xize.py,
-    expected_output.npy from our integer simulator, host.h and host.c with all that the
+    expected_output.npy from an integer simulator, host.h and host.c with all that the
     microcontroller does, and report.md and report.json: memory, weights, cycles, per layer. A model
     that does not fit is refused, with the layer and the number, before anything is written.
 

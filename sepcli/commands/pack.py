@@ -30,7 +30,7 @@ class Regex(click.ParamType):
         try:
             re.compile(value)
         except re.error as error:
-            self.fail(f"{value!r} is no regular expression: {error}", param, ctx)
+            self.fail(f"{value!r} is not a regular expression: {error}", param, ctx)
         return value
 
 
@@ -109,15 +109,15 @@ def command(inputs: Any, mode: str, output: Any, **settings: Any) -> None:
         $ sepcli pack --speech vctk/ --shard-size 500 -o shards
         $ sepcli pack --verify data.h5
 
-    Everything is in the one file, also who speaks where, and which speakers (noises, rooms) are
-    for validation: --list --json writes that as JSON lines. As a source, data.h5 stands for what
+    The file also holds the speaker of each recording, and which speakers (noises, rooms) are for
+    validation: --list --json prints that as JSON lines. As a source, data.h5 stands for what
     is for training, data.h5:validation for the rest, and data.h5:all for both.
 
     A folder gets tars of samples, as WebDataset reads them, and manifest.jsonl.
 
     Inputs that cannot be read are named, left out, and noted in the pack; then the exit code is 1.
-    The pack appears when it is whole. Until then its part is in FILE.h5.part, which at the end
-    takes as much room again, and --resume goes on from there, however the run before ended.
+    The pack appears when it is complete. Until then FILE.h5.part holds what is done, and at the
+    end both take space; --resume continues from it, however the previous run ended.
     """
     if mode:
         check_usage(inputs, output, settings)

@@ -97,14 +97,14 @@ def command(
         $ sepcli quantize runs/toy --mode qat --steps 2000 -o toy-int8.safetensors --json
         $ sepcli quantize denoise-tiny --calib recordings/ -c data.yaml --max-drop 0.2
 
-    The file is a model like any other, for separate, stream, eval and info. Beside it lies a graph
-    for ONNX Runtime, whose speed is measured. Weights have a scale per output channel, activations
-    a range that calibration sees; batch norm is folded. The same network is computed in integers,
-    too, which must give the same bits. Nothing is written when SI-SDR falls by more than --max-drop
-    or the weights exceed --budget.
+    The file is a model like any other, for separate, stream, eval and info. A graph for ONNX
+    Runtime is written beside it, and its speed is measured. Weights have a scale per output
+    channel, activations a range that calibration sees; batch norm is folded. The same network is
+    computed in integers, too, which must give the same bits. Nothing is written when SI-SDR falls
+    by more than --max-drop or the weights exceed --budget.
 
     Fine-tuning (qat) is a run as sepcli train makes it; -c FILE has its sections data and train,
-    and data.valid is what the scores are for. Without it the model's own data are used if they need
+    and data.valid is scored. Without it the model's own data are used if they need
     no files, else synthetic speech and noise.
     """
     import torch

@@ -64,7 +64,8 @@ def command(
     the result is the target of a model that removes late reverberation only. Rate, channels,
     format and sample format are kept. -o is a file for one input, a folder (with the tree of the
     folders given), or - for WAV on standard output, the default in a pipe. A name that does not
-    end like a sound file is a folder. Files of one name are told apart by their folders.
+    end like a sound file is a folder. Files of the same name keep
+    their folders.
     """
     from sepcli.rirs import responses
 

@@ -22,7 +22,7 @@ class DecayRange(click.ParamType):
         except ValueError:
             stop = start = 1
         if not 0 >= start > stop > -1000:
-            self.fail(f"{value!r} is no range of a decay; write -5:-35, say", param, ctx)
+            self.fail(f"{value!r} is not a range of a decay; write one like -5:-35", param, ctx)
         return start, stop
 
 

@@ -124,8 +124,8 @@ def command(
         $ sepcli stream --latency
 
     The input must have the model's sample rate; its channels are treated one by one. Each chunk is
-    written as soon as it is complete, and in all as many samples as came in. The signal USR1 makes
-    the model forget the past, for instance after a gap. The first interrupt ends the input.
+    written as soon as it is complete, and the output is as long as the input. The signal USR1
+    resets the state of the model, for instance after a gap. The first interrupt ends the input.
     """
     if input_type != "raw" and (rate or channels or encoding):
         raise click.UsageError("--rate, --channels and --encoding describe raw PCM; add -t raw")
@@ -145,7 +145,7 @@ def command(
             record = compare(runner, name, verify, seconds=seconds, seed=seed, target=target)
             show(record, as_json)
             if not record["equal"]:
-                raise SepcliError(f"{verify}: streamed and whole differ, see above")
+                raise SepcliError(f"{verify}: streamed and offline output differ, see above")
         elif latency is not None:
             from sepcli.inference.streamcheck import measure
 
@@ -173,7 +173,10 @@ def open_input(
     else:
         stdin = Peekable(sys.stdin.buffer)
         if stdin.sniff() != "wav" and stdin.peek(1):
-            raise SepcliError("standard input: no WAV; convert it, or say -t raw --rate HZ")
+            raise SepcliError(
+                "standard input: not a WAV file; convert it, or describe raw PCM with "
+                "-t raw --rate HZ"
+            )
         reader = open_blocks(stdin)
     if reader.sample_rate != runner.sample_rate:
         raise SepcliError(

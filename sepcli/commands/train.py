@@ -95,7 +95,7 @@ def command(
 
     The run folder gets metrics.jsonl and TensorBoard's events, the best and the last model, and
     scores.json with the validation before and after. Ctrl-C or SIGTERM saves and stops; on a CPU
-    --resume goes on to the very weights that the uninterrupted run reaches. With more train.steps
+    --resume reaches the same weights, bit for bit, as an uninterrupted run. With more train.steps
     (or train.epochs) it makes a run longer, finished or not: from there on, the learning rate is
     that of a run of the new length.
     """
@@ -171,13 +171,13 @@ def train(run: Any, progress: str, quiet: bool, notifier: Any) -> int:
         raise
     except OSError as error:
         raise SepcliError(
-            f"{run.folder}: cannot be written ({error}); make room and go on with --resume"
+            f"{run.folder}: cannot be written ({error}); make room and resume with --resume"
         ) from None
     at = f"step {run.state.step} of {run.settings.steps}"
     if received:
         name = signal.Signals(received[0]).name
         notifier.tell("stopped", f"stopped by {name} at {at}")
-        click.echo(f"Stopped by {name} and saved at {at}; go on with --resume", err=True)
+        click.echo(f"Stopped by {name} and saved at {at}; resume with --resume", err=True)
         return received[0]
     notifier.tell("end", f"ended at {at}", run.scores())
     return 0

@@ -115,7 +115,7 @@ class Separation:
                         yield self._attempt(sample.key, each.source, self._separate_sample, sample)
             if self._torn and self._writer and self.output in (None, "-"):
                 raise OutputError(
-                    f"{_STDOUT}: left without its end, as not all inputs were read to theirs"
+                    f"{_STDOUT}: left incomplete, as not all inputs were read to the end"
                 )
 
     def _attempt(self, key, source, act, *args):
@@ -157,8 +157,8 @@ class Separation:
             raise UsageError("samples are separated whole; omit --start and --duration")
         if not self.form.is_default:
             raise UsageError(
-                "--filename, --format and --subtype are for the stems of audio files; samples go "
-                "on with their estimates as float WAV: omit them"
+                "--filename, --format and --subtype are for the stems of audio files; samples "
+                "hold their estimates as float WAV, so omit them"
             )
         writer = open_sample_writer(self.output, overwrite=self.overwrite)
         self._writer = stack.enter_context(writer)

@@ -24,14 +24,14 @@ FIELDS = ("track", "stem", "model", "ext")  # of a template of file names
 def default_model(targets: Sequence[str]) -> str:
     """The model that finds `targets`; plain audio has none and gets the model for songs.
 
-    Raises UsageError when no default model finds them.
+    Raises UsageError when no default model separates them.
     """
     if not targets:
         return FOR_AUDIO
     for target in targets:
         if target in FOR_TARGETS:
             return FOR_TARGETS[target]
-    raise UsageError(f"no default model finds {', '.join(targets)}; choose one with -m")
+    raise UsageError(f"no default model separates {', '.join(targets)}; choose one with -m")
 
 
 class Models:
@@ -167,7 +167,7 @@ class Form:
         known = FORMATS[extension][1]
         if self.subtype and self.subtype.upper() not in known:
             raise UsageError(
-                f"{extension} does not hold {self.subtype}; choose a --subtype out of "
+                f"{extension} does not support {self.subtype}; choose a --subtype out of "
                 f"{', '.join(known)}"
             )
 

@@ -37,7 +37,8 @@ class OnnxVocoder:
         shapes = [node.shape for node in self._session.get_inputs()]
         if len(shapes) != 1 or len(shapes[0]) != 3 or not isinstance(shapes[0][1], int):
             raise SepcliError(
-                f"{path}: no vocoder, its inputs are {shapes}; expected one, (batch, bands, frames)"
+                f"{path}: not a vocoder, its inputs are {shapes}; "
+                "expected one, (batch, bands, frames)"
             )
         self.bands = shapes[0][1]
 

@@ -26,7 +26,7 @@ OTHERS = {  # name of torch: (what it is, what replaces it)
     **{name: (name, "ReLU, and train again") for name in ACTIVATIONS},
     "_prelu_kernel": ("PReLU", "ReLU, and train again"),
     "sigmoid": ("sigmoid", f"a table of 256 values {HOST}, after the network"),
-    "_softmax": ("softmax", "nothing: another architecture"),
+    "_softmax": ("softmax", "no replacement: use another architecture"),
     "native_layer_norm": ("norm over each frame", "batch norm before the activation, which folds"),
     "native_group_norm": ("norm over time", "batch norm before the activation, which folds"),
     "rsqrt": ("norm over each frame", "batch norm before the activation, which folds"),
@@ -180,7 +180,7 @@ def _row(operation, before):
         if before != "convolution":
             row.replacement = ""
             row.refuse(
-                "batch norm behind an activation does not fold",
+                "batch norm after an activation cannot be folded",
                 "norm_first: true, and train again",
             )
         return row
@@ -212,7 +212,7 @@ def _product(operation, name):
     if row.weights:
         row.refuse("matrix product outside a convolution", f"{HOST}, or a 1x1 convolution")
     else:
-        row.refuse("product of two signals", "nothing: another architecture")
+        row.refuse("product of two signals", "no replacement: use another architecture")
     return row
 
 

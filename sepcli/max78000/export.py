@@ -74,7 +74,7 @@ def _build(model, name, frames):
     if model.chip != NAME:
         raise SepcliError(
             f"not made for the chip, as tcn_max78000 is; `sepcli export-max78000 {name} --check` "
-            "says what is in the way"
+            "lists what prevents it"
         )
     if not model.quantised:
         raise SepcliError(f"not quantised; do that first: sepcli quantize {name} --target max78000")
@@ -138,7 +138,7 @@ def problems(folder: str | Path) -> list[str]:
         got = chip.run(files.network(config, checkpoint), sample)
     except Exception as error:  # each of the libraries has types of its own, and files may be any
         reason = " ".join(str(error).split())[:100]
-        raise SepcliError(f"{folder}: not an export of ours ({reason}); make it again") from None
+        raise SepcliError(f"{folder}: not an export of sepcli ({reason}); make it again") from None
     if not np.array_equal(got, expected):
         return ["expected_output.npy is not what the network computes of sample_input.npy"]
     return []

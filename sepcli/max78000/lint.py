@@ -123,7 +123,7 @@ class _Lint:
             self.say(f"unknown keys: {', '.join(unknown)}")
         operation = str(entry.get("operation", "conv2d")).lower()
         if operation not in OPERATIONS:
-            self.say(f"operation {operation} is none of {', '.join(OPERATIONS)}")
+            self.say(f"operation {operation} is not one of {', '.join(OPERATIONS)}")
             return False
         if operation != "conv1d" and (odd := sorted(CONVOLUTION_KEYS & set(entry))):
             self.say(f"{', '.join(odd)}: only a convolution has these")
@@ -291,7 +291,7 @@ class _Lint:
         if emulated and entry.get("write_gap", 0):
             self.say(
                 f"write_gap after dilation {dilation}: the chip places the output elsewhere; "
-                "write the gap with a layer behind"
+                "write the gap in a later layer"
             )
         if activate not in ("relu", "abs", "none"):
             self.say(f"activation {activate}, the chip has ReLU, Abs, None")
@@ -333,7 +333,7 @@ class _Lint:
 
     def _room(self, tensor, what):
         if tensor.offset % 4:
-            self.say(f"{what} at {tensor.offset:#x}, which is no multiple of 4")
+            self.say(f"{what} at {tensor.offset:#x}, which is not a multiple of 4")
         if tensor.start < 0 or tensor.end > limits.INSTANCE_BYTES:
             self.say(
                 f"{what} takes {tensor.start:#x}..{tensor.end:#x}, an instance of data memory has "

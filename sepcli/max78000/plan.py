@@ -234,8 +234,8 @@ def _check_operands(network, add, index):
         else:
             continue
         raise SepcliError(
-            f"layer {index} ({add.name}): its operand {name} {reason}, so they cannot take turns "
-            "word by word; put a copy or a 1x1 convolution between"
+            f"layer {index} ({add.name}): its operand {name} {reason}, so they cannot be "
+            "interleaved word by word; put a copy or a 1x1 convolution between"
         )
 
 

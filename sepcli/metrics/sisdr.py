@@ -51,5 +51,5 @@ def _improvement(estimate, reference, mixture):
         return undefined("silent mixture")
     before = _si_sdr(mixture, reference)
     if np.isinf(before):
-        return undefined("the mixture has nothing but the reference, or nothing of it")
+        return undefined("the mixture contains only the reference, or nothing of it")
     return Score(_si_sdr(estimate, reference) - before)

@@ -37,6 +37,6 @@ def snr_improvement(
     """
     before = snr(np.asarray(mixture), reference)
     if np.isposinf(before):
-        return undefined("the mixture has nothing but the reference")
+        return undefined("the mixture contains only the reference")
     after = snr(estimate, reference)
     return after if np.isnan(after) else Score(after - before)

@@ -164,7 +164,7 @@ def _recorded(pool, spec, rng):
     path = pool.draw(rng)
     rir = stored.read(path, sample_rate=spec.sample_rate)[0][0]
     if not rir.any():
-        raise SepcliError(f"{path}: silent, so no impulse response; remove it")
+        raise SepcliError(f"{path}: silent, so it is not an impulse response; remove it")
     tap = room.main_tap(rir)
     rir = rir[tap:] / rir[tap]
     if rng.random() < spec.shorten_prob:

@@ -169,7 +169,7 @@ def _room(path, _of, sample_rate, samples, decay_s):
     """The first channel of a recorded RIR, as a `Response` in which the direct sound is 1 at 0."""
     rir = stored.read(path, sample_rate=sample_rate)[0][0]
     if not rir.any():
-        raise SepcliError(f"{path}: silent, so no impulse response; remove it")
+        raise SepcliError(f"{path}: silent, so it is not an impulse response; remove it")
     tap = room.main_tap(rir)
     rirs = _with_shortened(rir / rir[tap], sample_rate, decay_s)
     return room.Response(rirs, samples, start=tap)

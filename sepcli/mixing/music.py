@@ -318,7 +318,7 @@ def _with_targets(song, targets):
     if ACCOMPANIMENT in targets:
         all_else = [path for paths in rest.values() for path in paths]
         if not all_else and ACCOMPANIMENT not in song.stems:
-            raise SepcliError(f"{song.name}: no {ACCOMPANIMENT}, and nothing to make it of")
+            raise SepcliError(f"{song.name}: no {ACCOMPANIMENT}, and no stems to compute it from")
         stems = {ACCOMPANIMENT: all_else} | song.stems
         return Song(song.name, {name: stems[name] for name in targets})
     if ACCOMPANIMENT in rest and set(song.stems) > {VOCALS, ACCOMPANIMENT}:

@@ -65,7 +65,7 @@ class Source(ABC):
 
     def draw_many(
         self, seed: int, indices: Sequence[int], device: Any = "cpu"
-    ) -> "tuple[torch.Tensor | dict[str, torch.Tensor], ...]":
+    ) -> "tuple[torch.Tensor, dict[str, torch.Tensor], *tuple[torch.Tensor, ...]]":
         """Items of the stream `seed`: (mix (B, C, T), refs by name, (B, C, T) each).
 
         Where there are enrolments, these are the third, (B, C, T').

@@ -244,13 +244,13 @@ class _Recorded:
     def _check(self, wanted, enroll):
         if len(self._places) < wanted:
             raise SepcliError(
-                f"speech: {len(self._places)} speaker(s), but {wanted} are to talk at once; lower "
-                "--interferers, name more, or say who speaks by --speaker-regex"
+                f"speech: {len(self._places)} speaker(s), but a mixture has {wanted}; lower "
+                "--interferers, name more, or identify the speakers with --speaker-regex"
             )
         if not any(self._targets):
             raise SepcliError(
-                "speech: nobody has two recordings, one for the mixture and one to enrol; name "
-                "more, or say who speaks by --speaker-regex"
+                "speech: no speaker has two recordings, one for the mixture and one to enrol; name "
+                "more, or identify the speakers with --speaker-regex"
             )
 
     def draw(self, count, rng):
@@ -310,7 +310,7 @@ def _speakers(source, recordings, regex):
             speaker = who if regex else os.path.join(source, who).rstrip(os.sep)
         if not who and (regex or isinstance(recording, PackRecording)):
             raise SepcliError(
-                f"{recording}: no telling who speaks; name speakers in its path, "
-                "and say how by --speaker-regex"
+                f"{recording}: the speaker is unknown; put the name into the path, "
+                "and match it with --speaker-regex"
             )
         yield speaker

@@ -71,7 +71,7 @@ def build(name: str, *, own: bool = False, **settings: Any) -> Model:
 def _unknown(name):
     if ":" in str(name):
         return (
-            f"model {name!r} is no model of sepcli; if you trust its code, name it in the "
+            f"model {name!r} is not a model of sepcli; if you trust its code, set it in the "
             f"environment: {OWN}={name}"
         )
     return f"unknown model {name!r}; choose from {', '.join(sorted(known()))}"

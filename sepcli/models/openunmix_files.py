@@ -103,7 +103,7 @@ def _state(file):
     ) as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         if isinstance(error, pickle.UnpicklingError):  # torch would advise to trust it
-            reason = "more than tensors, or no archive of them"
+            reason = "not an archive of tensors alone"
         raise SepcliError(
             f"{file}: not a checkpoint of Open-Unmix ({reason}); expected its state dict"
         ) from None

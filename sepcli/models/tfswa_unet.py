@@ -85,7 +85,7 @@ class TfswaUnet(OfflineSpectralModel):
         if len(patch) != 2 or min(patch) < 1:
             raise ValueError(f"patch must be like (1, 1), frames and frequencies, not {patch}")
         self.sources, self.sample_rate, self.channels = tuple(sources), sample_rate, channels
-        self.output, self.patch, self.multiscale = output, tuple(patch), multiscale
+        self.output, self.patch, self.multiscale = output, (patch[0], patch[1]), multiscale
         self.checkpointing = checkpointing
         self.stft = CentredStft(window, hop)
         wide, (p, q) = dims[0], self.patch

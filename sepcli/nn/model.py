@@ -110,6 +110,14 @@ class Model(nn.Module):
         """
         raise NotImplementedError
 
+    def analyse(self, x: torch.Tensor) -> torch.Tensor:
+        """The spectra (..., F, N), complex, of whole signals (..., T), where `spectral`."""
+        raise NotImplementedError
+
+    def synthesise(self, spectrum: torch.Tensor, length: int) -> torch.Tensor:
+        """Whole signals (..., length) of spectra (..., F, N), where `spectral`."""
+        raise NotImplementedError
+
     def complete(self) -> Self:
         """The model itself; raises SepcliError when a reference is missing, see `given`."""
         if self.conditioned:
@@ -155,7 +163,7 @@ def checked(model: nn.Module) -> Model:
     """The model, if it says of itself what a `Model` has to; SepcliError naming what is missing."""
     name = type(model).__name__
     if not isinstance(model, Model):
-        raise SepcliError(f"{name} is no sepcli.nn.model.Model; derive it from that")
+        raise SepcliError(f"{name} is not a sepcli.nn.model.Model; derive it from that class")
     for fact in model.facts:
         will_do, what = FACTS[fact]
         if not hasattr(model, fact):

@@ -49,7 +49,7 @@ class Part:
             raise exists(target)
         if self.folder.exists() and not (resume or overwrite):
             raise SepcliError(
-                f"{self.folder}: an unfinished run; go on with --resume, or begin anew with "
+                f"{self.folder}: an unfinished run; resume with --resume, or start again with "
                 "--overwrite"
             )
         with explained(self.folder):
@@ -122,7 +122,7 @@ class Part:
             fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SepcliError(
-                f"{self.folder}: another process is writing it; wait for that"
+                f"{self.folder}: another process is writing it; wait until it ends"
             ) from None
 
     def _load(self, plan, anew):
@@ -132,7 +132,7 @@ class Part:
             entries = [] if anew else list(self._entries())
             if entries and entries[0][0] != {"plan": plan}:
                 raise SepcliError(
-                    f"{self.folder}: its inputs or options were others; begin anew with "
+                    f"{self.folder}: started with other inputs or options; start again with "
                     "--overwrite, or repeat the command as it was"
                 )
             whole = 0

@@ -192,7 +192,7 @@ class Packing:
                 elif record["name"] != sample.key:
                     raise SepcliError(
                         f"{source}: sample {sample.key} comes where {record['name']} came before; "
-                        "begin anew with --overwrite, or repeat the command as it was"
+                        "start again with --overwrite, or repeat the original command"
                     )
 
     def _read(self, source):

@@ -245,7 +245,7 @@ def split_weight(source: str) -> tuple[str, float]:
     except ValueError:
         number = math.nan
     if not 0 < number < math.inf:
-        raise SepcliError(f"{source}: the weight {weight!r} is no number above 0; write {path}=0.7")
+        raise SepcliError(f"{source}: the weight {weight!r} is not above 0; write {path}=0.7")
     return path, number
 
 

@@ -135,7 +135,7 @@ class PackRecordings:
         self.groups = self._choose(what)
         self.split = split
         if not len(self):
-            raise SepcliError(f"{path}: no {what} for {split}; say {path}:all for all there is")
+            raise SepcliError(f"{path}: no {what} for {split}; use {path}:all for all recordings")
 
     def _choose(self, what):
         """Names of the groups to draw from."""
@@ -223,7 +223,7 @@ def _shard_recordings(folder, what, split):
     every = _tar_recordings(folder, tars, what)
     found = [r for r in every if (os.path.basename(r.path), _prefix(r.name)) in wanted]
     if not found:
-        raise SepcliError(f"{folder}: no {what} for {split}; say {folder}:all for all there is")
+        raise SepcliError(f"{folder}: no {what} for {split}; use {folder}:all for all recordings")
     return found
 
 

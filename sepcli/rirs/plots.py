@@ -72,7 +72,7 @@ def save(path: str | Path, figure: Any) -> None:
     """Write a figure to `path`, in the format of its extension, whole or not at all."""
     kind = Path(path).suffix[1:].lower()
     if kind not in figure.canvas.get_supported_filetypes():
-        raise SepcliError(f"{path}: no format of pictures; end the name in .png, .svg or .pdf")
+        raise SepcliError(f"{path}: not a picture format; end the name in .png, .svg or .pdf")
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, dpi=120)
     files.save(path, buffer.getvalue())

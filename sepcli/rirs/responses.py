@@ -79,7 +79,7 @@ def open_response(path: str | Path) -> Any:
 def check_response(response: np.ndarray, name: str | Path) -> np.ndarray:
     """Return (C, R), or raise SepcliError if it cannot be an impulse response."""
     if not response.any():
-        raise SepcliError(f"{name}: silent, so no impulse response; remove it")
+        raise SepcliError(f"{name}: silent, so it is not an impulse response; remove it")
     return response
 
 

@@ -133,7 +133,7 @@ def _fill(file, pcm, blocks, items, contents, label):
         for item, data in zip(items, contents, strict=True):
             if zlib.crc32(data) != item.crc32:
                 raise SepcliError(
-                    f"{label}/{item.name}: damaged on the disk; begin with --overwrite"
+                    f"{label}/{item.name}: damaged on the disk; start again with --overwrite"
                 )
             yield data
 

@@ -55,7 +55,7 @@ def read_seal(path: str | Path) -> Any:
         if not (match := _FIRST_LINE.match(head)):
             if other := stand_in(head):
                 raise SepcliError(f"{path}: {other}")
-            what = "HDF5, but no pack" if _HDF5 in head else "no pack"
+            what = "HDF5, but not a pack" if _HDF5 in head else "no pack"
             raise SepcliError(f"{path}: {what}, or its start is damaged; make one with sepcli pack")
         version, block, crc = int(match[1]), int(match[2]), int(match[3], 16)
         if version != VERSION:
@@ -70,7 +70,7 @@ def read_seal(path: str | Path) -> Any:
         seal = json.loads(text)
         size = file.seek(0, os.SEEK_END)
         if size != seal["bytes"]:
-            fault = "cut off" if size < seal["bytes"] else "longer than it was"
+            fault = "cut off" if size < seal["bytes"] else "longer than when it was written"
             raise SepcliError(
                 f"{path}: {fault}, {size} bytes instead of {seal['bytes']}; {MAKE_AGAIN}"
             )

@@ -106,7 +106,7 @@ def _read_stream(stream, origin, strict, input_type, folder):
     elif other := files.stand_in(stream.peek(256)):
         raise SepcliError(f"{origin}: {other}")
     elif kind is None:
-        remedy = ", or say what it is with -t/--input-type" if origin == _STDIN else ""
+        remedy = ", or specify its type with -t/--input-type" if origin == _STDIN else ""
         raise SepcliError(
             f"{origin}: neither a sample tar, nor audio, nor JSON lines; convert it{remedy}"
         )

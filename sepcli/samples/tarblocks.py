@@ -65,7 +65,7 @@ def read_members(
     zeros, last, extra = 0, None, {}
     while block := read_fully(stream, BLOCK):
         if len(block) < BLOCK:
-            raise CutError(f"inside the header behind {last}" if last else "inside its header")
+            raise CutError(f"inside the header after {last}" if last else "inside its header")
         if not block.strip(b"\0"):
             zeros += 1
             if zeros == 2:
@@ -86,7 +86,7 @@ def read_members(
         elif member.type not in _WITHOUT_DATA:
             _read_data(stream, size, name)
     if zeros < 2:
-        raise CutError(f"behind {last}" if last else "before its first member", inside=False)
+        raise CutError(f"after {last}" if last else "before its first member", inside=False)
 
 
 def _parse_header(block, last, origin):
@@ -106,7 +106,7 @@ def _damaged(last, origin):
             f"{origin}: not a tar archive; if it is compressed, unpack it first: "
             "zcat FILE.tar.gz | sepcli …"
         )
-    return SepcliError(f"{origin}: damaged behind {last}; copy or write it again")
+    return SepcliError(f"{origin}: damaged after {last}; copy or write it again")
 
 
 def _read_extra(stream, member, last, origin):

@@ -43,14 +43,14 @@ def read_tar(
     except CutError as error:
         if strict:
             raise SepcliError(
-                f"{origin}: cut off {error} after {reader.so_far()}; the command upstream stopped "
-                f"early, see its message, or {_READ_ANYWAY}"
+                f"{origin}: cut off {error}, {reader.so_far()} complete; the command upstream "
+                f"stopped early, see its message, or {_READ_ANYWAY}"
             ) from None
         yield from reader.last_sample(error)
 
 
 class _ScatteredError(Exception):
-    """The members of a sample do not stand together."""
+    """The members of a sample are not adjacent."""
 
 
 class _Reader:
@@ -120,7 +120,7 @@ class _Reader:
             raise _ScatteredError
         if self.strict and prefix in self._seen:
             raise SepcliError(
-                f"{self.origin}: members of sample {prefix} do not stand together; "
+                f"{self.origin}: members of sample {prefix} are not adjacent; "
                 f"{self._sort('to sort them')}or {_READ_ANYWAY}"
             )
         self._seen.add(prefix)
@@ -160,7 +160,7 @@ class _Reader:
                 f"stopped early, or another program wrote this tar: then {_READ_ANYWAY}"
             )
         raise SepcliError(
-            f"{self.origin}: {here} samples arrived but its closing count says {promised}; "
+            f"{self.origin}: {here} samples arrived, but its closing count is {promised}; "
             f"write it again, or {_READ_ANYWAY}"
         )
 
@@ -183,7 +183,7 @@ class _Group:
     def add(self, name, data):
         label = f"{self.origin}: {self.prefix}{self._mark}{name}"
         if name in self.members or (name == "json" and self.meta is not None):
-            self.fault = f"{label} comes twice in one sample; remove one"
+            self.fault = f"{label} occurs twice in one sample; remove one"
         elif name != "json":
             self.members[name] = data
         else:

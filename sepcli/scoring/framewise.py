@@ -13,7 +13,7 @@ from sepcli.samples.sample import Sample
 from sepcli.samples.stems import ACCOMPANIMENT, VOCALS
 from sepcli.scoring.targets import Target, UnfitError, read_blocks
 
-ALONE = "scored alone: interference cannot be told from artifacts"
+ALONE = "scored alone: interference cannot be distinguished from artifacts"
 OF_ALL = ("isr", "sar")  # what says little of a source alone; sir has no value then
 
 
@@ -122,5 +122,5 @@ def _median(series, silent, note, *, alone):
     if silent[1].all():
         return undefined("silent reference")
     if alone:
-        return undefined("no other source that could interfere")
-    return undefined("some source is silent in every frame")
+        return undefined("no other source that can interfere")
+    return undefined("at least one source is silent in every frame")

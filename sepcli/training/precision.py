@@ -45,7 +45,7 @@ def compiled(
         failure = _failure(model, settings, *(x.to(device) for x in batch))
         if failure:
             delattr(model, name)
-            failure = f"train.compile: not compiled ({failure}); going on without"
+            failure = f"train.compile: not compiled ({failure}); training is slower without"
         yield failure, chain([batch], batches)
     finally:
         vars(model).pop(name, None)

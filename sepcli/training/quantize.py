@@ -287,7 +287,10 @@ def compare(
         mix, refs = (x.numpy() for x in item)  # (C, T), (S, C, T)
         outputs = {kind: separate(runner, mix) for kind, runner in runners.items()}
         if not np.array_equal(outputs["integer"], outputs["fake_quantised"]):
-            raise SepcliError(f"data.valid, item {i}: the integers give other bits than the twin")
+            raise SepcliError(
+                f"data.valid, item {i}: the integer and the fake-quantised model differ, which is "
+                "a fault of sepcli; report it with the configuration"
+            )
         for kind, estimates in outputs.items():
             for name, sources in names.items():
                 for source in sources:

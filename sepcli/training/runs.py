@@ -135,7 +135,7 @@ class Run:
             except DataError as error:
                 self.save()
                 raise SepcliError(
-                    f"{error}; saved at step {self.state.step}: go on with --resume"
+                    f"{error}; saved at step {self.state.step}; resume with --resume"
                 ) from None
 
     def _kept(self, records, log):
@@ -174,7 +174,7 @@ class Run:
         """The record, behind warnings of new unreadable recordings and with the count of all."""
         found = {**self.train_data.faults, **self.valid_data.faults}
         for reason in list(found.values())[self._warned : MOST_WARNINGS]:
-            message = f"{reason}; others are drawn in its place"
+            message = f"{reason}; other recordings are drawn instead"
             yield {"event": "warning", "message": message}
         self._warned = len(found)
         if found and record["event"] == "train":
@@ -277,7 +277,8 @@ def start(
         )
     if is_run(folder) and not overwrite:
         raise SepcliError(
-            f"{folder}: holds a training run; go on with --resume, or replace it with --overwrite"
+            f"{folder}: holds a training run; add --resume to continue it, or --overwrite to "
+            "replace it"
         )
     run = kind(folder, config, **options)  # what cannot start should not remove anything
     run.begin()
@@ -324,7 +325,7 @@ def _check_changes(folder, before, after):
         old, new = before["train"][name], after["train"][name]
         if new < old:
             raise SepcliError(
-                f"{folder}: was started for {old} {name}; go on with --set train.{name}={old} (or "
+                f"{folder}: was started for {old} {name}; resume with --set train.{name}={old} (or "
                 "more, for a longer training)"
             )
     free = tuple(f"train.{name}:" for name in (*FREE_ON_RESUME, *LENGTHS))
