@@ -114,7 +114,7 @@ class Model(nn.Module):
         """The spectra (..., F, N), complex, of whole signals (..., T), where `spectral`."""
         raise NotImplementedError
 
-    def synthesise(self, spectrum: torch.Tensor, length: int) -> torch.Tensor:
+    def synthesise(self, spectra: torch.Tensor, length: int) -> torch.Tensor:
         """Whole signals (..., length) of spectra (..., F, N), where `spectral`."""
         raise NotImplementedError
 
