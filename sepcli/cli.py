@@ -27,7 +27,7 @@ let_waiting_threads_sleep()
 
 COMMANDS = (
     "mix", "rir-decay", "rt60", "separate", "extract", "stream", "eval", "train", "pack",
-    "quantize", "export", "export-max78000", "info", "doctor",
+    "quantize", "export", "export-max78000", "serve", "info", "doctor",
 )  # fmt: skip
 
 

@@ -28,6 +28,10 @@ OPTIONAL = {  # extra -> its packages, and what needs them
     "av": (("av",), "m4a, webm, wma and other sound that libsndfile lacks"),
     "plot": (("matplotlib",), "--plot of sepcli rt60 and rir-decay"),
     "export": (("onnx", "onnxscript"), "sepcli export, and quantize --target cpu"),
+    "serve": (
+        ("fastapi", "starlette", "uvicorn", "websockets", "python-multipart"),
+        "sepcli serve",
+    ),
 }
 INSTEAD = {"av": "ffmpeg"}  # programs that do the work of a package
 SETTINGS = (  # environment variables that change how commands run

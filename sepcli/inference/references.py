@@ -53,7 +53,13 @@ def speech_in(references: Sequence[np.ndarray], sample_rate: int) -> float:
 def _checked(reader: Any, sample_rate: int) -> np.ndarray:
     name, rate = reader.name, reader.sample_rate
     audio = reader.rest(round(LONGEST_S * rate)).mean(0, keepdims=True)
-    seconds = audio.shape[1] / rate
+    check_reference(audio, rate, name)
+    return resample(audio, rate, sample_rate)
+
+
+def check_reference(audio: np.ndarray, sample_rate: int, name: str) -> None:
+    """Raise SepcliError for a reference (C, T) that is silent, or shorter than 0.5 s."""
+    seconds = audio.shape[1] / sample_rate
     if seconds < SHORTEST_S:
         raise SepcliError(
             f"{name}: {seconds:.2f} s; a reference has at least {SHORTEST_S:g} s, better 3 s"
@@ -62,4 +68,3 @@ def _checked(reader: Any, sample_rate: int) -> np.ndarray:
         raise SepcliError(
             f"{name}: silent; as a reference, give a recording in which the speaker is heard"
         )
-    return resample(audio, rate, sample_rate)

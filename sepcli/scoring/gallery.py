@@ -23,7 +23,7 @@ from sepcli.scoring.targets import find_targets, padded
 
 ENDS = 3  # so many of the best and of the worst are kept
 SECONDS = 10  # of an excerpt, so that a report does not grow with the length of the songs
-PICTURE = (128, 400)  # pixels of a spectrogram: frequencies, times
+ROWS, COLUMNS = 128, 400  # pixels of a spectrogram: frequencies, times
 LOWEST_HZ, HIGHEST_HZ, RANGE_DB = 60, 16000, 70
 COLOURS = (
     (0, 0, 4),
@@ -117,7 +117,7 @@ def excerpts(sample: Sample, targets: Sequence[str]) -> Iterator[Excerpt]:
     powers = {name: _power(sound, sample.sample_rate) for name, sound in sounds.items()}
     top = max(power.max() for power in powers.values())
     for name, sound in sounds.items():
-        yield Excerpt(name, _mp3(sound, sample.sample_rate), _picture(powers[name], top))
+        yield Excerpt(name, _mp3(sound, sample.sample_rate), picture(powers[name], top))
 
 
 def _loudest(sample, parts):
@@ -151,22 +151,31 @@ def _mp3(sound, rate):
 
 
 def _power(sound, rate):
-    """The spectrogram of sound (C, T) in the pixels of a picture, lowest frequency last."""
-    rows, columns = PICTURE
-    size = 2 ** int(np.log2(rate * 0.064))  # some 50 ms
+    """The spectrogram of sound (C, T) in the pixels of a picture."""
+    size = window_size(rate)
     mono = np.pad(sound.mean(0), (0, max(0, size - sound.shape[1])))
-    starts = np.linspace(0, len(mono) - size, columns).astype(int)
-    frames = mono[starts[:, None] + np.arange(size)] * np.hanning(size)
-    power = np.square(np.abs(np.fft.rfft(frames)))  # (columns, F)
+    starts = np.linspace(0, len(mono) - size, COLUMNS).astype(int)
+    return band_powers(mono[starts[:, None] + np.arange(size)], rate)
+
+
+def window_size(rate: int) -> int:
+    """The samples of a frame of a spectrogram, some 50 ms."""
+    return 2 ** int(np.log2(rate * 0.064))
+
+
+def band_powers(frames: np.ndarray, rate: int) -> np.ndarray:
+    """The powers (ROWS, N) of frames (N, `window_size`) in bands, lowest frequency last."""
+    size = frames.shape[1]
+    power = np.square(np.abs(np.fft.rfft(frames * np.hanning(size))))  # (N, F)
     top = min(HIGHEST_HZ, rate / 2)
-    edges = np.geomspace(top, min(LOWEST_HZ, top / 2), rows + 1) * size / rate
+    edges = np.geomspace(top, min(LOWEST_HZ, top / 2), ROWS + 1) * size / rate
     bins = [
         slice(int(low), max(int(high), int(low) + 1)) for high, low in itertools.pairwise(edges)
     ]
-    return np.stack([power[:, each].mean(1) for each in bins])  # (rows, columns)
+    return np.stack([power[:, each].mean(1) for each in bins])
 
 
-def _picture(power, top):
+def picture(power: np.ndarray, top: float) -> bytes:
     """PNG bytes of a spectrogram (rows, columns), `RANGE_DB` below the power `top`."""
     level = to_db(np.maximum(power, 1e-20) / max(top, 1e-20))
     shades = np.clip((level / RANGE_DB + 1) * 255, 0, 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Separation over HTTP and WebSocket: jobs in folders, live streams, and a page."""

@@ -1,0 +1,479 @@
+"""`sepcli serve` as its clients see it: a server of small models, and connections to it."""
+
+import io
+import json
+import re
+import socket
+import subprocess
+import threading
+import zipfile
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+import sepcli
+from sepcli.cli import main
+from sepcli.inference.stream import Stream, TorchRunner
+from tests.serving import ROOT, Served, make_models, multipart, noise, silence, sound
+
+LIMITS = ("--upload-mb", "1", "--max-duration", "100", "--queue", "3", "--streams", "2")
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return make_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def served(models, tmp_path_factory):
+    """A server that all tests here share; each leaves it as it was."""
+    with Served(models, tmp_path_factory.mktemp("jobs"), *LIMITS) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(request):
+    yield
+    if "served" in request.fixturenames:
+        server = request.getfixturevalue("served")
+        server.until(lambda: server.left() == [])
+        assert "Traceback" not in server.told()
+
+
+def expected(models, name, audio, rate):
+    """What the library makes of it, {source: (C, T)}."""
+    return sepcli.load(models[name]).separate(audio, rate)
+
+
+# --- Waiting for the result
+
+
+def test_one_stem_is_a_sound_and_equals_the_librarys(served, models):
+    answer = served.post("/enhance", [("file", sound(1.5, 44100, 2), "my song.wav")])
+    assert (answer.status, answer.headers["content-type"]) == (200, "audio/wav")
+    assert "my%20song-speech.wav" in answer.headers["content-disposition"]
+    audio, rate = answer.audio
+    wanted = expected(models, "tiny", noise(1.5, 44100, 2), 44100)["speech"]
+    assert rate == 44100
+    np.testing.assert_allclose(audio, wanted, rtol=0, atol=1e-6)
+
+
+def test_several_stems_are_a_zip(served, models):
+    parts = [("file", sound(), "../../etc/pass wd.wav"), ("model", "tiny"), ("residual", "true")]
+    answer = served.post("/separate", [*parts, ("format", "flac")])
+    assert answer.headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+        assert archive.testzip() is None
+        names = ["speech", "noise", "residual"]
+        assert archive.namelist() == [f"pass wd/{name}.flac" for name in names]
+        stems = [sepcli.audio.decode(archive.read(name), name)[0] for name in archive.namelist()]
+    wanted = expected(models, "tiny", noise(1.0), 16000)
+    np.testing.assert_allclose(stems[0], wanted["speech"], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(sum(stems), noise(1.0), rtol=0, atol=1e-5)
+
+
+def test_one_stem_may_be_a_zip_and_some_stems_may_be_chosen(served):
+    parts = [("file", sound(0.2), "a.wav"), ("model", "tiny"), ("target", "noise")]
+    assert zipfile.ZipFile(
+        io.BytesIO(served.post("/separate", parts, accept="application/zip").body)
+    ).namelist() == ["a/noise.wav"]
+
+
+def test_json_has_links_to_what_came_out(served):
+    answer = served.post(
+        "/separate", [("file", sound(), "a.b.wav"), ("model", "tiny")], accept="application/json"
+    )
+    told = answer.json
+    assert [each["name"] for each in told["stems"]] == ["speech", "noise"]
+    assert (told["sample_rate"], told["channels"], told["frames"]) == (16000, 1, 16000)
+    stem = served.get(told["stems"][1]["url"])
+    assert len(stem.body) == told["stems"][1]["bytes"]
+    part = served.get(told["stems"][1]["url"], range="bytes=10-19")
+    assert (part.status, part.body) == (206, stem.body[10:20])
+    assert served.get(told["links"]["self"]).json["state"] == "done"
+    assert "peaks" not in told["links"]
+    assert served.get(told["links"]["self"] + "/peaks").status == 404
+    assert served.ask("DELETE", told["links"]["self"]).status == 204
+    assert served.get(told["stems"][1]["url"]).status == 404
+
+
+def test_a_reference_says_whom_to_extract_as_the_command_does(served, models, tmp_path):
+    paths = {name: tmp_path / f"{name}.wav" for name in ("mix", "one", "two", "out")}
+    uploads = [sound(1.0, 44100), sound(1.0, 16000, 1, 3), sound(0.7, 22050, 2, 4)]
+    for path, data in zip(paths.values(), uploads, strict=False):
+        path.write_bytes(data)
+    parts = [("file", uploads[0], "a.wav"), *(("reference", each, "me") for each in uploads[1:])]
+    answer = served.post("/extract", [*parts, ("views", "1")], accept="application/json")
+    assert answer.status == 200, answer.body
+    refs = [f"--ref={paths[name]}" for name in ("one", "two")]
+    args = ["extract", paths["mix"], *refs, "-m", models["grid"], "-o", paths["out"], "--json"]
+    told = CliRunner().invoke(main, list(map(str, args)))
+    assert json.loads(told.stdout)["presence"] == pytest.approx(answer.json["presence"], abs=1e-3)
+    stem = served.get(answer.json["stems"][1]["url"])
+    np.testing.assert_allclose(stem.audio[0], sepcli.read(paths["out"])[0], rtol=0, atol=1e-5)
+    served.ask("DELETE", answer.json["links"]["self"])
+
+
+def test_a_reference_that_says_nothing_is_refused(served):
+    for data, line in ((sound(0.2), "me: 0.20 s; a reference has"), (silence(2), "me: silent;")):
+        answer = served.post(
+            "/extract", [("file", sound(), "a.wav"), ("reference", data, "me.wav")]
+        )
+        assert (answer.status, line in answer.json["error"]) == (422, True)
+
+
+# --- Jobs
+
+
+def test_a_job_is_begun_watched_and_fetched(served):
+    name = served.job("/separate", [("file", silence(50), "a.wav"), ("model", "slow")])
+    events, data = [], []
+    connection = served.connect()
+    connection.request("GET", f"/jobs/{name}/events")
+    response = connection.getresponse()
+    assert response.headers["content-type"].startswith("text/event-stream")
+    for line in response:
+        kind, _, text = line.decode().strip().partition(": ")
+        if kind == "event":
+            events.append(text)
+        elif kind == "data":
+            data.append(json.loads(text))
+    connection.close()
+    assert events[-1] == "done"
+    assert set(events[:-1]) <= {"queued", "running"}
+    progress = [each["progress"] for each in data]
+    assert progress == sorted(progress)
+    assert any(0 < each < 1 for each in progress)
+    answer = served.get(f"/jobs/{name}/result")
+    assert answer.audio[0].shape == (1, 400_000)
+    served.ask("DELETE", f"/jobs/{name}")
+
+
+def test_views_are_of_the_mixture_and_of_every_stem(served, models):
+    name = served.job(
+        "/separate", [("file", sound(2.0, 16000, 2), "a.wav"), ("model", "tiny"), ("views", "1")]
+    )
+    told = served.wait(name, "done")
+    assert [each["name"] for each in told["stems"]] == ["mixture", "speech", "noise"]
+    mixture = served.get(told["stems"][0]["url"]).audio[0]
+    np.testing.assert_array_equal(mixture, noise(2.0, 16000, 2))
+    peaks = served.get(told["links"]["peaks"]).json
+    blocks = noise(2.0, 16000, 2).reshape(2, 800, 40)
+    np.testing.assert_allclose(np.array(peaks["mixture"])[:, 0], blocks.min((0, 2)), atol=1e-4)
+    np.testing.assert_allclose(np.array(peaks["mixture"])[:, 1], blocks.max((0, 2)), atol=1e-4)
+    assert served.get(told["stems"][1]["spectrogram"]).body.startswith(b"\x89PNG")
+    served.ask("DELETE", f"/jobs/{name}")
+
+
+def test_a_job_that_waits_and_one_that_runs_can_be_deleted_and_a_full_queue_says_when(served):
+    parts = [("file", silence(90), "a.wav"), ("model", "slow")]
+    names = [served.job("/separate", parts) for _ in range(2)]
+    served.wait(names[0], "running")
+    names += [served.job("/separate", parts) for _ in range(2)]
+    assert served.get(f"/jobs/{names[3]}").json["position"] == 2
+    assert served.get(f"/jobs/{names[3]}/result").status == 409
+    full = served.post("/separate", parts)
+    assert (full.status, "queue is full" in full.json["error"]) == (503, True)
+    assert int(full.headers["retry-after"]) >= 1
+    for name in reversed(names):
+        assert served.ask("DELETE", f"/jobs/{name}").status == 204
+        assert served.get(f"/jobs/{name}").status == 404
+
+
+def test_a_client_that_leaves_takes_its_job_along(served):
+    body, kind = multipart([("file", silence(90), "a.wav"), ("model", "slow")])
+    before = served.metric('jobs_total{state="deleted"}')
+    connection = served.connect()
+    connection.request("POST", "/separate", body, {"content-type": kind})
+    served.until(lambda: served.metric("jobs_running"))
+    connection.close()
+    served.until(lambda: not served.metric("jobs_running"))
+    assert served.metric('jobs_total{state="deleted"}') == before + 1
+
+
+# --- What is wrong with an upload
+
+
+def truncated(data, part=0.5):
+    return data[: int(len(data) * part)]
+
+
+@pytest.mark.parametrize(
+    ("parts", "status", "line"),
+    [
+        ([("file", b"", "a.wav")], 422, "a: empty (0 bytes)"),
+        ([("file", b"%PDF-1.7 no sound at all", "a.wav")], 422, "a: "),
+        ([("file", b"\0" * 5000, "a.wav")], 422, "a: "),
+        ([("file", truncated(sound()), "a.wav")], 422, "a: cut off"),
+        ([("file", truncated(sound(form="flac")), "a.wav")], 422, "a: "),
+        ([("file", silence(200, 48000), "a.wav")], 413, "a: longer than 100 s"),
+        ([("file", silence(80, 48000), "a.wav")], 200, ""),
+        ([("file", np.random.default_rng(0).bytes(1_200_000), "a.wav")], 413, "larger than 1 MB"),
+        ([("file", sound(), "a.wav"), ("model", "/etc/passwd")], 404, "known are tiny, grid"),
+        ([("file", sound(), "a.wav"), ("model", "grid")], 400, "grid needs a reference; use /extr"),
+        ([("file", sound(), "a.wav"), ("target", "../x")], 400, "the model finds speech, noise"),
+        ([("file", sound(), "a.wav"), ("format", "exe")], 400, "format is not one of wav, flac"),
+        ([("file", sound(), "a.wav"), ("reference", sound(), "b")], 400, "takes no reference"),
+        ([("file", sound(), "a.wav"), ("folder", "/tmp")], 400, "unknown field 'folder'"),
+        ([("file", sound(), "a.wav"), ("file", sound(), "b.wav")], 400, "one sound as the field"),
+        ([("file", "text")], 400, "unknown field 'file'"),
+        ([("model", "tiny")], 400, "one sound as the field file"),
+        ([("model", "x" * 5000)], 400, "the field model is too long"),
+        ([("x", "y")] * 100, 400, "more than 64 fields"),
+    ],
+    ids=range(19),
+)
+def test_what_is_wrong_with_an_upload_is_one_line_of_json(served, parts, status, line):
+    answer = served.post("/enhance", parts)
+    assert answer.status == status, answer.body
+    if status != 200:
+        assert set(answer.json) == {"error"}
+        assert line in answer.json["error"]
+        assert str(served.folder) not in answer.json["error"]
+        assert "\n" not in answer.json["error"]
+
+
+def test_a_body_that_is_no_form_or_ends_early_is_refused(served):
+    body, kind = multipart([("file", sound(), "a.wav")])
+    answer = served.ask("POST", "/enhance", body, content_type="audio/wav")
+    assert (answer.status, "multipart/form-data" in answer.json["error"]) == (415, True)
+    answer = served.ask("POST", "/enhance", body[:-100], content_type=kind)
+    assert (answer.status, "last boundary" in answer.json["error"]) == (400, True)
+    answer = served.ask("POST", "/enhance", b"junk" * 100, content_type=kind)
+    assert answer.status == 400
+
+
+def test_an_upload_that_is_told_to_be_too_large_is_refused_at_once(served):
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        head = "POST /enhance HTTP/1.1\r\nHost: x\r\nContent-Length: 99000000\r\n\r\n"
+        connection.sendall(head.encode())
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413")
+
+
+def test_a_connection_that_breaks_in_an_upload_leaves_nothing(served):
+    body, kind = multipart([("file", sound(), "a.wav")])
+    head = f"POST /enhance HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+    head += f"Content-Type: {kind}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", served.port)) as connection:
+        connection.sendall(head.encode() + body[:10_000])
+        served.until(served.left)
+        assert served.metric("uploads") == 1
+
+
+def test_addresses_that_do_not_exist_are_json(served):
+    for path in ("/jobs/../../etc/passwd", "/jobs/%2e%2e", f"/jobs/{'0' * 32}", "/page/../app.py"):
+        answer = served.get(path)
+        assert (answer.status, set(answer.json)) == (404, {"error"})
+    assert served.ask("PUT", "/separate").status == 405
+
+
+def test_models_health_and_the_page_are_there(served):
+    told = served.get("/models").json
+    assert told["defaults"] == {"separate": "tiny", "enhance": "tiny", "extract": "grid"}
+    assert told["models"]["tiny"]["sources"] == ["speech", "noise"]
+    assert told["models"]["tiny"]["licence"] == "MIT"
+    assert served.get("/health").json["status"] == "ok"
+    page = served.get("/")
+    assert "default-src 'self'" in page.headers["content-security-policy"]
+
+
+# --- Live streams
+
+
+def talk(server, query, chunks, first=()):
+    """All bytes that a stream answers, and what it says when it is ready."""
+    with connect(server.address(query)) as stream:
+        for message in first:
+            stream.send(message)
+        told = json.loads(stream.recv())
+        while told["event"] != "ready":
+            told = json.loads(stream.recv())
+        answers = []
+        for chunk in chunks:
+            stream.send(chunk)
+            answers.append(stream.recv())
+        stream.send('{"do": "end"}')
+        return b"".join([*answers, stream.recv()]), told
+
+
+@pytest.mark.parametrize("size", [128, 441])
+def test_a_stream_equals_the_librarys(served, models, size):
+    audio = noise(1.0, 16000, 2)
+    chunks = [audio[:, at : at + size].T.tobytes() for at in range(0, 16000, size)]
+    data, told = talk(served, "model=tiny&channels=2&target=noise", chunks)
+    separator = sepcli.load(models["tiny"])
+    stream = Stream(
+        TorchRunner(separator.model), 2, target="noise", chunk_ms=0, compensate_delay=False
+    )
+    wanted = np.concatenate([stream.push(audio), stream.finish()], 1)
+    np.testing.assert_allclose(np.frombuffer(data, np.float32).reshape(-1, 2).T, wanted, atol=1e-6)
+    assert (told["hop"], told["sample_rate"]) == (separator.model.hop, 16000)
+
+
+def test_a_stream_has_a_rate_and_a_format_of_its_own(served):
+    pcm = (20_000 * np.sin(np.arange(48_000) / 20)).astype("<i2")
+    chunks = [pcm[at : at + 480].tobytes() for at in range(0, 48_000, 480)]
+    data, told = talk(served, "model=tiny&rate=48000&encoding=s16le&atten_lim_db=0", chunks)
+    heard = np.frombuffer(data, "<i2")  # at most 0 dB less: the mixture
+    assert len(heard) == len(pcm)
+    late = told["delay"]
+    np.testing.assert_allclose(heard[late + 2000 : -2000], pcm[2000 : -late - 2000], atol=300)
+
+
+def test_a_stream_hears_its_reference_first(served):
+    level = np.full((1, 4000), 0.5, np.float32).tobytes()
+    audio = noise(0.5, 8000)
+    first = ['{"do": "reference"}', level, level, '{"do": "start"}']
+    data, _ = talk(served, "model=told", [audio.tobytes()], first)
+    heard = np.frombuffer(data, np.float32)
+    np.testing.assert_allclose(heard[1:], 0.5 * audio[0, :-1], rtol=0, atol=1e-6)
+
+
+def test_a_stream_forgets_when_told_to(served):
+    audio = noise(0.512, 16000)
+    with connect(served.address("model=tiny")) as stream:
+        stream.recv()
+        heard = []
+        for _ in range(2):
+            stream.send(audio.tobytes())
+            heard.append(stream.recv())
+            stream.send('{"do": "reset"}')
+    assert heard[0] == heard[1]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "line"),
+    [
+        ("model=none", 404, "known are tiny"),
+        ("model=grid", 400, "not causal"),
+        ("model=tiny&target=x", 400, "target is not one of speech, noise"),
+        ("model=tiny&rate=1e9", 400, "rate is not a whole number from 8000 to 192000"),
+        ("model=tiny&channels=0", 400, "channels is not"),
+        ("model=tiny&encoding=mp3", 400, "encoding is not one of f32le, s16le"),
+        ("model=tiny&atten_lim_db=nan", 400, "atten_lim_db is not"),
+        ("path=/etc/passwd", 400, "unknown path"),
+    ],
+)
+def test_what_is_wrong_with_a_stream_is_said_before_it_begins(served, query, status, line):
+    with pytest.raises(InvalidStatus) as refused, connect(served.address(query)):
+        pass
+    assert refused.value.response.status_code == status
+    assert line in json.loads(refused.value.response.body)["error"]
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        (b"abc", "a message of 3 bytes, but a frame has 4"),
+        (b"\0" * 4 * 40_000, "more than 2 s at once"),
+        (np.array([np.nan], np.float32).tobytes(), "not all finite"),
+        ("[", "no JSON"),
+        ('{"do": "what"}', "expected reset or end"),
+    ],
+)
+def test_what_is_wrong_with_a_message_ends_the_stream(served, message, line):
+    with connect(served.address("model=tiny")) as stream:
+        stream.recv()
+        stream.send(message)
+        assert line in json.loads(stream.recv())["error"]
+        with pytest.raises(ConnectionClosed):
+            stream.recv()
+
+
+def test_more_streams_than_there_is_room_for_are_told_when_to_come_again(served):
+    with connect(served.address("model=tiny")), connect(served.address("model=tiny")):
+        with pytest.raises(InvalidStatus) as refused, connect(served.address("model=tiny")):
+            pass
+        assert refused.value.response.status_code == 503
+        assert int(refused.value.response.headers["retry-after"]) >= 1
+    served.until(lambda: not served.metric("streams"))
+    with connect(served.address("model=tiny")):
+        pass
+
+
+def test_streams_do_not_hear_each_other(served):
+    chunks = [[noise(0.1, 16000, 1, seed).tobytes()] * 5 for seed in (1, 2)]
+    alone = [talk(served, "model=tiny", each)[0] for each in chunks]
+    together = [None, None]
+
+    def run(number):
+        together[number] = talk(served, "model=tiny", chunks[number])[0]
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert together == alone
+
+
+# --- What the documentation says
+
+PAGE = (ROOT / "docs/serving.md").read_text()
+
+
+def test_the_requests_of_the_documentation_work(served, tmp_path):
+    for name in ("noisy.wav", "song.wav"):
+        (tmp_path / name).write_bytes(sound(0.5))
+    lines = re.findall(r"^curl .*$", PAGE, re.MULTILINE)
+    assert len(lines) >= 5
+    for line in lines:
+        line = line.replace("127.0.0.1:8000", f"127.0.0.1:{served.port}")
+        line = line.replace("target=vocals", "target=speech")  # which the small model has
+        subprocess.run(["sh", "-c", f"{line} --fail -s"], cwd=tmp_path, check=True)
+    assert sepcli.read(tmp_path / "clean.wav")[0].shape == (1, 8000)
+    assert sepcli.read(tmp_path / "vocals.flac")[0].shape == (1, 8000)
+    assert zipfile.ZipFile(tmp_path / "stems.zip").namelist() == [
+        "song/speech.wav",
+        "song/noise.wav",
+    ]
+    for job in (served.folder / "jobs").iterdir():
+        served.wait(job.name, "done")
+        served.ask("DELETE", f"/jobs/{job.name}")
+
+
+def test_the_client_of_the_documentation_works(served, models):
+    [code] = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    names = {}
+    exec(code.replace("denoise-tiny", "tiny"), names)
+    heard = names["denoise"](f"ws://127.0.0.1:{served.port}", noise(1.0)[0])
+    wanted = expected(models, "tiny", noise(1.0), 16000)["speech"][0]
+    np.testing.assert_allclose(heard, wanted[: len(heard)], rtol=0, atol=1e-6)
+    assert len(heard) > 15_000
+
+
+# --- The end of the server
+
+
+def test_jobs_survive_a_server_that_is_killed(served):
+    slow = [("file", silence(50), "a.wav"), ("model", "slow")]
+    kept = served.job("/enhance", [("file", sound(), "c.wav")])
+    served.wait(kept, "done")
+    before = served.get(f"/jobs/{kept}/result").body
+    running = served.job("/separate", slow)
+    waiting = served.job("/enhance", [("file", sound(), "b.wav"), ("model", "tiny")])
+    served.wait(running, "running")
+    thread = threading.Thread(target=lost, args=(served, slow))
+    thread.start()
+    served.until(lambda: served.metric("jobs_waiting") == 2)
+    served.kill()
+    thread.join()
+    served.start()
+    assert served.get(f"/jobs/{kept}/result").body == before
+    assert served.get(f"/jobs/{running}").json["state"] in ("queued", "running")
+    served.wait(running, "done")
+    assert served.get(f"/jobs/{running}/result").audio[0].shape == (1, 400_000)
+    served.wait(waiting, "done")
+    assert served.get(f"/jobs/{waiting}/result").body == before
+    assert served.metric('jobs_total{state="done"}') == 2  # and not that of the lost client
+    for name in (kept, running, waiting):
+        served.ask("DELETE", f"/jobs/{name}")
+
+
+def lost(server, parts):
+    """A request whose answer never comes."""
+    with pytest.raises(OSError):  # noqa: PT011
+        server.post("/separate", parts)
