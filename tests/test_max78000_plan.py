@@ -7,6 +7,7 @@ from sepcli.errors import SepcliError
 from sepcli.max78000 import limits
 from sepcli.max78000.plan import plan
 from sepcli.quant.chip import ChipLayer, ChipNetwork
+from sepcli.quant.targets import target_module
 from tests.chips import tcn
 
 SEVEN = (1, 2, 4, 8, 16, 32, 64)
@@ -61,7 +62,8 @@ def test_channels_share_processors_in_passes(channels, processors):
 
 
 def test_the_weight_memory_has_442_368_bytes():
-    assert limits.WEIGHT_BYTES == 442_368
+    assert limits.WEIGHT_BYTES == 442_368 == target_module("max78000").BUDGET
+    assert target_module("cpu").BUDGET is None
 
 
 def overlaps(made):

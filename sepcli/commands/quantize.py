@@ -109,7 +109,6 @@ def command(
     """
     import torch
 
-    from sepcli.max78000 import limits
     from sepcli.models.modelfile import locate
     from sepcli.training import quantize
 
@@ -140,7 +139,7 @@ def command(
         calib_minutes=flags["calib_minutes"],
         items=flags["items"],
         max_drop_db=flags["max_drop"],
-        budget=flags["budget"] or (limits.WEIGHT_BYTES if target == "max78000" else None),
+        budget=flags["budget"] or target_module(target).BUDGET,
         folder=str(folder),
         resume=flags["resume"],
         overwrite=bool(overwrite),

@@ -8,10 +8,11 @@ frame. C channels, K taps, d dilation.
 import math
 from collections.abc import Iterable
 
+from sepcli.quant.chip import COLUMNS as COLUMNS
+from sepcli.quant.chip import PROCESSORS as PROCESSORS
+from sepcli.quant.chip import WEIGHT_BYTES as WEIGHT_BYTES
+
 LAYERS = 32
-PROCESSORS = 64  # each takes one channel at a time, and four share an instance of data memory
-COLUMNS = 768  # words of 9 bytes of weights per processor
-WEIGHT_BYTES = PROCESSORS * COLUMNS * 9  # 442,368
 INSTANCE_BYTES = 32768  # of data memory, per four processors
 CHANNELS = 1024
 FRAMES = 1023

@@ -11,6 +11,9 @@ import numpy as np
 
 INPUT = "input"  # the name of a network's input among the `inputs` of its layers
 LOW, HIGH = -128, 127  # of data and of 8-bit weights
+PROCESSORS = 64  # each takes one channel at a time, and four share an instance of data memory
+COLUMNS = 768  # words of 9 bytes of weights per processor
+WEIGHT_BYTES = PROCESSORS * COLUMNS * 9  # 442,368
 
 
 @dataclass(frozen=True)

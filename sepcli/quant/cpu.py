@@ -28,6 +28,7 @@ from sepcli.quant.tracing import symbolic
 
 NAME = "cpu"
 QDQ = True
+BUDGET = None
 
 
 class Twin(CausalModel):

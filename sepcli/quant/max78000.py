@@ -13,11 +13,12 @@ from torch import nn
 
 from sepcli.errors import SepcliError
 from sepcli.nn.runner import RUNNER
-from sepcli.quant.chip import ChipNetwork, run
+from sepcli.quant.chip import WEIGHT_BYTES, ChipNetwork, run
 from sepcli.quant.targets import LayerCost
 
 NAME = "max78000"
 QDQ = False  # export-max78000 writes what Analog Devices' tools read
+BUDGET = WEIGHT_BYTES
 
 
 def prepare(model: Any) -> Any:
