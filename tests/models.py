@@ -9,7 +9,7 @@ SPEAKER = {
     "hop": 32,
     "width": 8,
     "hidden": 6,
-    "blocks": 3,
+    "layers": 2,
     "keys": 4,
     "values": 4,
     "heads": 2,
@@ -111,7 +111,7 @@ TINY = [  # name, settings; every causal model in MODELS is here at least once
             "full_repeats": 1,
         },
     ),
-    ("speaker_tcn", SPEAKER),
+    ("speaker_lstm", SPEAKER),
     (
         "tcn_max78000",
         {"filters": 12, "kernel": 20, "width": 8, "hidden": 6, "dilations": (1, 4)},

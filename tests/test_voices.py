@@ -114,8 +114,8 @@ def test_as_many_others_speak_as_asked_for(tones):
 def test_conditioned_models_take_them_as_training_data_in_batches(tmp_path):
     data = {"kind": "voices", **SMALL}
     del data["sample_rate"], data["enroll"]
-    model = {"name": "speaker_tcn", "sample_rate": RATE, "window": 64, "hop": 32, "width": 8}
-    model |= {"hidden": 8, "blocks": 2, "keys": 4, "values": 4, "heads": 2, "embedding": 8}
+    model = {"name": "speaker_lstm", "sample_rate": RATE, "window": 64, "hop": 32, "width": 8}
+    model |= {"hidden": 8, "layers": 2, "keys": 4, "values": 4, "heads": 2, "embedding": 8}
     train = {"steps": 4, "batch": 2, "log_every": 2, "validate_every": 4}
     settings = {
         "model": model | {"bottleneck": 4, "encoder_channels": 8, "encoder_bands": 8},

@@ -17,7 +17,7 @@ MODELS = {
     "dmgtcm_unet": "sepcli.models.dmgtcm_unet:DmgtcmUnet",
     "mask_unet": "sepcli.models.mask_unet:MaskUnet",
     "open_unmix": "sepcli.models.open_unmix:OpenUnmix",
-    "speaker_tcn": "sepcli.models.speaker_tcn:SpeakerTcn",
+    "speaker_lstm": "sepcli.models.speaker_lstm:SpeakerLstm",
     "spectral_tasnet": "sepcli.models.spectral_tasnet:SpectralTasNet",
     "tcn_max78000": "sepcli.models.tcn_max78000:TcnMax78000",
     "tfswa_resunet": "sepcli.models.tfswa_resunet:TfswaResunet",
