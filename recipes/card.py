@@ -19,7 +19,9 @@ def mean(values):
 
 
 def title(name):
-    """A metric as it is written: SI-SDRi, PESQ."""
+    """A metric as it is written: SI-SDRi, PESQ, suppression."""
+    if name in ("right-speaker", "suppression"):
+        return name
     return name.upper().replace("SDRI", "SDRi").replace("SNRI", "SNRi")
 
 

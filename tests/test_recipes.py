@@ -60,6 +60,12 @@ FORMS = {
     ("denoise-16k", "SMALL", True): (0, 50),
     ("denoise-16k", "SMOKE", False): (0, 16),
     ("denoise-16k", "SMOKE", True): (0, 16),
+    ("extract-48k", "", False): (0, 100),
+    ("extract-48k", "", True): (0, 100),
+    ("extract-48k", "SMOKE", False): (0, 8),
+    ("extract-48k", "SMOKE", True): (0, 8),
+    ("extract-48k", "V1", False): (0, 100),
+    ("extract-48k", "V1", True): (0, 100),
     ("tasnet-max78000", "", False): (0, 100),
     ("tasnet-max78000", "", True): (0, 100),
     ("tasnet-max78000", "SMOKE", False): (0, 16),
@@ -89,7 +95,7 @@ class Script:
     def run(self, *arguments, **variables):
         """Run it; the arguments of each `sepcli`."""
         self.log.write_text("")
-        forms = ("SMOKE", "SMALL", "DATA", "MUSDB", "EPOCHS")
+        forms = ("SMOKE", "SMALL", "V1", "DATA", "MUSDB", "EPOCHS")
         kept = {k: v for k, v in os.environ.items() if k not in forms}
         self.process = subprocess.run(
             ["sh", self.folder / "run.sh", *arguments],
@@ -101,9 +107,12 @@ class Script:
 
     def configuration(self, arguments):
         """What `sepcli train` makes of its arguments: (resolved configuration, overrides)."""
-        assert "config.yaml" in arguments
         given = [b for a, b in itertools.pairwise(arguments) if a == "--set"]
-        return runs.resolve(config.load(self.folder / "config.yaml", given)), given
+        return runs.resolve(config.load(self.folder / self.named(arguments), given)), given
+
+    def named(self, arguments):
+        """The file of the configuration in the arguments of `sepcli train`."""
+        return next(word for word in arguments if word.endswith(".yaml"))
 
 
 def run_form(script, size, given, *arguments):
@@ -120,8 +129,9 @@ def test_every_form_changes_the_settings_that_it_names_and_no_other(form, items,
     name, size, given = form
     script = Script(name, tmp_path)
     calls = run_form(script, size, given, "--set", "train.seed=7")
-    resolved, overrides = script.configuration(next(call for call in calls if call[0] == "train"))
-    plain = runs.resolve(config.load(script.folder / "config.yaml"))
+    train = next(call for call in calls if call[0] == "train")
+    resolved, overrides = script.configuration(train)
+    plain = runs.resolve(config.load(script.folder / script.named(train)))
     named = tuple(f"{override.partition('=')[0]}." for override in overrides)
     changed = {line.partition(":")[0] for line in config.differences(plain, resolved)}
     changed.remove("data.train.seed")  # follows the seed of the training
@@ -138,7 +148,11 @@ def test_every_form_changes_the_settings_that_it_names_and_no_other(form, items,
 def test_what_validates_is_no_recording_to_train_with(form, tmp_path):
     name, size, given = form
     script = Script(name, tmp_path)
-    calls = [call for call in run_form(script, size, given) if "config.yaml" in call]
+    calls = [
+        call
+        for call in run_form(script, size, given)
+        if any(word.endswith(".yaml") for word in call)
+    ]
     assert [call[0] for call in calls] in (["train"], ["train", "quantize"])
     for call in calls:
         data = script.configuration(call)[0]["data"]
@@ -242,9 +256,12 @@ def test_a_denoiser_that_is_run_again_goes_on(tmp_path):
     assert "holds a training of another form (made); move it" in script.process.stderr
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_configuration_is_valid_and_holds_only_what_differs_from_the_defaults(name):
-    given = config.load(RECIPES / name / "config.yaml")
+CONFIGS = sorted(RECIPES.glob("*/*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_configuration_is_valid_and_holds_only_what_differs_from_the_defaults(path):
+    given = config.load(path)
     resolved = runs.resolve(given)
     for section, settings in given["train"].items():
         assert resolved["train"][section] == settings

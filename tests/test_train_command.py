@@ -309,6 +309,19 @@ def test_what_does_not_fit_of_other_weights_is_named():
     assert "--init is for a new run" in result.stderr
 
 
+def test_of_the_last_models_as_many_are_kept_as_are_wanted(folder):
+    settings = ["--set", "train.validate_every=2", "--set", "train.keep_last=2"]
+    trained(*settings)
+    kept = sorted(path.name for path in Path("run").glob("step-*"))
+    last = json.loads(Path("run/scores.json").read_text())["steps"]
+    assert kept == [f"step-{step:08d}.safetensors" for step in (last - 2, last)]
+    model, _ = modelfile.load_model(Path("run") / kept[-1])
+    newest, _ = modelfile.load_model("run/last.safetensors")
+    assert all(map(torch.equal, model.parameters(), newest.parameters()))
+    trained("--overwrite")
+    assert not list(Path("run").glob("step-*"))
+
+
 def test_the_seed_decides_the_weights():
     trained(output="zero")
     trained("--seed", "1", output="one")

@@ -116,7 +116,7 @@ def _term(name, value):
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise SepcliError(f"train.loss.{name} must be a number, not {weight!r}")
     steps = [settings.pop(key, 0) for key in ("from_step", "ramp_steps")]
-    if not all(type(count) is int and count >= 0 for count in steps):
+    if not all(isinstance(count, int) and count >= 0 for count in steps):
         raise SepcliError(f"train.loss.{name}: from_step and ramp_steps must be numbers of steps")
     module, function = LOSSES[name].function.split(":")
     fn = getattr(import_module(module), function)

@@ -34,11 +34,12 @@ from sepcli.training.settings import Settings
 CONFIG, CHECKPOINT, SCORES = "config.yaml", "last.ckpt", "scores.json"
 BEST, LAST = modelfile.RUN_FILES
 FILES = (CONFIG, METRICS, CHECKPOINT, SCORES, BEST, LAST)
-KEPT = "epoch-*.safetensors"
+KEPT, RECENT = "epoch-*.safetensors", "step-*.safetensors"
 EVENTS = "events.out.tfevents.*"  # TensorBoard's
 # What changes no weight that is still to come, and what may grow: it only makes a run longer.
 FREE_ON_RESUME = (
-    "workers", "log_every", "save_minutes", "keep_epochs", "keep_every", "init", "wandb",
+    "workers", "log_every", "save_minutes", "keep_epochs", "keep_every", "keep_last", "stop_after",
+    "init", "wandb",
 )  # fmt: skip
 LENGTHS = ("steps", "epochs")
 MOST_WARNINGS = 20  # of unreadable recordings, which are counted besides
@@ -150,6 +151,7 @@ class Run:
             if record["event"] == "valid":
                 if record["best"]:
                     self._save_model(BEST)
+                self._keep_last(record["step"])
                 files.save(self.folder / SCORES, json.dumps(plain(self.scores()), indent=1) + "\n")
             long_ago = time.monotonic() - saved > 60 * self.settings.save_minutes
             if record["event"] == "valid" or (record["event"] == "step" and long_ago):
@@ -163,6 +165,14 @@ class Run:
             return 0
         last = "valid" if self.settings.validates(record["step"]) else "step"
         return self.settings.keeps(record["step"]) if record["event"] == last else 0
+
+    def _keep_last(self, step):
+        """Keep the model of this step and of as many before it as `keep_last` says, no others."""
+        count = self.settings.keep_last
+        if count:
+            self._save_model(RECENT.replace("*", f"{step:08d}"))
+            for path in sorted(self.folder.glob(RECENT))[:-count]:
+                path.unlink()
 
     def _attention(self):
         """Attention maps of the model for a mixture that validates, {name: (L, L)}."""
@@ -284,7 +294,8 @@ def start(
     run.begin()
     with files.explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for path in (*(folder / name for name in FILES), *folder.glob(EVENTS), *folder.glob(KEPT)):
+        globbed = (path for glob in (EVENTS, KEPT, RECENT) for path in folder.glob(glob))
+        for path in (*(folder / name for name in FILES), *globbed):
             path.unlink(missing_ok=True)
         files.save(folder / METRICS, "")  # first, because it is what marks a run
         files.save(folder / CONFIG, configuration.dump(config))

@@ -16,7 +16,7 @@ BEST = {"si_sdr_db": 1, "snr_db": 1, "loss": -1}  # scores, and whether more is 
 NUMBERS = ("none", "bf16", "fp16")  # of autocast
 AT_LEAST_0 = (
     "epochs", "keep_every", "warmup", "final_lr", "weight_decay", "clip", "seed", "workers",
-    "save_minutes", "stop_after",
+    "save_minutes", "stop_after", "keep_last",
 )  # fmt: skip
 
 
@@ -30,6 +30,7 @@ class Settings:
     validate_epochs: with `epochs`, a validation follows every so many of them, and the last.
     keep_epochs: epochs (or validations) after which the model is kept in a file of its own.
     keep_every: the same after every so many epochs; 0 for none.
+    keep_last: so many of the last validated models are kept in files of their own; 0 for none.
     best: the score of the validation that the best model has: `si_sdr_db`, `snr_db` (which is the
         plain SDR of music separation), or `loss`.
     loss: {name: weight}, see `losses.weighted`. mixture_consistency: make the estimates add up to
@@ -59,6 +60,7 @@ class Settings:
     validate_epochs: int = 1
     keep_epochs: list = field(default_factory=list)
     keep_every: int = 0
+    keep_last: int = 0
     best: str = "si_sdr_db"
     loss: dict = field(default_factory=lambda: {"si_sdr": 1.0})
     mixture_consistency: bool = False
