@@ -34,15 +34,28 @@ def test_the_published_sizes(settings, parameters):
     assert count(ConvTasNet(**settings)) == parameters
 
 
-def torchaudio_model():
-    """torchaudio's ConvTasNet, from its own file: `import torchaudio` fails when torch was built
-    for another CUDA version, even where no GPU is used."""
+def torchaudios():
+    """torchaudio's ConvTasNet in the default sizes of ours.
+
+    It comes from its own file: `import torchaudio` fails when torch was built for another CUDA
+    version, even where no GPU is used.
+    """
     package = util.find_spec("torchaudio").submodule_search_locations[0]
     file = Path(package) / "models" / "conv_tasnet.py"
     spec = util.spec_from_file_location("torchaudio_conv_tasnet", file)
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.ConvTasNet
+    return module.ConvTasNet(
+        num_sources=2,
+        enc_kernel_size=32,
+        enc_num_feats=64,
+        msk_kernel_size=3,
+        msk_num_feats=64,
+        msk_num_hidden_feats=64,
+        msk_num_layers=6,
+        msk_num_stacks=3,
+        msk_activate="sigmoid",
+    )
 
 
 def renamed(key, rules):
@@ -86,19 +99,7 @@ ASTEROID = [  # its names in the separator -> ours
 @pytest.mark.parametrize("length", [16000, 15999, 1601, 100])
 def test_equals_torchaudio_with_its_weights(length):
     torch.manual_seed(0)
-    reference = randomise(
-        torchaudio_model()(
-            num_sources=2,
-            enc_kernel_size=32,
-            enc_num_feats=64,
-            msk_kernel_size=3,
-            msk_num_feats=64,
-            msk_num_hidden_feats=64,
-            msk_num_layers=6,
-            msk_num_stacks=3,
-            msk_activate="sigmoid",
-        )
-    )
+    reference = randomise(torchaudios())
     ours = ConvTasNet(norm="gln", causal=False, last_residual=False, encoder_relu=False).eval()
     weights = {renamed(k, TORCHAUDIO): v for k, v in reference.state_dict().items()}
     ours.load_state_dict(weights)  # strict: every weight has its place

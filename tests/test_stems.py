@@ -290,7 +290,7 @@ def test_an_item_depends_on_seed_and_index_alone_and_a_mixer_may_be_pickled(musd
         ),
         (
             {"augment": "gain=2:1"},
-            "augment: gain=2:1 is not a range; write gain, or one like gain=0.25",
+            "augment: gain=2:1 is not a range; write gain, or as gain=0.25",
         ),
         ({"augment": "swap=1"}, "augment: swap=1 is not a range"),
         ({"augment": "gain=x"}, "augment: gain=x is not a range"),

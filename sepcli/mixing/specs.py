@@ -393,9 +393,7 @@ def _augmentation(entry):
     except ValueError:
         pair = math.nan, math.nan
     if default is None or not -math.inf < pair[0] <= pair[1] < math.inf:
-        raise SepcliError(
-            f"augment: {entry} is not a range; write {name}, or one like gain=0.25:1.25"
-        )
+        raise SepcliError(f"augment: {entry} is not a range; write {name}, or as gain=0.25:1.25")
     low, high = _LIMITS.get(name, pair)
     if not low <= pair[0] <= pair[1] <= high:
         raise SepcliError(f"augment: {entry} exceeds the allowed range {low}:{high}")

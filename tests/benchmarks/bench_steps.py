@@ -31,7 +31,7 @@ from sepcli.recordings.packing import Packing, find_sources
 from sepcli.training import losses
 from sepcli.training.loop import State, fit
 from sepcli.training.settings import Settings
-from tests.test_conv_tasnet import torchaudio_model
+from tests.test_conv_tasnet import torchaudios
 
 BATCH, SECONDS, TURNS = 4, 2.0, 8
 RATE = 16000
@@ -41,20 +41,6 @@ def ours():
     return build(
         "conv_tasnet", norm="gln", causal=False, last_residual=False, encoder_relu=False
     )  # the other sizes are the defaults
-
-
-def torchaudios():
-    return torchaudio_model()(
-        num_sources=2,
-        enc_kernel_size=32,
-        enc_num_feats=64,
-        msk_kernel_size=3,
-        msk_num_feats=64,
-        msk_num_hidden_feats=64,
-        msk_num_layers=6,
-        msk_num_stacks=3,
-        msk_activate="sigmoid",
-    )
 
 
 class Asteroids(nn.Module):
