@@ -17,6 +17,7 @@ import asyncio
 import json
 import math
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -133,7 +134,7 @@ class Streams:
         return self._loads.get(asked.model, 0.0) * asked.channels
 
     @contextmanager
-    def admitted(self, asked: Asked):
+    def admitted(self, asked: Asked) -> Iterator[None]:
         """Take the place of a stream while this lasts; RequestError 503 where there is none."""
         self.check_room(asked)
         load = self._load_of(asked)
@@ -323,4 +324,4 @@ async def incoming(socket: Any) -> bytes | dict[str, Any] | None:
         wanted = json.loads(message.get("text") or "")
         return wanted if isinstance(wanted, dict) else {}
     except ValueError:
-        raise RequestError(400, "a text that is no JSON") from None
+        raise RequestError(400, "a text that is not JSON") from None

@@ -51,7 +51,7 @@ async def receive(
             parser.write(piece)
         parser.finalize()
     except FormParserError as error:
-        raise RequestError(400, f"the body is no multipart/form-data ({error})") from None
+        raise RequestError(400, f"the body is not multipart/form-data ({error})") from None
     finally:
         parts.close()
     if not parts.complete:

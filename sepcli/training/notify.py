@@ -36,7 +36,7 @@ class Notifier:
 
     def __init__(self, url: str | None, name: str) -> None:
         if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc):
-            raise UsageError("--notify: that is no address; give one that begins with https://")
+            raise UsageError("--notify: not an address; use one that begins with https://")
         self._url, self._name = url, name
         self._skipped, self._failed = 0, False
         self._waiting: queue.Queue[Any] = queue.Queue(WAITING)

@@ -32,7 +32,7 @@ class Tracker:
 def check(project: str) -> Any:
     """The package; SepcliError where it is asked for and not installed."""
     try:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]  # optional, and not a test tool
     except ImportError:
         raise SepcliError(
             f"train.wandb {project}: wandb is not installed; pip install wandb, or leave it out"
