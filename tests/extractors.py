@@ -19,11 +19,11 @@ class Tuned(CausalModel):
 
     channels, hop, delay = 1, 80, 200
 
-    def __init__(self, *, sources=("speech",), sample_rate=RATE, taps=401, wrong=False):
+    def __init__(self, *, sources=("speech",), sample_rate=RATE, taps=401, wrong=False, gain=1.0):
         super().__init__()
         self.sources, self.sample_rate = tuple(sources), sample_rate
         self.taps, self.wrong, self.encoded = taps, wrong, 0
-        self.gain = torch.nn.Parameter(torch.ones(1))
+        self.gain = torch.nn.Parameter(torch.full((1,), gain))
 
     def condition(self, references):
         self.encoded += 1

@@ -190,15 +190,16 @@ def test_the_presence_of_one_who_is_not_there_is_low(model):
     assert extract(np.zeros((1, 9000), np.float32), model=model)[0].presence == 0
 
 
-def test_a_confused_model_is_put_right():
+@pytest.mark.parametrize("gain", [1.0, 0.02])
+def test_a_confused_model_is_put_right_whatever_its_gain(gain):
     x = tone(LOW, 9) + tone(HIGH, 9)
-    settings = {"wrong": True}
+    settings = {"wrong": True, "gain": gain}
     found, y = extract(x, settings=settings, confusion_check=True)
     assert [each.swapped for each in found.stretches] == [True, True]
     np.testing.assert_allclose(y[:, 1000:-1000], tone(LOW, 9)[:, 1000:-1000], atol=0.02)
     found, y = extract(x, settings=settings)
-    np.testing.assert_allclose(y[:, 1000:-1000], tone(HIGH, 9)[:, 1000:-1000], atol=0.02)
-    found, y = extract(x, confusion_check=True)
+    np.testing.assert_allclose(y[:, 1000:-1000], gain * tone(HIGH, 9)[:, 1000:-1000], atol=0.02)
+    found, y = extract(x, settings={"gain": gain}, confusion_check=True)
     assert not any(each.swapped for each in found.stretches)
 
 

@@ -15,7 +15,7 @@ STRETCH_S = 4.0  # that is judged by itself
 FADE_S = 0.02  # between stretches that are treated differently
 # Of models that cannot tell voices apart, the level of the estimate re the mixture decides:
 LIKELY_DB, SLOPE_DB = -12.0, 2.0
-SILENT_DB = -40.0  # re the mixture: nobody is there, whatever the rest resembles
+SILENT_DB = -60.0  # re the mixture: nobody is there, whatever the noise that is left resembles
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,13 @@ class Watched(Separates):
         """As `Separator.blocks`, with a stretch or more at a time."""
         self.stretches, before = [], None
         for mixture, estimate in self._in_stretches(blocks, sample_rate, channels):
-            stretch = self._judge(mixture, estimate, sample_rate)
+            rest = _without(mixture, estimate)
+            stretch = self._judge(mixture, estimate, rest, sample_rate)
             self.stretches.append(stretch)
             present = stretch.presence >= self._threshold
             shares = np.array([present and not stretch.swapped, present and stretch.swapped], float)
             before = shares if before is None else before
-            yield _mixed(mixture, estimate, before, shares, round(FADE_S * sample_rate))[None]
+            yield _mixed(estimate, rest, before, shares, round(FADE_S * sample_rate))[None]
             before = shares
 
     def _in_stretches(self, blocks, sample_rate, channels):
@@ -92,12 +93,11 @@ class Watched(Separates):
         if heard.shape[-1]:
             yield heard
 
-    def _judge(self, mixture, estimate, sample_rate):
-        """The `Stretch` of a mixture and an estimate (C, n)."""
+    def _judge(self, mixture, estimate, rest, sample_rate):
+        """The `Stretch` of a mixture, an estimate and the rest (C, n)."""
         start = self.stretches[-1].end_s if self.stretches else 0.0
         place = start, start + mixture.shape[1] / sample_rate
-        rest, swapped = mixture - estimate, False
-        likely = self._likely(mixture, estimate, sample_rate)
+        likely, swapped = self._likely(mixture, estimate, sample_rate), False
         if self._check and (other := self._likely(mixture, rest, sample_rate)) > likely:
             estimate, likely, swapped = rest, other, True
         energy = level.mean_square(estimate) * estimate.size
@@ -117,10 +117,20 @@ class Watched(Separates):
         return self.model.resemblance(audio)
 
 
-def _mixed(mixture, estimate, before, after, fade):
+def _without(mixture, estimate):
+    """The mixture without the estimate (C, n), as loud as it is in there.
+
+    The gain that leaves least of the mixture: models that learned by SI-SDR alone have any.
+    """
+    energy = np.sum(estimate * estimate, dtype=float)
+    gain = np.sum(mixture * estimate, dtype=float) / energy if energy else 0.0
+    return mixture - np.float32(gain) * estimate
+
+
+def _mixed(estimate, rest, before, after, fade):
     """Shares of the estimate (C, n) and of the rest: first `before`, after a fade `after`."""
     if before[0] == after[0] == 1:
         return estimate
-    rising = np.clip((np.arange(mixture.shape[1]) + 0.5) / max(1, fade), 0, 1)
+    rising = np.clip((np.arange(estimate.shape[1]) + 0.5) / max(1, fade), 0, 1)
     shares = before[:, None] + (after - before)[:, None] * rising  # (2, n)
-    return (shares[0] * estimate + shares[1] * (mixture - estimate)).astype(np.float32)
+    return (shares[0] * estimate + shares[1] * rest).astype(np.float32)
