@@ -64,6 +64,12 @@ GL_ITERATIONS = 32
     "bands (mel; add "
     "--griffin-lim), or with an ONNX graph from bands to samples.",
 )
+@click.option(
+    "--full-band",
+    is_flag=True,
+    help="Keep the band above the model's in recordings of a higher sample rate, with the gain at "
+    "the top of the model's band; for speech.",
+)
 @options.segment
 @options.overlap
 @options.start
@@ -87,6 +93,7 @@ def command(
     griffin_lim: bool,
     gl_iters: int | None,
     gl_init: str | None,
+    full_band: bool,
     segment_s: float | None,
     overlap: float | None,
     start_s: Any,
@@ -108,6 +115,7 @@ def command(
         $ sepcli mix --snr -5:15 | sepcli separate - | sepcli eval -
         $ sepcli separate -m denoise noisy/*.wav --target speech -o clean/
         $ ffmpeg -i x.mp4 -f wav - | sepcli separate -m denoise --target speech - > speech.wav
+        $ sepcli separate -m denoise --full-band interview-48k.wav --target speech -o clean.wav
         $ sepcli separate -m umx/ song.flac --target vocals --residual --format flac
 
     Audio files, folders and globs ('songs/*.wav') become stems in a folder, by default
@@ -136,6 +144,7 @@ def command(
         "vocoder": vocoder,
         "griffin_lim": (gl_iters or GL_ITERATIONS) if griffin_lim else None,
         "gl_init": gl_init,
+        "full_band": full_band,
     }
     method = Method(**{name: value for name, value in given.items() if value is not None})
     if threads:

@@ -30,6 +30,8 @@ class Method:
         it as the model gives it, which is the mixture's for most.
     gl_init: where these begin, at the phase of the estimates (`mix`) or a `random` one, which
         depends on the frame alone.
+    full_band: whether estimates of audio of a higher rate than the model's get the band above it,
+        see `inference.fullband`.
     """
 
     segment_s: float = 20.0
@@ -38,6 +40,7 @@ class Method:
     vocoder: object = None
     griffin_lim: int = 0
     gl_init: str = "mix"
+    full_band: bool = False
 
 
 class Separates:

@@ -5,7 +5,7 @@ mixture times a gain, which follows every few milliseconds how much of the mixtu
 estimate kept at the top of the model's band. A model that passes all gives the mixture itself.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import tee
 from typing import Any
 
@@ -23,6 +23,10 @@ class FullBand(Separates):
 
     def __init__(self, separator: Any) -> None:
         self.separator, self.sources = separator, separator.sources
+
+    def only(self, sources: Sequence[str]) -> "FullBand":
+        """The same with no other `sources` than these."""
+        return FullBand(self.separator.only(sources))
 
     def blocks(
         self, blocks: Iterable[np.ndarray], sample_rate: int, channels: int

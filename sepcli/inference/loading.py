@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sepcli.inference.blockwise import Average, Method, Separates
+from sepcli.inference.fullband import FullBand
 
 
 def load(
@@ -20,4 +21,5 @@ def load(
     from sepcli.models.modelfile import load_model
 
     model, card = load_model(name, pick_device(device))
-    return Separator(model, card, method)
+    found = Separator(model, card, method)
+    return FullBand(found) if found.method.full_band else found
