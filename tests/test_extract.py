@@ -111,6 +111,18 @@ def test_samples_bring_their_references_of_whatever_rate(tmp_path, model_file, r
         assert sample.meta["presence"] > 0.95
 
 
+def test_audio_in_a_pipe_comes_out_as_audio(files, model_file):
+    args = ("--ref", files / "low.wav", "-m", model_file)
+    result = invoke(*args, input=(files / "mix.wav").read_bytes())
+    y, rate = audio.decode(result.stdout_bytes, "y")
+    assert rate == RATE
+    np.testing.assert_allclose(y[:, 1000:-1000], tone(LOW, 3)[:, 1000:-1000], atol=0.02)
+    invoke(files / "mix.wav", *args, "-o", files / "there.wav")
+    before = (files / "there.wav").stat().st_mtime_ns
+    invoke(files / "mix.wav", *args, "-o", files / "there.wav", "--skip-existing")
+    assert (files / "there.wav").stat().st_mtime_ns == before
+
+
 def test_a_reference_of_the_command_replaces_those_of_samples(files, model_file):
     args = ("-m", model_file, "--ref", files / "high.wav")
     result = invoke("-", *args, input=samples_of(files, LOW, None))

@@ -203,6 +203,24 @@ def test_a_signal_saves_and_the_run_goes_on_to_the_same_weights(monkeypatch, num
     assert_same_run("whole", "run")
 
 
+@pytest.mark.parametrize("start", [4, 10])
+def test_a_run_with_discriminators_goes_on_to_the_same_weights(monkeypatch, start):
+    gan = f"train.gan={{from_step: {start}, ramp_steps: 4, shrink: 8}}"
+    trained("--set", gan, output="whole")
+    stop_at_step_8(monkeypatch, signal.SIGTERM)
+    assert sepcli("tiny.yaml", "-o", "run", "--set", gan).exit_code == 143
+    begun = torch.load("run/last.ckpt", weights_only=True)["adversary"]
+    assert (begun is None) == (start == 10)
+    trained("--set", gan, "--resume")
+    assert_same_run("whole", "run")
+    nets = [
+        torch.load(f"{run}/last.ckpt", weights_only=True)["adversary"]["net"]
+        for run in ("whole", "run")
+    ]
+    assert all(torch.equal(nets[0][name], nets[1][name]) for name in nets[0])
+    assert records()[-2]["discriminator"] > 0
+
+
 def test_a_line_cut_short_by_a_kill_is_dropped(folder):
     trained("--set", "train.steps=10")
     before = records()
