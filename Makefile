@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 
-.PHONY: setup demo test test-all lint dist bench recipes clean
+.PHONY: setup demo test test-all test-browser lint dist bench recipes clean
 
 setup: $(STAMP)
 
@@ -29,7 +29,12 @@ test: $(TEST_STAMP)
 	$(BIN)/pytest
 
 test-all: $(TEST_STAMP)
-	$(BIN)/pytest -m ''
+	$(BIN)/pytest -m 'not browser'
+
+test-browser: $(TEST_STAMP)  ## the page of `sepcli serve` in Debian's Chromium, installed if missing
+	which chromium || { apt-get update && apt-get install -y --no-install-recommends chromium; }
+	$(PIP) playwright
+	$(BIN)/pytest -m browser tests/browser
 
 lint: $(TEST_STAMP)
 	$(BIN)/ruff check .

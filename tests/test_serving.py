@@ -278,6 +278,10 @@ def test_models_health_and_the_page_are_there(served):
     assert served.get("/health").json["status"] == "ok"
     page = served.get("/")
     assert "default-src 'self'" in page.headers["content-security-policy"]
+    for address in set(re.findall(r"/page/[\w.]+", page.body.decode())):
+        part = served.get(address)
+        assert part.status == 200
+        assert part.headers["content-type"].split(";")[0] in ("text/css", "text/javascript")
 
 
 # --- Live streams

@@ -25,7 +25,7 @@ from sepcli.serving.uploads import receive, shown_name
 from sepcli.serving.views import write_views
 from tests.serving import multipart, noise, sound
 
-TOKEN = "a token of ours"
+TOKEN = "a-token+of/ours"
 
 
 # --- Uploads
@@ -358,7 +358,7 @@ def test_what_cannot_be_served_is_one_line(tmp_path):
             (["-m", "nowhere"], "no model 'nowhere'"),
             (["-m", "denoise", "-m", "denoise"], "the name 'denoise' is taken; say -m OTHER=den"),
             (["--token-file", tmp_path / "none"], "none: No such file"),
-            (["--token-file", short], "a token of less than 8 characters; use a longer one"),
+            (["--token-file", short], "token: a token has at least 8 ASCII characters"),
             (["--port", port, "--folder", tmp_path], f"127.0.0.1:{port}: Address already in use;"),
             (["--host", "192.0.2.1", "--folder", tmp_path], "192.0.2.1:8000: Cannot assign"),
         ):

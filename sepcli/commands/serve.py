@@ -1,6 +1,7 @@
 """`sepcli serve`: separation over HTTP and WebSocket, and a page."""
 
 import os
+import re
 from pathlib import Path
 
 import click
@@ -158,7 +159,9 @@ def token(path: str | None) -> str | None:
     from sepcli import files
 
     found = files.read_text(path) if path else os.environ.get(TOKEN)
-    if found is not None and len(found.strip()) < 8:
+    if found is None:
+        return None
+    if not re.fullmatch(r"[!-~]{8,}", found.strip()):
         where = path or f"${TOKEN}"
-        raise SepcliError(f"{where}: a token of less than 8 characters; use a longer one")
-    return found.strip() if found else None
+        raise SepcliError(f"{where}: a token has at least 8 ASCII characters and no spaces")
+    return found.strip()

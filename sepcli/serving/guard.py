@@ -19,7 +19,7 @@ BEARER = "bearer."  # before the token, base64url, among a WebSocket's subprotoc
 PROTOCOL = "sepcli"
 SLOWEST_READER_S = 60.0  # for a piece of an answer to be taken
 HEADERS = {
-    b"content-security-policy": b"default-src 'self'; img-src 'self' blob:; media-src 'self' blob:;"
+    b"content-security-policy": b"default-src 'self'; img-src 'self' blob: data:;"
     b" frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     b"x-content-type-options": b"nosniff",
     b"referrer-policy": b"no-referrer",
