@@ -374,7 +374,7 @@ def test_what_is_wrong_with_a_stream_is_said_before_it_begins(served, query, sta
         (b"abc", "a message of 3 bytes, but a frame has 4"),
         (b"\0" * 4 * 40_000, "more than 2 s at once"),
         (np.array([np.nan], np.float32).tobytes(), "not all finite"),
-        ("[", "no JSON"),
+        ("[", "not JSON"),
         ('{"do": "what"}', "expected reset or end"),
     ],
 )
