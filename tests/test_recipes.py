@@ -47,7 +47,10 @@ elif command == "eval" and "-o" in arguments:
     pathlib.Path(arguments[arguments.index("-o") + 1]).write_text("".join(rows))
 """
 
-DATA = {"vocals-open-unmix": "MUSDB"}  # which variable names recordings, where it is not DATA
+DATA = {
+    "vocals-open-unmix": "MUSDB",
+    "vocals-tfswa": "MUSDB",
+}  # which variable names recordings, where it is not DATA
 # (recipe, size, recordings given) -> items to (train, validate) with; 0 is without end.
 FORMS = {
     ("denoise", "", False): (0, 100),
@@ -76,6 +79,10 @@ FORMS = {
     ("vocals-open-unmix", "", True): (5504, 14),
     ("vocals-open-unmix", "SMOKE", False): (16, 3),
     ("vocals-open-unmix", "SMOKE", True): (16, 14),
+    ("vocals-tfswa", "", False): (5504, 3),
+    ("vocals-tfswa", "", True): (5504, 28),
+    ("vocals-tfswa", "SMOKE", False): (128, 3),
+    ("vocals-tfswa", "SMOKE", True): (128, 28),
 }
 
 
@@ -95,7 +102,7 @@ class Script:
     def run(self, *arguments, **variables):
         """Run it; the arguments of each `sepcli`."""
         self.log.write_text("")
-        forms = ("SMOKE", "SMALL", "V1", "DATA", "MUSDB", "EPOCHS")
+        forms = ("SMOKE", "SMALL", "V1", "DATA", "MUSDB", "EPOCHS", "FORM")
         kept = {k: v for k, v in os.environ.items() if k not in forms}
         self.process = subprocess.run(
             ["sh", self.folder / "run.sh", *arguments],

@@ -12,7 +12,7 @@ from sepcli.inference.blockwise import Method
 from sepcli.inference.separate import Separator
 from sepcli.models import build
 from sepcli.models.tfswa_resunet import TfswaResunet
-from sepcli.models.tfswa_unet import TfswaUnet
+from sepcli.models.tfswa_unet import TfswaUnet, codes
 from sepcli.nn import tfswa
 from sepcli.nn.tfswa import Axis, Windows
 from tests.models import RESUNET, TFSWA, randomise
@@ -184,6 +184,15 @@ def test_levels_of_frequencies_and_other_channels_change_no_mask():
     torch.testing.assert_close(model(spectrum * gains), before * gains, rtol=1e-3, atol=1e-4)
     other = torch.stack([spectrum[:, 0], torch.randn_like(spectrum[:, 1])], 1)
     assert torch.equal(model(other)[:, :, 0], before[:, :, 0])
+
+
+def test_frequencies_have_codes_of_their_own():
+    """Neighbours differ, and what is twice as fine has the same codes in between."""
+    found = codes(64, 32, torch.zeros(1))
+    assert found.shape == (32, 64)
+    apart = torch.cdist(found.T, found.T) + 9 * torch.eye(64)
+    assert apart.min() > 0.5
+    torch.testing.assert_close(codes(192, 8, found)[:, 1::3], codes(64, 8, found))
 
 
 def test_silence_stays_silent_and_has_finite_gradients():

@@ -98,13 +98,17 @@ def command(
     --resume reaches the same weights, bit for bit, as an uninterrupted run. With more train.steps
     (or train.epochs) it makes a run longer, finished or not: from there on, the learning rate is
     that of a run of the new length.
+
+    \b
+        $ torchrun --nproc-per-node 2 --max-restarts 3 -m sepcli train CONFIG --resume
+
+    trains in several processes, which share every batch; there, --resume starts a run if there
+    is none yet.
     """
     import torch
 
     from sepcli.inference.separate import pick_device
-    from sepcli.models import modelfile
-    from sepcli.training import runs
-    from sepcli.training.notify import Notifier
+    from sepcli.training import ranks, runs
     from sepcli.training.trial import dry_run
 
     if ctx.get_parameter_source("seed") is not ParameterSource.DEFAULT:
@@ -122,23 +126,47 @@ def command(
         click.echo(json.dumps(dry_run(settings, **chosen), indent=1))
         return
     folder = Path(output or default_folder(config))
-    if flags["overwrite"] is False and runs.is_run(folder):
-        click.echo(f"{folder}: holds a training run; left as it is", err=True)
+    with ranks.joined(chosen["device"]) as among:
+        chosen |= {"device": among.device, "ranks": among}
+        in_folder(ctx, folder, settings, limits, {**flags, "notify": notify}, chosen)
+
+
+def in_folder(
+    ctx: click.Context,
+    folder: Path,
+    settings: dict[str, Any],
+    limits: Any,
+    flags: dict[str, Any],
+    chosen: dict[str, Any],
+) -> None:
+    """Train in `folder`, anew or on, in one of the processes `chosen["ranks"]`."""
+    from sepcli.models import modelfile
+    from sepcli.training import ranks, runfolder, runs
+    from sepcli.training.notify import Notifier
+
+    among = chosen["ranks"]
+    is_there, is_begun = among.share((runfolder.is_run(folder), runfolder.is_begun(folder)))
+    quiet = flags["quiet"] or not among.first
+    if flags["overwrite"] is False and is_there:
+        if among.first:
+            click.echo(f"{folder}: holds a training run; left as it is", err=True)
     else:
         files.check_place(folder, folder=True)
-        notifier = Notifier(notify, folder.resolve().name)
-        if flags["resume"]:
+        notifier = Notifier(flags["notify"] if among.first else None, folder.resolve().name)
+        if flags["resume"] and (is_begun or not ranks.is_launched()):
             run = runs.resume(settings, folder, **chosen)
-        else:
-            run = runs.start(settings, folder, overwrite=bool(flags["overwrite"]), **chosen)
-        if run.initial and not flags["quiet"]:
+        else:  # what a launcher starts again may have been killed before there was a checkpoint
+            overwrite = bool(flags["overwrite"] or flags["resume"])
+            run = runs.start(settings, folder, overwrite=overwrite, **chosen)
+        if run.initial and not quiet:
             click.echo(run.initial, err=True)
         with notifier:
-            stopped = train(run, flags["progress"], flags["quiet"], notifier)
+            stopped = train(run, flags["progress"], quiet, notifier)
         if stopped:
             ctx.exit(128 + stopped)
         check_limits(run.scores(), limits)
-    click.echo(modelfile.locate(folder))
+    if among.first:
+        click.echo(modelfile.locate(folder))
 
 
 def default_folder(config: str) -> Path:
@@ -164,7 +192,11 @@ def train(run: Any, progress: str, quiet: bool, notifier: Any) -> int:
             for record in run.records():
                 show(record)
                 notifier.see(record)
-                if received:
+                stop = bool(received)
+                if run.ranks.size > 1:  # all after the same step
+                    stop = record["event"] == "step" and run.ranks.any(stop)
+                if stop:
+                    received = received or [signal.SIGTERM]
                     run.save()
                     break
     except BrokenPipeError:
@@ -177,7 +209,8 @@ def train(run: Any, progress: str, quiet: bool, notifier: Any) -> int:
     if received:
         name = signal.Signals(received[0]).name
         notifier.tell("stopped", f"stopped by {name} at {at}")
-        click.echo(f"Stopped by {name} and saved at {at}; resume with --resume", err=True)
+        if run.ranks.first:
+            click.echo(f"Stopped by {name} and saved at {at}; resume with --resume", err=True)
         return received[0]
     notifier.tell("end", f"ended at {at}", run.scores())
     return 0

@@ -41,6 +41,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "excerpts": Kind("sepcli.mixing.specs:ExcerptSpec", "sepcli.mixing.excerpts:Excerpts"),
+    "masked": Kind("sepcli.mixing.masked:MaskedSpec", "sepcli.mixing.masked:Masked"),
     "mixtures": Kind("sepcli.mixing.specs:MixtureSpec", "sepcli.mixing.mixtures:Mixer"),
     "speakers": Kind(
         "sepcli.mixing.specs:SpeakerSpec", "sepcli.mixing.speakers:SpeakerMixer", enrolments=True
@@ -186,6 +187,7 @@ def batches(
     start: int = 0,
     workers: int = 0,
     per_step: int = 1,
+    part: tuple[int, int] = (0, 1),
     device: str | torch.device = "cpu",
 ) -> Generator[tuple[torch.Tensor, ...], None, None]:
     """Endless batches (mix (B, C, T), refs (B, S, C, T)) of training data, from batch `start` on.
@@ -194,10 +196,13 @@ def batches(
 
     A finite data set is shuffled anew for every epoch; an endless one is read in order.
     workers: processes that make items ahead of time; 0 makes them here. per_step: how many batches
-    a step of the training takes; step 0 begins with batch 0. device: where a source that makes
-    whole batches makes them, without workers; all others are made on the CPU.
+    a step of the training takes; step 0 begins with batch 0. part: (number, of how many) the equal
+    part of every batch that is made here, others being made by other processes. device: where a
+    source that makes whole batches makes them, without workers; all others are made on the CPU.
     """
     order = _order(data.items, size, seed, start, per_step)
+    number, of = part
+    order = (batch[number * size // of : (number + 1) * size // of] for batch in order)
     if data.source.draws_batches:
         yield from (data.together([number for number, _ in batch], device) for batch in order)
     else:

@@ -31,8 +31,9 @@ class TfswaUnet(OfflineSpectralModel):
 
     15,404,834 parameters with the defaults. Channels do not know of each other. The network reads
     real and imaginary parts, of which every frequency is divided by its RMS over time, and has one
-    real mask between 0 and 1 per source: the phase is the mixture's. The highest frequency, half
-    the sample rate, gets the mask of the one below.
+    real mask between 0 and 1 per source: the phase is the mixture's. Attention knows no order, so
+    fixed sines tell the first level which frequency is which. The highest frequency, half the
+    sample rate, gets the mask of the one below.
 
     window, hop: samples of the STFT.
     dims: features at every level; frames and frequencies are halved from one to the next.
@@ -44,13 +45,14 @@ class TfswaUnet(OfflineSpectralModel):
     patch: frames and frequencies that are one place of the first level; more make the network
     faster.  multiscale: the encoder reads the spectrum at every level's resolution, too, and every
     level of the decoder adds to the mask.
-    output: `mask`, or `spectrum`, where the spectra themselves are estimated, real and imaginary
-    parts, as for reconstruction.
+    output: `mask`, or `spectrum`, where real and imaginary parts of what is to be added to the
+    mixture's spectrum are estimated, as for reconstruction.
     checkpointing: compute blocks again in the backward pass, which saves memory and changes no
     bit.
     """
 
     compilable = "outputs"  # compilers know no complex numbers
+    resolution: int = 1
 
     def __init__(
         self,
@@ -127,7 +129,7 @@ class TfswaUnet(OfflineSpectralModel):
             y = y.transpose(2, 3).unflatten(0, spectrum.shape[:2]).transpose(1, 2)
             y = torch.cat([y, y[..., -1:, :]], -2)  # (B, S, C, F, N)
             return torch.view_as_complex(torch.view_as_real(spectrum)[:, None] * y[..., None])
-        y = y.unflatten(1, (-1, 2)) * level[:, None]  # (B*C, S, 2, N, F-1)
+        y = x[:, None] + y.unflatten(1, (-1, 2)) * level[:, None]  # (B*C, S, 2, N, F-1)
         y = torch.view_as_complex(y.movedim(2, -1).contiguous()).transpose(2, 3)
         return F.pad(y, (0, 0, 0, 1)).unflatten(0, spectrum.shape[:2]).transpose(1, 2)
 
@@ -141,7 +143,10 @@ class TfswaUnet(OfflineSpectralModel):
         """What is known of every place (B, D, N', F') of spectra (B, 2, N, F)."""
         x = _even(x, self.patch)
         y = self.stem(x.contiguous(memory_format=torch.channels_last))
-        x = F.avg_pool2d(x, self.patch)
+        y = y + codes(y.shape[3], y.shape[1], y)[:, None]
+        x, size = F.avg_pool2d(x, self.patch), y.shape[2:]
+        if self.resolution > 1:  # of training, at first
+            x, y = (F.avg_pool2d(each, self.resolution, ceil_mode=True) for each in (x, y))
         skips = []
         for i, blocks in enumerate(self.encoder):
             if i:
@@ -152,7 +157,7 @@ class TfswaUnet(OfflineSpectralModel):
                     y = y + self.reads[i - 1](x)
             for block in blocks:
                 y = self._run(block, y)
-        added, size = [], skips[0].shape[2:] if skips else y.shape[2:]
+        added = []
         for i, blocks in enumerate(self.decoder):
             if self.multiscale:
                 added.append(_enlarged(self.adds[i](y), size))
@@ -161,12 +166,20 @@ class TfswaUnet(OfflineSpectralModel):
             y = self._run(blocks[0], y) + skip
             for block in blocks[1:]:
                 y = self._run(block, y)
-        y = self.head(y)
+        y = self.head(_enlarged(y, size) if self.resolution > 1 else y)
         return y + sum(added) if added else y
 
     def _run(self, block, y):
         again = self.checkpointing and self.training and torch.is_grad_enabled()
         return computed_again(block, y) if again else block(y)
+
+
+def codes(frequencies: int, features: int, like: torch.Tensor) -> torch.Tensor:
+    """What says which frequency it is, (D, F): sines and cosines, of one octave after the other."""
+    place = (torch.arange(frequencies, device=like.device, dtype=like.dtype) + 0.5) / frequencies
+    octaves = 2.0 ** torch.arange((features + 1) // 2, device=like.device, dtype=like.dtype)
+    angle = torch.pi / 2 * place * octaves.clamp(max=frequencies)[:, None]  # (D/2, F)
+    return torch.cat([angle.sin(), angle.cos()])[:features]
 
 
 def _even(x, multiples):

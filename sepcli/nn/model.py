@@ -74,6 +74,7 @@ class Model(nn.Module):
     measures: bool = False
     consistent: bool = False
     compilable: str = "forward"
+    resolution: int | None = None
 
     facts = ("sample_rate", "sources", "channels", "hop")
 

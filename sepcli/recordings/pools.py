@@ -141,7 +141,7 @@ class Pool:
             if not (part.size and level.rms_db(part, dtype=np.float32) > min_rms_db):
                 rejected += 1
                 if rejected == TRIES:
-                    raise self._too_quiet(min_rms_db)
+                    raise self.too_quiet(min_rms_db)
                 continue
             if part.size > missing:
                 part = part[:missing]
@@ -211,7 +211,8 @@ class Pool:
         piece = {"path": str(path), "start": start, "stop": stop}
         return mono[ahead : ahead + samples], mono[:ahead], piece
 
-    def _too_quiet(self, min_rms_db):
+    def too_quiet(self, min_rms_db: float) -> SepcliError:
+        """What is to be said when no stretch is loud enough."""
         return SepcliError(
             f"{self.what}: {TRIES} stretches in a row were silent or quieter than "
             f"{min_rms_db:g} dB re full scale; lower --min-rms or name louder files"

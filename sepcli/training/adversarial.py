@@ -19,7 +19,7 @@ from sepcli.models.hifigan import (
 )
 from sepcli.training import losses, validation
 from sepcli.training.settings import Phase, Settings
-from sepcli.training.stepping import Batch, account, add_up, separated
+from sepcli.training.stepping import Batch, account, add_up, backward, separated
 
 
 class Adversary:
@@ -82,7 +82,7 @@ def step(
                     phase.adversarial * heard["adversarial"] + phase.features * heard["features"]
                 )
                 loss = loss + share * weighted
-        state.scaler.scale(loss / settings.accumulate).backward()
+        backward(state, loss, settings)
         account(values, {"loss": loss, **terms}, settings)
         add_up(quality, validation.totals(estimates.detach(), refs, mix))
     return values, quality

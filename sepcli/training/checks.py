@@ -4,6 +4,7 @@ from sepcli.errors import SepcliError
 from sepcli.mixing.datasets import Items
 from sepcli.nn.model import Model
 from sepcli.training import losses
+from sepcli.training.ranks import Ranks
 from sepcli.training.settings import Settings
 
 
@@ -11,6 +12,8 @@ def check_fit(model: Model, train_data: Items, valid_data: Items, settings: Sett
     """Find out now, not after an hour, what does not go together."""
     if valid_data.items == 0:
         raise SepcliError("data.valid.items must be at least 1, not 0")
+    if settings.progressive and model.resolution is None:
+        raise SepcliError("train.progressive: the model has one resolution only; leave it out")
     if settings.mixture_consistency and len(model.sources) == 1:
         raise SepcliError(
             "train.mixture_consistency makes the sources add up to the mixture, but model.sources "
@@ -35,3 +38,16 @@ def check_fit(model: Model, train_data: Items, valid_data: Items, settings: Sett
                 f"train.loss {', '.join(sorted(for_sound))} needs sound; for spectrograms choose "
                 f"from {', '.join(of_spectra)}"
             )
+
+
+def check_ranks(model: Model, settings: Settings, ranks: Ranks) -> None:
+    """Find out now what several processes cannot do."""
+    if settings.batch % ranks.size:
+        raise SepcliError(
+            f"train.batch {settings.batch} cannot be split evenly among {ranks.size} processes; "
+            f"set a multiple of {ranks.size}"
+        )
+    if ranks.size > 1 and settings.parallel == "fsdp" and model.measures:
+        raise SepcliError(
+            "train.parallel fsdp: not with a model that starts with statistics of its data; set ddp"
+        )

@@ -4,6 +4,7 @@ from typing import Any
 
 from sepcli.errors import SepcliError
 from sepcli.models import modelfile
+from sepcli.training import sharding
 
 NAMED = 3  # tensors in a message
 
@@ -29,7 +30,7 @@ def take_over(name: str, models: Any) -> tuple[int, list[Any]]:
             "model the settings that sepcli info shows of it"
         )
     for model in models:
-        model.load_state_dict({**ours, **{key: theirs[key] for key in shared}})
+        sharding.load(model, {**ours, **{key: theirs[key] for key in shared}})
     return len(shared), [key for key in ours if key not in theirs]
 
 

@@ -21,8 +21,9 @@ from sepcli.errors import SepcliError
 from sepcli.mixing import datasets
 from sepcli.mixing.datasets import Items
 from sepcli.nn.model import Model
-from sepcli.training import adversarial, losses, precision, stepping, validation
+from sepcli.training import adversarial, losses, precision, sharding, stepping, validation
 from sepcli.training.adversarial import Adversary
+from sepcli.training.ranks import ALONE, Ranks, parallel, share_statistics
 from sepcli.training.settings import BEST, Plateau, Settings, learning_rate
 from sepcli.training.stepping import add_up
 
@@ -46,10 +47,16 @@ class State:
         "bad_in_a_row", "sums", "seconds",
     )  # fmt: skip
 
-    def __init__(self, model: Model, settings: Settings) -> None:
-        self.model = model
+    def __init__(self, model: Model, settings: Settings, ranks: Ranks = ALONE) -> None:
+        self.model, self.ranks = model, ranks
         model.consistent = settings.mixture_consistency
         self.average = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
+        if ranks.size > 1:
+            share_statistics(model)
+        self.sharded = ranks.size > 1 and settings.parallel == "fsdp"
+        if self.sharded:
+            sharding.shard(model)
+        self.estimate = parallel(model, ranks, validation.separate, settings.parallel)
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=settings.lr,
@@ -78,7 +85,14 @@ class State:
         return self.adversary is not None and self.adversary.listens(self.step)
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it as plain data; of an adversary only what it has learned."""
+        """All of it as plain data; of an adversary only what it has learned.
+
+        Where weights are in parts, all processes have to ask for it.
+        """
+        state = self._state_dict()
+        return sharding.whole(state) if self.sharded else state
+
+    def _state_dict(self):
         adversary = self.adversary if self.is_adversarial else None
         return {
             "model": self.model.state_dict(),
@@ -91,10 +105,10 @@ class State:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Continue from what `state_dict` returned; the settings must be the same."""
-        self.model.load_state_dict(saved["model"])
+        sharding.load(self.model, saved["model"])
         if self.average is not None:
             self.average.load_state_dict(saved["average"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        sharding.load_optimizer(self.optimizer, saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         if self.adversary is not None and saved.get("adversary"):
             self.adversary.load_state_dict(saved["adversary"])
@@ -136,10 +150,13 @@ def fit(
     """
     order: dict[str, Any] = {"seed": settings.seed, "per_step": settings.accumulate}
     start = state.step * settings.accumulate
-    place: dict[str, Any] = {"start": start, "workers": settings.workers, "device": device}
+    part = state.ranks.rank, state.ranks.size
+    place: dict[str, Any] = {"start": start, "workers": settings.workers, "part": part}
     first = partial(datasets.batches, train_data, settings.batch, device=device, **order)
     with (
-        closing(datasets.batches(train_data, settings.batch, **place, **order)) as batches,
+        closing(
+            datasets.batches(train_data, settings.batch, device=device, **place, **order)
+        ) as batches,
         precision.compiled(state.model, settings, batches, device) as (failure, batches),
     ):
         if failure:
@@ -149,7 +166,7 @@ def fit(
 
 def _steps(state, batches, first, valid_data, settings, device):
     """`fit` with `batches` from the state's step on, and `first`, which begins them anew."""
-    loss_fn = losses.weighted(settings.loss)
+    loss_fn, ranks = losses.weighted(settings.loss), state.ranks
     while True:
         if is_due(state, settings):
             if state.average is not None:
@@ -162,10 +179,12 @@ def _steps(state, batches, first, valid_data, settings, device):
         started = time.monotonic()
         with data_needed():
             parts = list(islice(batches, settings.accumulate))
-        torch.manual_seed(seed_of_step(settings.seed, state.step))
+        torch.manual_seed(seed_of_step(settings.seed, state.step, ranks.rank))
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(state.step, settings) * state.plateau["scale"]
         state.model.train()
+        if settings.progressive:
+            state.model.resolution = settings.resolution(state.step)
         running = [buffer.clone() for buffer in state.model.buffers()]
         take = adversarial.step if state.is_adversarial else stepping.step
         values, quality = take(state, parts, loss_fn, settings, device)
@@ -205,8 +224,11 @@ def validate(
 ) -> Iterator[dict[str, Any]]:
     """Score the model that is kept; yields "validating" records and one "valid"."""
     started = time.monotonic()
+    if settings.progressive:
+        state.kept.resolution = 1
     with data_needed():
         scores, audio = yield from validation.evaluate(state.kept, data, settings, device)
+    scores = state.ranks.share(scores)  # the same decisions everywhere
     best = is_better(scores, state.best, settings.best)
     state.last = {"step": state.step, **scores}
     state.first = state.first or state.last
@@ -254,14 +276,15 @@ def is_over(state: State, settings: Settings) -> bool:
     return bool(settings.plateau) and Plateau(**settings.plateau).is_over(state.plateau)
 
 
-def seed_of_step(seed: int, step: int) -> int:
-    """A 32-bit seed for step `step` of the run `seed`."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+def seed_of_step(seed: int, step: int, rank: int = 0) -> int:
+    """A 32-bit seed for step `step` of the run `seed`, in process `rank`."""
+    return int(np.random.SeedSequence([seed, step, *([rank] * (rank > 0))]).generate_state(1)[0])
 
 
 def clip_gradients(model: Model, clip: float) -> float:
     """Scale the gradients down to the norm `clip` (0: no limit); their norm before it."""
-    return nn.utils.clip_grad_norm_(model.parameters(), clip or math.inf).item()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), clip or math.inf)
+    return sharding.whole(norm).item()
 
 
 @torch.no_grad()
@@ -269,7 +292,7 @@ def move_average(average: Model, model: Model, decay: float, updates: int) -> No
     """Move the averaged weights towards the model's; see `renew_statistics` for the rest."""
     decay = min(decay, (1 + updates) / (EMA_RAMP + updates))
     for mean, new in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(new, 1 - decay)
+        mean.lerp_(sharding.whole(new), 1 - decay)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -25,21 +26,30 @@ from sepcli.mixing import datasets
 from sepcli.models import modelfile
 from sepcli.nn.spectral import OfflineSpectralModel
 from sepcli.nn.tfswa import attention_maps, has_attention
-from sepcli.training import checkpoint, initial, statistics
-from sepcli.training.checks import check_fit
+from sepcli.training import checkpoint, initial, sharding, statistics
+from sepcli.training.checks import check_fit, check_ranks
 from sepcli.training.loop import DataError, State, fit
-from sepcli.training.runlog import METRICS, RunLog, plain
+from sepcli.training.ranks import ALONE, Ranks
+from sepcli.training.runfolder import (
+    BEST,
+    CHECKPOINT,
+    CONFIG,
+    LAST,
+    METRICS,
+    RECENT,
+    SCORES,
+    check_free,
+    clear,
+    is_run,
+    trim,
+)
+from sepcli.training.runlog import RunLog, plain
 from sepcli.training.settings import Settings
 
-CONFIG, CHECKPOINT, SCORES = "config.yaml", "last.ckpt", "scores.json"
-BEST, LAST = modelfile.RUN_FILES
-FILES = (CONFIG, METRICS, CHECKPOINT, SCORES, BEST, LAST)
-KEPT, RECENT = "epoch-*.safetensors", "step-*.safetensors"
-EVENTS = "events.out.tfevents.*"  # TensorBoard's
 # What changes no weight that is still to come, and what may grow: it only makes a run longer.
 FREE_ON_RESUME = (
     "workers", "log_every", "save_minutes", "keep_epochs", "keep_every", "keep_last", "stop_after",
-    "init", "wandb",
+    "init", "parallel", "wandb",
 )  # fmt: skip
 LENGTHS = ("steps", "epochs")
 MOST_WARNINGS = 20  # of unreadable recordings, which are counted besides
@@ -88,14 +98,21 @@ def overfit(config: dict[str, Any], items: int) -> dict[str, dict[str, Any]]:
 class Run:
     """A model, its data and its training state; `records` trains and keeps the folder.
 
-    config: resolved. command: how it was asked for, for scores.json.
+    config: resolved. command: how it was asked for, for scores.json. ranks: the processes that
+    train it; only the first writes files.
     """
 
     def __init__(
-        self, folder: str | Path, config: dict[str, Any], *, device: str = "cpu", command: str = ""
+        self,
+        folder: str | Path,
+        config: dict[str, Any],
+        *,
+        device: str | torch.device = "cpu",
+        command: str = "",
+        ranks: Ranks = ALONE,
     ) -> None:
         self.folder, self.config = Path(folder), config
-        self.device, self.command = device, command
+        self.device, self.command, self.ranks = device, command, ranks
         self.settings = Settings(**config["train"]).for_items(config["data"]["train"]["items"])
         torch.manual_seed(self.settings.seed)
         self.model = self._make_model().to(device)
@@ -103,7 +120,8 @@ class Run:
             self._build(name, config["data"][name]) for name in ("train", "valid")
         )
         check_fit(self.model, self.train_data, self.valid_data, self.settings)
-        self.state = State(self.model, self.settings)
+        check_ranks(self.model, self.settings, ranks)
+        self.state = State(self.model, self.settings, ranks)
         self._warned = 0  # of unreadable recordings
         self.is_fresh = True  # whether nothing has given the model weights yet
         self.initial = ""  # what did, for people
@@ -130,7 +148,8 @@ class Run:
             each.spare()
         fitted = fit(self.state, *data, self.settings, device=self.device)
         about = {"sample_rate": self.model.sample_rate, "wandb": self.settings.wandb}
-        with RunLog(self.folder, step=self.state.step, **about) as log:
+        open_log = RunLog(self.folder, step=self.state.step, **about)
+        with open_log if self.ranks.first else nullcontext() as log:
             try:
                 yield from self._kept(chain.from_iterable(map(self._with_warnings, fitted)), log)
             except DataError as error:
@@ -143,18 +162,23 @@ class Run:
         """The records, after they are logged and what they ask for is saved."""
         saved = time.monotonic()
         for record in records:
-            if record["event"] == "train":
-                record["pictures"] = self._attention()
-            log.write(record)
+            if log is not None:
+                if record["event"] == "train":
+                    record["pictures"] = self._attention()
+                log.write(record)
             if epoch := self._epoch_to_keep(record):
                 self._save_model(f"epoch-{epoch}.safetensors")
             if record["event"] == "valid":
                 if record["best"]:
                     self._save_model(BEST)
                 self._keep_last(record["step"])
-                files.save(self.folder / SCORES, json.dumps(plain(self.scores()), indent=1) + "\n")
+                if self.ranks.first:
+                    scores = json.dumps(plain(self.scores()), indent=1) + "\n"
+                    files.save(self.folder / SCORES, scores)
             long_ago = time.monotonic() - saved > 60 * self.settings.save_minutes
-            if record["event"] == "valid" or (record["event"] == "step" and long_ago):
+            if record["event"] == "valid" or (
+                record["event"] == "step" and self.ranks.any(long_ago)
+            ):
                 self.save()
                 saved = time.monotonic()
             yield record
@@ -171,12 +195,12 @@ class Run:
         count = self.settings.keep_last
         if count:
             self._save_model(RECENT.replace("*", f"{step:08d}"))
-            for path in sorted(self.folder.glob(RECENT))[:-count]:
+            for path in sorted(self.folder.glob(RECENT))[:-count] if self.ranks.first else ():
                 path.unlink()
 
     def _attention(self):
         """Attention maps of the model for a mixture that validates, {name: (L, L)}."""
-        if not has_attention(self.model):
+        if not has_attention(self.model) or self.state.sharded:
             return {}
         return attention_maps(self.model, self.valid_data[0][0][None].to(self.device))
 
@@ -222,7 +246,9 @@ class Run:
     def save(self) -> None:
         """Write the state of the training and the newest model."""
         self._save_model(LAST)
-        checkpoint.save(self.folder / CHECKPOINT, self.state.state_dict())
+        state = self.state.state_dict()
+        if self.ranks.first:
+            checkpoint.save(self.folder / CHECKPOINT, state)
 
     def scores(self) -> dict[str, Any]:
         """Validation scores of the best model, and what training changed; {name: value}."""
@@ -249,10 +275,11 @@ class Run:
 
     def _save_model(self, name):
         settings = {key: value for key, value in self.config["model"].items() if key != "name"}
-        weights = self._weights(self.state.kept)
-        modelfile.save(
-            self.folder / name, self.config["model"]["name"], settings, weights, self._card()
-        )
+        weights = sharding.whole(self._weights(self.state.kept))
+        if self.ranks.first:
+            modelfile.save(
+                self.folder / name, self.config["model"]["name"], settings, weights, self._card()
+            )
 
     def _weights(self, model):
         return model.state_dict()
@@ -281,24 +308,17 @@ def start(
     that is not a run's. Only the files of that run are replaced.
     """
     folder = Path(folder)
-    if (folder / CONFIG).exists() and not is_run(folder):
-        raise SepcliError(
-            f"{folder}: holds a {CONFIG} that would be replaced; choose another folder with -o"
-        )
-    if is_run(folder) and not overwrite:
-        raise SepcliError(
-            f"{folder}: holds a training run; add --resume to continue it, or --overwrite to "
-            "replace it"
-        )
+    first = options.get("ranks", ALONE).first
+    if first:
+        check_free(folder, overwrite)
     run = kind(folder, config, **options)  # what cannot start should not remove anything
     run.begin()
-    with files.explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        globbed = (path for glob in (EVENTS, KEPT, RECENT) for path in folder.glob(glob))
-        for path in (*(folder / name for name in FILES), *globbed):
-            path.unlink(missing_ok=True)
-        files.save(folder / METRICS, "")  # first, because it is what marks a run
-        files.save(folder / CONFIG, configuration.dump(config))
+    if first:
+        with files.explained(folder):
+            clear(folder)
+            files.save(folder / METRICS, "")  # first, because it is what marks a run
+            files.save(folder / CONFIG, configuration.dump(config))
+    options.get("ranks", ALONE).wait()
     return run
 
 
@@ -319,8 +339,10 @@ def resume(
     run = kind(folder, config, **options)
     run.state.load_state_dict(checkpoint.load(folder / CHECKPOINT))
     run.is_fresh = False
-    files.save(folder / CONFIG, configuration.dump(config))
-    _trim(folder / METRICS, run.state)
+    run.ranks.wait()  # until all have read what the first one writes
+    if run.ranks.first:
+        files.save(folder / CONFIG, configuration.dump(config))
+        trim(folder / METRICS, run.state)
     return run
 
 
@@ -348,11 +370,6 @@ def _check_changes(folder, before, after):
         )
 
 
-def is_run(folder: str | Path) -> bool:
-    """Whether `folder` holds a training run."""
-    return (Path(folder) / METRICS).exists()
-
-
 def _build_model(section):
     settings = {key: value for key, value in section.items() if key != "name"}
     try:
@@ -366,17 +383,3 @@ def _transform(model):
     if isinstance(model, OfflineSpectralModel):
         return model.stft.size, model.stft.hop
     return None
-
-
-def _trim(path, state):
-    """Drop the log lines after the checkpoint: they are about to be written again."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    files.save(path, "".join(line for line in lines if _is_before(line, state)))
-
-
-def _is_before(line, state):
-    try:
-        record = json.loads(line)
-    except ValueError:  # the line that was being written when the process was killed
-        return False
-    return record["step"] <= (state.validated if record["event"] == "valid" else state.step)

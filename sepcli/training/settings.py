@@ -14,6 +14,7 @@ AT_LEAST_1 = (
 )  # fmt: skip
 BEST = {"si_sdr_db": 1, "snr_db": 1, "loss": -1}  # scores, and whether more is better
 NUMBERS = ("none", "bf16", "fp16")  # of autocast
+PARALLEL = ("ddp", "fsdp")
 AT_LEAST_0 = (
     "epochs", "keep_every", "warmup", "final_lr", "weight_decay", "clip", "seed", "workers",
     "save_minutes", "stop_after", "keep_last",
@@ -42,6 +43,8 @@ class Settings:
         stop improving, not as a cosine.
     stop_after: so many validations in a row without a better score end the training, 0 for never.
     gan: keywords of `Phase`: when discriminators take part, and how; none if empty.
+    progressive: [resolution, step] pairs: up to this step, a model that can be is trained at a
+        half (2), a quarter (4), ... of its resolution, [[4, 1000], [2, 3000]].
     ema: decay of the moving average of the weights that is validated and kept, 0 for none.
     max_bad_steps: so many steps in a row without a finite loss and gradient end the training.
     seed: of the initial weights, the order of the data, and dropout.
@@ -50,6 +53,8 @@ class Settings:
     autocast: numbers in which the model computes products, "bf16", "fp16" (for GPUs without
         bfloat16), or "none" for float32. compile: whether torch.compile makes the model faster.
     init: a model (its name, file or run folder) whose weights the training begins with.
+    parallel: how several processes (of torchrun) share the work: `ddp`, each has all weights, or
+        `fsdp`, each has a part of them. `batch` is that of all together.
     wandb: a project of Weights & Biases that gets the numbers of the log, too.
     """
 
@@ -73,6 +78,7 @@ class Settings:
     clip: float = 5.0
     stop_after: int = 0
     gan: dict = field(default_factory=dict)
+    progressive: list = field(default_factory=list)
     ema: float = 0.0
     max_bad_steps: int = 10
     seed: int = 0
@@ -83,6 +89,7 @@ class Settings:
     autocast: str = "none"
     compile: bool = False
     init: str = ""
+    parallel: str = "ddp"
     wandb: str = ""
 
     def __post_init__(self):
@@ -95,6 +102,10 @@ class Settings:
         betas = isinstance(self.betas, list) and len(self.betas) == 2
         self._check("betas", betas and all(0 <= b < 1 for b in self.betas), "two numbers below 1")
         self._check("autocast", self.autocast in NUMBERS, " or ".join(NUMBERS))
+        self._check(
+            "progressive", _are_stages(self.progressive), "pairs like [[4, 1000], [2, 3000]]"
+        )
+        self._check("parallel", self.parallel in PARALLEL, " or ".join(PARALLEL))
         self._check("best", self.best in BEST, " or ".join(BEST))
         self._check("validate_epochs", self.epochs or self.validate_epochs == 1, "1 without epochs")
         losses.weighted(self.loss)
@@ -120,6 +131,10 @@ class Settings:
         epoch, rest = divmod(step, self.validate_every // self.validate_epochs)
         wanted = epoch in self.keep_epochs or (self.keep_every and epoch % self.keep_every == 0)
         return epoch if wanted and not rest else 0
+
+    def resolution(self, step: int) -> int:
+        """The part of its resolution that the model is trained with in a step, 2 for a half."""
+        return next((factor for factor, until in self.progressive if step < until), 1)
 
     def validates(self, step: int) -> bool:
         """Whether a validation follows this step."""
@@ -196,3 +211,12 @@ def learning_rate(step: int, settings: Settings) -> float:
     done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
     fall = (1 + math.cos(math.pi * min(1.0, done))) / 2
     return settings.final_lr + (settings.lr - settings.final_lr) * fall
+
+
+def _are_stages(pairs: Any) -> bool:
+    """Whether these are pairs of whole numbers, falling ones above 1 and rising ones."""
+    if not all(isinstance(p, list | tuple) and [type(x) for x in p] == [int, int] for p in pairs):
+        return False
+    factors, ends = [p[0] for p in pairs], [p[1] for p in pairs]
+    falls = factors == sorted(set(factors), reverse=True) and all(f > 1 for f in factors)
+    return falls and ends == sorted(set(ends))

@@ -28,7 +28,7 @@ def step(
     for part in parts:
         estimates, refs, mix = separated(state, part, settings, device)
         loss, terms = loss_fn(estimates, refs, mix, state.step)
-        state.scaler.scale(loss / settings.accumulate).backward()
+        backward(state, loss, settings)
         account(values, {"loss": loss, **terms}, settings)
         add_up(quality, validation.totals(estimates.detach(), refs, mix))
     return values, quality
@@ -37,12 +37,24 @@ def step(
 def separated(
     state: Any, part: Batch, settings: Settings, device: str | torch.device
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Estimates and references (B, S, C, T) and mixtures (B, C, T) of a batch, or their spectra."""
+    """Estimates and references (B, S, C, T) and mixtures (B, C, T) of a batch, or their spectra.
+
+    part: what this process has of the batch, see `ranks`; the results are all of it.
+    """
     mix, refs, *enroll = (x.to(device) for x in part)
     mix, refs = validation.as_taken(state.model, settings, mix, refs)
     with precision.autocast(settings, device):
-        estimates = validation.separate(state.model, mix, enroll)
-    return estimates.to(refs.dtype), refs, mix
+        estimates = state.estimate(mix, enroll)
+    gathered = state.ranks.gathered
+    return gathered(estimates.to(refs.dtype)), gathered(refs), gathered(mix)
+
+
+def backward(state: Any, loss: torch.Tensor, settings: Settings) -> None:
+    """Add the gradients of the loss of a batch.
+
+    Those of the parts of a batch add up, and processes have the mean of them.
+    """
+    state.scaler.scale(loss * (state.ranks.size / settings.accumulate)).backward()
 
 
 def account(values: dict[str, float], terms: dict[str, torch.Tensor], settings: Settings) -> None:
