@@ -18,6 +18,9 @@ hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "random")
 # makes the small models of the tests ten times slower. Before torch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+# Nothing is kept between runs: tests of the cache have one of their own.
+os.environ["SEPCLI_CACHE"] = "off"
+
 # A shell starts what it puts in the background with SIGINT ignored, and processes inherit that:
 # the tests that interrupt theirs would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -239,12 +239,14 @@ def test_a_graph_that_computes_something_else_is_not_written(one, tmp_path, monk
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_that_needs_the_whole_signal_is_refused(tmp_path):
+def test_a_model_that_needs_the_whole_signal_has_no_streaming_graph(tmp_path):
     settings = {**SMALLEST["conv_tasnet"], "norm": "gln", "causal": False}
     model = build("conv_tasnet", **settings)
     save(tmp_path / "x.safetensors", "conv_tasnet", settings, model.state_dict(), {})
     with pytest.raises(SepcliError, match="not causal"):
-        exporting.export(tmp_path / "x.safetensors", tmp_path / "x.onnx")
+        open_runner(tmp_path / "x.safetensors")
+    with pytest.raises(SepcliError, match="no such graph"):
+        open_runner(tmp_path / "x.safetensors", "onnx")
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxscript"])

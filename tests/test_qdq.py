@@ -8,9 +8,9 @@ import torch
 from onnx import numpy_helper
 
 from sepcli.inference import qdq
-from sepcli.inference.export import quiet
 from sepcli.inference.onnx import OnnxRunner
 from sepcli.inference.stream import TorchRunner
+from sepcli.inference.tracing import quiet
 from sepcli.models import build, modelfile
 from sepcli.quant import cpu, integers
 from sepcli.quant.convolution import PAIRED, Conv, packed

@@ -1,4 +1,4 @@
-"""`sepcli export`: a model's streaming graph as ONNX."""
+"""`sepcli export`: a model as a graph for other programs."""
 
 import json
 from typing import Any
@@ -11,20 +11,46 @@ from sepcli import files, options
 @click.command("export")
 @click.argument("model", metavar="NAME|FILE|DIR")
 @click.option("-o", "--output", metavar="FILE.onnx|DIR", help="[default: MODEL.onnx, here]")
+@click.option(
+    "--offline",
+    is_flag=True,
+    help="Write a graph for whole signals even if the model is causal.",
+)
+@click.option(
+    "--length",
+    "length_s",
+    type=options.Number(0, 3600, min_open=True),
+    metavar="SECONDS",
+    help="Length in seconds of the signals that a graph for whole signals takes.  [default: any, "
+    "or 10 where the model is for one length]",
+)
 @options.overwrite
 @options.as_json
-def command(model: str, output: Any, overwrite: bool | None, as_json: bool) -> None:
-    """Write a causal model's streaming graph as ONNX.
+def command(
+    model: str,
+    output: Any,
+    offline: bool,
+    length_s: float | None,
+    overwrite: bool | None,
+    as_json: bool,
+) -> None:
+    """Write a model as an ONNX graph.
 
     \b
         $ sepcli export denoise -o denoise.onnx
         $ sepcli export runs/mine/best.safetensors -o runs/mine/best.onnx
         $ cat noisy.wav | sepcli stream -m runs/mine/best.safetensors --engine onnx > speech.wav
+        $ sepcli export vocals -o vocals.onnx && sepcli separate -m vocals.onnx song.wav
 
-    The graph takes a chunk and the states, and gives the output and the next states, for any batch
-    and any number of hops, or for one hop at a time (dmgtcm_unet). It is compared with the model
-    before it is written. Where it lies beside the weights and has their name, sepcli stream runs it
-    without torch, which starts sooner and is faster.
+    Of a causal model it is the streaming graph, which takes a chunk and the states, and gives the
+    output and the next states, for any batch and any number of hops, or for one hop at a time.
+    Of all others it is a graph for whole signals, of any length where the model allows it. A model
+    that takes references gets a second graph, MODEL.condition.onnx, which makes of a reference what
+    the first one needs besides. The model's card is inside.
+
+    A graph is compared with the model before it is written. separate, extract and stream run it
+    with ONNX Runtime alone, without torch; beside the weights and under their name, it is what
+    stream runs.
     Needs the packages onnx and onnxscript: pip install 'sepcli[export]'.
     """
     from sepcli.inference.export import export
@@ -34,11 +60,20 @@ def command(model: str, output: Any, overwrite: bool | None, as_json: bool) -> N
     if files.stays([output], overwrite):
         return
     files.check_place(output)
-    record = export(model, output)
+    record = export(model, output, offline=offline, length_s=length_s)
     if as_json:
         click.echo(json.dumps(record))
     else:
         click.echo(
-            f"{output}: {record['bytes']:,} bytes, {record['states']} states, "
+            f"{output}: {record['bytes']:,} bytes, {what(record)}, "
             f"within {record['max_difference']:.1g} of the model"
         )
+
+
+def what(record: dict[str, Any]) -> str:
+    """The kind of a graph, in words."""
+    if record["kind"] == "streaming":
+        return f"{record['states']} states"
+    if record["length_s"] is None:
+        return "for signals of any length"
+    return f"for signals of {record['length_s']:.4g} s"

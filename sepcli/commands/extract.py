@@ -91,13 +91,9 @@ def command(
         raise click.UsageError("--json takes standard output; name a file or folder with -o")
     given: dict[str, Any] = {"segment_s": segment_s, "overlap": overlap}
     method = Method(**{name: value for name, value in given.items() if value is not None})
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
     bar = options.Progress("Extracting", progress, quiet)
     job = Extraction(
-        Models((model or MODEL,), device, method),
+        Models((model or MODEL,), device, method, threads),
         part=Part(start_s, duration_s),
         form=Form(template, container, subtype),
         tell=bar.within,

@@ -147,13 +147,9 @@ def command(
         "full_band": full_band,
     }
     method = Method(**{name: value for name, value in given.items() if value is not None})
-    if threads:
-        import torch
-
-        torch.set_num_threads(threads)
     bar = options.Progress("Separating", progress, quiet)
     job = Separation(
-        Models(models, device, method),
+        Models(models, device, method, threads),
         part=Part(start_s, duration_s),
         form=Form(template, container, subtype),
         tell=bar.within,

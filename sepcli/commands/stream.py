@@ -75,8 +75,8 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "torch", "onnx"]),
     default="auto",
     show_default=True,
-    help="onnx runs the graph beside the weights (see sepcli export); auto does so if there "
-    "is one.",
+    help="onnx runs the graph beside the weights (see sepcli export), or makes one, once; auto "
+    "does so where it can.",
 )
 @click.option(
     "--verify",
@@ -141,8 +141,8 @@ def command(
         if verify is not None:
             from sepcli.inference.streamcheck import verify as compare
 
-            target = choices["target"]
-            record = compare(runner, name, verify, seconds=seconds, seed=seed, target=target)
+            chosen = {"target": choices["target"], "references": references}
+            record = compare(runner, name, verify, seconds=seconds, seed=seed, **chosen)
             show(record, as_json)
             if not record["equal"]:
                 raise SepcliError(f"{verify}: streamed and offline output differ, see above")

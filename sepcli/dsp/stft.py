@@ -1,7 +1,8 @@
-"""A short-time Fourier transform in chunks, without torch: the front end of exported graphs.
+"""Short-time Fourier transforms without torch: the front ends of exported graphs.
 
-The same numbers as `sepcli.nn.filterbank.Stft`, whose windows it is given. A spectrum is float32
-(B, 2, F, N), real and imaginary parts of F = kernel/2 + 1 frequencies in N frames.
+The same numbers as the transforms of models in `nn/filterbank.py` and `nn/spectral.py`, whose
+windows they are given. A spectrum is float32 (..., 2, F, N), real and imaginary parts of F
+frequencies in N frames.
 """
 
 from collections.abc import Sequence
@@ -52,3 +53,38 @@ class ChunkedStft:
         for n in range(N):
             out[:, n * self.stride : n * self.stride + self.kernel] += frames[:, n]
         return out[:, : N * self.stride], out[:, N * self.stride :]
+
+
+class CentredStft:
+    """Transform whole signals (..., T) and back; frames are centred, the ends reflected.
+
+    window: (size,), with zeros around it where the transform is longer. hop: samples.
+    """
+
+    def __init__(self, window: Sequence[float], hop: int) -> None:
+        self.window, self.hop = np.asarray(window, np.float32), hop
+        self.size = len(self.window)
+
+    def analyse(self, x: np.ndarray) -> np.ndarray:
+        """The spectrum (..., 2, F, N) of samples (..., T), N = 1 + T // hop."""
+        half = self.size // 2
+        around = [(0, 0)] * (x.ndim - 1)
+        x = np.pad(x, [*around, (0, max(0, half + 1 - x.shape[-1]))])
+        x = np.pad(x, [*around, (half, half)], mode="reflect")
+        frames = np.lib.stride_tricks.sliding_window_view(x, self.size, -1)[..., :: self.hop, :]
+        spectrum = np.fft.rfft(frames * self.window).swapaxes(-1, -2)  # (..., F, N)
+        return np.stack([spectrum.real, spectrum.imag], -3).astype(np.float32, copy=False)
+
+    def synthesise(self, parts: np.ndarray, length: int) -> np.ndarray:
+        """The samples (..., length) of the spectrum (..., 2, F, N)."""
+        spectrum = (parts[..., 0, :, :] + 1j * parts[..., 1, :, :]).swapaxes(-1, -2)
+        frames = np.fft.irfft(spectrum, n=self.size) * self.window  # (..., N, size)
+        N, half = frames.shape[-2], self.size // 2
+        total = max((N - 1) * self.hop + self.size, half + length)
+        y, power = np.zeros((*frames.shape[:-2], total), np.float32), np.zeros(total, np.float32)
+        for n in range(N):
+            place = slice(n * self.hop, n * self.hop + self.size)
+            y[..., place] += frames[..., n, :]
+            power[place] += self.window**2
+        kept = slice(half, half + length)
+        return y[..., kept] / np.maximum(power[kept], 1e-11)

@@ -1,200 +1,207 @@
-"""Write a causal model's streaming graph as ONNX, and check that it computes the same."""
+"""Write a model as a graph for other programs, and check that it computes the same."""
 
 import contextlib
-import copy
-import json
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from sepcli import files
 from sepcli.errors import SepcliError
-from sepcli.inference.onnx import FORMAT, OnnxRunner
+from sepcli.inference.forms import (
+    LOUD,
+    ConditionGraph,
+    StreamingGraph,
+    WholeGraph,
+    example,
+    given,
+    growing,
+    noise,
+    repeated,
+    whole_inputs,
+)
+from sepcli.inference.onnx import FORMAT, OnnxRunner, condition_of
+from sepcli.inference.onnxfile import finished
 from sepcli.inference.stream import TorchRunner
-from sepcli.models.modelfile import Card, digest, load_model
-from sepcli.nn.causal import flat, nested
+from sepcli.inference.tracing import FixedSizeError, check_packages, to_onnx
+from sepcli.inference.whole import OnnxWhole
+from sepcli.models.modelfile import Card, load_model
+from sepcli.nn.causal import flat
+from sepcli.nn.model import expanded
 from sepcli.nn.runner import Runner
 
 TOLERANCE = 1e-4  # largest difference to torch
-SMALLEST_HALVED = 1024  # values of a weight; what a cast takes is not worth it for fewer
 CHUNKS = ((1, 1), (1, 7), (3, 2))  # (batch, hops) to check
-LOUD = 0.1  # RMS of the noise to check with
 LEVELS = (0.0, 1e-7, 1e-4, LOUD, LOUD, LOUD)  # rising: what is in the window is never louder
+FIXED_S = 10.0  # length of offline graphs where the model does not allow any
 
 
-class StreamingGraph(nn.Module):
-    """The exported form of a model as a function of tensors: (x, *states) to (y, *next states)."""
+def export(
+    name: str | Path, path: str | Path, *, offline: bool = False, length_s: float | None = None
+) -> dict[str, Any]:
+    """Write the model `name` (see `modelfile.locate`) to `path` as ONNX.
 
-    def __init__(self, form: Any) -> None:
-        super().__init__()
-        self.form, self.like = form, form.core_state(1)
-
-    def forward(self, x: torch.Tensor, *states: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        y, following = self.form.core(x, nested(self.like, iter(states)))
-        return (y, *flat(following))
-
-
-def export(name: str | Path, path: str | Path) -> dict[str, Any]:
-    """Write the streaming graph of the model `name` (see `modelfile.locate`) to `path`.
+    It is the streaming graph of a causal model, or, if `offline` or the model is not causal, a
+    graph for whole signals. length_s: seconds that this takes; None lets it take any length if the
+    model does. A model that takes references gets a second graph, of the condition, beside it.
 
     Returns a dict with `max_difference`, the largest one to torch on noise. Raises SepcliError
-    when the model is not causal, cannot be exported, or the graph computes something else.
+    when the model cannot be exported, or the graph computes something else.
     """
     model: Any
     model, card = load_model(name)
     if card.quantized and card.quantized["target"] == "cpu":
         raise SepcliError(f"{name}: quantised; sepcli quantize wrote its graph beside it")
-    runner = TorchRunner(model)
-    form, path = model.exported(), Path(path)
-    with files.replacing(path, ending=f"{files.ENDING}.onnx") as part:
-        part.write_bytes(encode(model, form, about(model, form, card)))
-        difference = largest_difference(runner, OnnxRunner(part), LEVELS)
-        if not difference <= TOLERANCE:
+    check_packages()
+    path, (reference, condition) = Path(path), example(model.requires_grad_(False))
+    streaming = model.causal and not offline
+    with contextlib.ExitStack() as stack:
+        ending = f"{files.ENDING}.onnx"
+        part = stack.enter_context(files.replacing(path, ending=ending))
+        beside = None
+        if reference is not None:
+            beside = stack.enter_context(files.replacing(condition_of(path), ending=ending))
+            beside.write_bytes(_condition(model, model.exported() if streaming else None, card))
+        write = _streaming if streaming else _offline
+        found = write(model, card, part, beside, reference, condition, length_s)
+        if not found["max_difference"] <= TOLERANCE:
             raise SepcliError(
-                f"{name}: the exported graph differs from the model by {difference:.2g}, over "
-                f"{TOLERANCE:g}; it was not written"
+                f"{name}: the exported graph differs from the model by "
+                f"{found['max_difference']:.2g}, over {TOLERANCE:g}; it was not written"
             )
+    return {"file": str(path), "model": card.model, "bytes": path.stat().st_size, **found}
+
+
+def _streaming(model, card, part, beside, reference, condition, _length_s):
+    """Write the streaming graph to `part`; what there is to say of it."""
+    form = model.exported()
+    part.write_bytes(encode(model, form, about(model, form, card, condition), condition))
+    ours, theirs = OnnxRunner(part, beside), model
+    if beside:
+        ours, theirs = ours.given([reference]), model.given(condition)
     return {
-        "file": str(path),
-        "model": card.model,
-        "bytes": path.stat().st_size,
-        "states": len(flat(form.core_state(1))),
-        "max_difference": difference,
+        "kind": "streaming",
+        "states": len(flat(form.core_state(1, *given(condition)))),
+        "max_difference": largest_difference(TorchRunner(theirs), ours, LEVELS),
     }
 
 
-def about(model: Any, form: Any, card: Card) -> dict[str, Any]:
-    """What a runner has to know of a graph; see `inference/onnx.py`."""
-    states = flat(form.core_state(1))
-    if any(state.any() for state in states):
-        raise SepcliError(f"{card.path}: its states do not start at zero; it cannot be exported")
-    known = {
+def _offline(model, card, part, beside, reference, condition, length_s):
+    """Write the graph for whole signals to `part`; what there is to say of it."""
+    length = length_s and max(1, round(length_s * model.sample_rate / model.hop)) * model.hop
+    if length is None:
+        with contextlib.suppress(FixedSizeError):
+            difference = _whole(model, card, part, beside, reference, condition, None)
+            if difference <= TOLERANCE:
+                return {"kind": "offline", "length_s": None, "max_difference": difference}
+        length = round(FIXED_S * model.sample_rate / model.hop) * model.hop
+    difference = _whole(model, card, part, beside, reference, condition, length)
+    length_s = length / model.sample_rate
+    return {"kind": "offline", "length_s": length_s, "max_difference": difference}
+
+
+def _whole(model, card, part, beside, reference, condition, length):
+    """Write the graph for signals of so many samples, None for any; the difference to torch."""
+    grown, hop = growing(model, condition), model.hop
+    if length is None:
+        inputs = whole_inputs(model, condition, 3, 13 * hop + 1)
+        dynamic = [(0, inputs[0].ndim - 1), *((0, *dims) for dims in grown)]
+        trials = [whole_inputs(model, condition, b, n * hop + 1) for b, n in ((2, 29), (4, 200))]
+    else:
+        inputs = whole_inputs(model, condition, 1, length)
+        dynamic, trials = [(), *grown], []
+    names = ["x", *(f"condition{i}" for i in range(len(grown)))]
+    graph = WholeGraph(model, condition)
+    made = to_onnx(graph, inputs, dynamic, (names, ["y"]), complexes=True, trials=trials)
+    known = facts(model, card) | {"kind": "offline", "length": length, "conditions": len(grown)}
+    known["front_end"] = "waveform"
+    if model.spectral:
+        known |= {"front_end": "stft", "stft": transform(model)}
+    part.write_bytes(finished(made, known))
+    ours = OnnxWhole(part, beside)
+    return whole_difference(model, ours.given([reference]) if beside else ours, condition)
+
+
+def _condition(model, form, card):
+    """The bytes of the graph that makes a condition, and the first state of `form`."""
+    graph = ConditionGraph(model, form)
+    reference = torch.from_numpy(noise(1, model.channels, model.sample_rate))
+    with torch.no_grad():
+        outputs, count = graph(reference), len(flat(model.condition([reference])))
+    names = [f"condition{i}" for i in range(count)]
+    names += [f"state{i}" for i in range(len(outputs) - count)]
+    made = to_onnx(graph, [reference], [(2,)], (["reference"], names), complexes=True)
+    return finished(made, facts(model, card) | {"kind": "condition", "conditions": count})
+
+
+def facts(model: Any, card: Card) -> dict[str, Any]:
+    """What a runner of any graph of a model has to know of it; see `inference/onnx.py`."""
+    return {
         "format": FORMAT,
         "model": card.model,
-        "sha256": digest(card.path),
+        "sha256": card.sha256,
         "sample_rate": model.sample_rate,
         "sources": list(model.sources),
         "channels": model.channels,
         "hop": model.hop,
+        "card": card.card,
+        "settings": card.settings,
+    }
+
+
+def about(model: Any, form: Any, card: Card, condition: Any = None) -> dict[str, Any]:
+    """What a runner has to know of a streaming graph; see `inference/onnx.py`."""
+    states = flat(form.core_state(1, *given(condition)))
+    if condition is None and any(state.any() for state in states):
+        raise SepcliError(f"{card.path}: its states do not start at zero; it cannot be exported")
+    known = facts(model, card) | {
+        "kind": "streaming",
         "delay": model.delay,
         "consistent": model.consistent,
         "front_end": model.front_end,
         "hops": form.hops,
         "states": [list(state.shape) for state in states],
+        "conditions": len(flat(condition)) if condition is not None else 0,
     }
     if model.front_end == "stft":
-        windows = {key: getattr(model.stft, key).tolist() for key in ("window", "synthesis_window")}
-        known["stft"] = {**windows, "stride": model.stft.stride}
+        known["stft"] = transform(model)
     return known
 
 
-def encode(model: Any, form: Any, known: dict[str, Any]) -> bytes:
-    """The bytes of the ONNX graph of the model's exported form, with `known` as its metadata."""
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  torch's exporter asks for it much later
-    except ImportError as error:
-        raise SepcliError(
-            f"exporting needs {error.name}, which is not installed: pip install 'sepcli[export]'"
-        ) from None
-    graph = to_onnx(model, form)
-    for function in (graph.graph, *graph.functions):  # where each line of the model's code lies
-        for node in function.node:
-            del node.metadata_props[:]
-            node.ClearField("doc_string")
-        for value in function.value_info:
-            del value.metadata_props[:]
-    for value in (*graph.graph.input, *graph.graph.output, *graph.graph.initializer):
-        del value.metadata_props[:]
-    del graph.graph.metadata_props[:]
-    store_in_halves(graph.graph)
-    onnx.helper.set_model_props(graph, {"sepcli": json.dumps(known, sort_keys=True)})
-    onnx.checker.check_model(graph)
-    return graph.SerializeToString(deterministic=True)
+def transform(model: Any) -> dict[str, Any]:
+    """The transform of a spectral model, as the classes of `dsp/stft.py` take it."""
+    stft = model.stft
+    if not model.causal:
+        return {"window": stft.window.tolist(), "hop": stft.hop}
+    windows = {key: getattr(stft, key).tolist() for key in ("window", "synthesis_window")}
+    return {**windows, "stride": stft.stride}
 
 
-def store_in_halves(graph: Any) -> None:
-    """Keep large weights that 16-bit floats hold exactly as such, and cast them to 32 bits.
+def encode(model: Any, form: Any, known: dict[str, Any], condition: Any = None) -> bytes:
+    """The bytes of the streaming graph of the model's exported form, with `known` in it.
 
-    A session does that once, when it starts: it computes the same, and the file is smaller.
+    It is for any batch and any number of hops, or the form's own.
     """
-    from onnx import TensorProto, helper, numpy_helper
-
-    casts = []
-    for weight in graph.initializer:
-        name, values = weight.name, numpy_helper.to_array(weight)
-        if weight.data_type != TensorProto.FLOAT or values.size < SMALLEST_HALVED:
-            continue
-        with np.errstate(over="ignore"):
-            halves = values.astype(np.float16)
-        if np.array_equal(halves, values):
-            weight.CopyFrom(numpy_helper.from_array(halves, f"{name}.half"))
-            casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
-
-
-def to_onnx(model: Any, form: Any) -> Any:
-    """The form as an onnx.ModelProto, for any batch and any number of hops, or the form's own."""
-    from onnxscript import optimizer
-
+    check_packages()
     batch, hops = 3, form.hops or 5  # unlike each other and 1, which would be taken for constants
-    states = flat(form.core_state(batch))
+    states = flat(form.core_state(batch, *_expanded(condition, batch)))
+    conditions = repeated(condition, batch)
     if model.front_end == "stft":
-        x, time = torch.randn(batch, 2, model.stft.kernel // 2 + 1, hops), 3
+        x = torch.randn(batch, 2, model.stft.kernel // 2 + 1, hops)
     else:
-        x, time = torch.randn(batch, model.channels, hops * model.hop), 2
-    auto = torch.export.Dim.AUTO
-    with quiet():
-        program = torch.onnx.export(
-            fusible(StreamingGraph(copy.deepcopy(form))).eval(),
-            (x, *states),
-            input_names=["x", *(f"state{i}" for i in range(len(states)))],
-            output_names=["y", *(f"next{i}" for i in range(len(states)))],
-            dynamic_shapes=(
-                {0: auto} if form.hops else {0: auto, time: auto},
-                tuple({0: auto} for _ in states),
-            ),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-            optimize=False,  # it takes an addition of 1e-10 for one of nothing, and drops it
-        )
-        assert program is not None  # with dynamo
-        optimizer.fold_constants(program.model)
-        optimizer.remove_unused_nodes(program.model)
-    return program.model_proto
-
-
-def fusible(module: nn.Module) -> Any:
-    """Turn PReLUs of one slope into LeakyReLUs, which ONNX Runtime joins to convolutions."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.PReLU) and child.num_parameters == 1:
-            setattr(module, name, nn.LeakyReLU(float(child.weight.detach())))
-        else:
-            fusible(child)
-    return module
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the exporter's warnings about itself and packages that it does not need from view."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+        x = torch.randn(batch, model.channels, hops * model.hop)
+    dynamic = [
+        (0,) if form.hops else (0, x.ndim - 1),
+        *[(0,)] * len(states),
+        *((0, *dims) for dims in growing(model, condition)),
+    ]
+    inputs = ["x", *(f"state{i}" for i in range(len(states)))]
+    inputs += [f"condition{i}" for i in range(len(conditions))]
+    outputs = ["y", *(f"next{i}" for i in range(len(states)))]
+    graph = StreamingGraph(form, condition)
+    return finished(to_onnx(graph, (x, *states, *conditions), dynamic, (inputs, outputs)), known)
 
 
 def largest_difference(
@@ -220,3 +227,19 @@ def largest_difference(
             )
             largest = max(largest, difference * max(1.0, LOUD / peak if peak else 0.0))
     return largest
+
+
+def whole_difference(model: Any, whole: OnnxWhole, condition: Any) -> float:
+    """The largest difference of a graph for whole signals to the model, on noise."""
+    largest, sizes = 0.0, [(1, 1), (1, 40 * model.hop), (2, 7 * model.hop + 3)]
+    for batch, length in sizes if whole.length is None else [(1, whole.length)]:
+        x = noise(batch, model.channels, length)
+        with torch.inference_mode():
+            y = model.estimates(torch.from_numpy(x), *_expanded(condition, batch)).numpy()
+        difference = np.abs(whole.run(x) - y).max()
+        largest = max(largest, float(difference) if np.isfinite(difference) else np.inf)
+    return largest
+
+
+def _expanded(condition: Any, batch: int) -> tuple[Any, ...]:
+    return () if condition is None else (expanded(condition, batch),)

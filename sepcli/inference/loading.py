@@ -5,21 +5,42 @@ from pathlib import Path
 
 from sepcli.inference.blockwise import Average, Method, Separates
 from sepcli.inference.fullband import FullBand
+from sepcli.models.modelfile import load_model, locate
 
 
 def load(
-    name: str | Path | Sequence[str | Path], device: str = "cpu", method: Method | None = None
+    name: str | Path | Sequence[str | Path],
+    device: str = "cpu",
+    method: Method | None = None,
+    threads: int | None = None,
 ) -> Separates:
     """Load the model `name` (shipped, a model file, or a run folder), ready to separate audio.
 
-    A list of names gives the `Average` of the models.
+    A graph, NAME.onnx, is run by ONNX Runtime, without torch. A list of names gives the `Average`
+    of the models. threads: of the processor; None for all cores.
     """
     if not isinstance(name, str | Path):
-        loaded = [load(each, device, method) for each in name]
+        loaded = [load(each, device, method, threads) for each in name]
         return loaded[0] if len(loaded) == 1 else Average(loaded)
-    from sepcli.inference.separate import Separator, pick_device
-    from sepcli.models.modelfile import load_model
+    path, method = locate(name), method or Method()
+    found = _graph(path, device, method, threads) or _model(path, device, method, threads)
+    return FullBand(found) if method.full_band else found
 
-    model, card = load_model(name, pick_device(device))
-    found = Separator(model, card, method)
-    return FullBand(found) if found.method.full_band else found
+
+def _graph(path, device, method, threads):
+    if path.suffix != ".onnx":
+        return None
+    from sepcli.inference.graphs import GraphSeparator
+
+    return GraphSeparator(path, method, device=device, threads=threads)
+
+
+def _model(path, device, method, threads):
+    import torch
+
+    from sepcli.inference.separate import Separator, pick_device
+
+    if threads:
+        torch.set_num_threads(threads)
+    model, card = load_model(path, pick_device(device))
+    return Separator(model, card, method)

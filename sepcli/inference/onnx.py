@@ -1,18 +1,24 @@
 """Run a model's streaming graph with ONNX Runtime: no torch, one thread.
 
-A graph has the inputs `x, state0, state1, ...` and the outputs `y, next0, next1, ...`. Its metadata
-`sepcli` is the JSON object {"format", "model", "sha256" (of the weights' file), "sample_rate" (Hz),
-"sources", "channels", "hop", "delay" (samples), "consistent", "front_end", "hops" (that it takes at
-a time; null: any number), "states" (shapes of one item, zeros at first; the batch multiplies the
-first dimension), "stft"}, and of a quantised model "tolerance". x and y are waveforms
-(B, C, k*hop) and (B, S, C, k*hop), or, for the front end "stft", the spectra (B, 2, F, N) of the
-mixture and of the first source, and "stft" is {"window", "synthesis_window", "stride"}.
+A graph has the inputs `x, state0, state1, ..., condition0, ...` and the outputs `y, next0, next1,
+...`. Its metadata `sepcli` is the JSON object {"format", "kind": "streaming", "model", "sha256" (of
+the weights' file), "sample_rate" (Hz), "sources", "channels", "hop", "delay" (samples),
+"consistent", "front_end", "hops" (that it takes at a time; null: any number), "states" (shapes of
+one item, zeros at first; the batch multiplies the first dimension), "conditions" (how many inputs
+of these there are), "stft", "card" and "settings" (what the model file says)}, and of a quantised
+model "tolerance". x and y are waveforms (B, C, k*hop) and (B, S, C, k*hop), or, for the front end
+"stft", the spectra (B, 2, F, N) of the mixture and of the first source, and "stft" is {"window",
+"synthesis_window", "stride"}.
+
+A model that takes references has a second graph, NAME.condition.onnx of the kind "condition", from
+`reference` (1, C, T) to `condition0, ...`, and to `state0, ...`, the states to begin with.
 """
 
+import copy
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -22,15 +28,50 @@ from sepcli.errors import SepcliError
 
 FORMAT = 1
 TOLERANCE = 1e-4  # largest difference to torch over a whole file
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+KINDS = {
+    "streaming": "a streaming graph",
+    "offline": "a graph for whole signals",
+    "condition": "the graph of a condition alone",
+}
+REMEDIES = {
+    "streaming": "name a streaming graph: sepcli export of a causal model, without --offline",
+    "offline": "name a graph for whole signals",
+    "condition": "name the graph of a condition",
+}
+
+
+class Graph(NamedTuple):
+    """A graph that was opened: its file, its session, and what its metadata say."""
+
+    path: Path
+    session: Any
+    about: dict[str, Any]
+
+    @property
+    def kind(self) -> str:
+        """streaming, offline or condition."""
+        return self.about.get("kind", "streaming")
+
+    def check(self, kind: str) -> None:
+        """Raise SepcliError unless it is of that kind."""
+        if self.kind != kind:
+            raise SepcliError(f"{self.path}: {KINDS[self.kind]}; {REMEDIES[kind]}")
 
 
 class OnnxRunner:
-    """The graph `path` as a runner (see `inference/stream.py`); raises SepcliError."""
+    """A streaming graph, a file or open, as a runner (see `nn/runner.py`); raises SepcliError.
+
+    condition: the graph that makes conditions of references, the one beside it if None.
+    """
 
     engine = "onnx"
 
-    def __init__(self, path: Path) -> None:
-        self._session, about = _open(path)
+    def __init__(self, graph: Path | Graph, condition: Path | None = None) -> None:
+        path, self._session, about = opened(graph, "streaming")
+        self._path, self._beside = path, condition or condition_of(path)
         try:
             self.sample_rate, self.sources = about["sample_rate"], tuple(about["sources"])
             self.channels, self.hop, self.delay = about["channels"], about["hop"], about["delay"]
@@ -39,11 +80,28 @@ class OnnxRunner:
             self.tolerance = about.get("tolerance", TOLERANCE)
             self._stft = ChunkedStft(**about["stft"]) if about["front_end"] == "stft" else None
         except (KeyError, TypeError) as error:
-            raise _foreign(path, error) from None
+            raise foreign(path, error) from None
+        self.conditioned = bool(about.get("conditions"))
+        self._condition, self._start = None if self.conditioned else [], []
+
+    def given(self, references: Sequence[np.ndarray]) -> Self:
+        """The same for what references, arrays (C, T) at the model's rate, are of."""
+        if not self.conditioned:
+            raise SepcliError("the model takes no reference; choose another model with -m")
+        chosen = copy.copy(self)
+        chosen._condition, chosen._start = conditions(self._beside, self.sha256, references)
+        return chosen
 
     def initial_state(self, batch: int = 1) -> Any:
         """The state before the first chunk. A step uses it up: it goes on in the one returned."""
-        core = Loop(self._session, [(batch * first, *rest) for first, *rest in self._shapes])
+        if self._condition is None:
+            raise lacking(self._path)
+        states = self._start or [np.zeros(shape, np.float32) for shape in self._shapes]
+        core = Loop(
+            self._session,
+            [np.repeat(state, batch, 0) for state in states],
+            [np.repeat(each, batch, 0) for each in self._condition],
+        )
         if self._stft is None:
             return core
         tail = self._stft.initial_state(batch)
@@ -78,15 +136,19 @@ class Loop:
     """A session whose state outputs are its next state inputs: two sets of buffers take turns.
 
     Everything is bound to buffers once, so that a step neither copies nor makes any states.
+    states: the first ones. conditions: what is the same in every step.
     """
 
-    def __init__(self, session: Any, shapes: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, session: Any, states: Sequence[np.ndarray], conditions: Sequence[np.ndarray] = ()
+    ) -> None:
         from onnxruntime import OrtValue
 
-        def zeros():
-            return [OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32)) for shape in shapes]
+        def values(arrays):
+            return [OrtValue.ortvalue_from_numpy(np.ascontiguousarray(each)) for each in arrays]
 
-        self._session, here, there = session, zeros(), zeros()
+        self._session, here, there = session, values(states), values(map(np.zeros_like, states))
+        constant = values(conditions)
         self._inputs, self._outputs = (
             [node.name for node in nodes] for nodes in (session.get_inputs(), session.get_outputs())
         )
@@ -94,7 +156,7 @@ class Loop:
         for read, written in ((here, there), (there, here)):
             turn = session.io_binding()
             turn.bind_output(self._outputs[0])  # the first of `get_outputs`
-            for name, value in zip(self._inputs[1:], read, strict=True):
+            for name, value in zip(self._inputs[1:], [*read, *constant], strict=True):
                 turn.bind_ortvalue_input(name, value)
             for name, value in zip(self._outputs[1:], written, strict=True):
                 turn.bind_ortvalue_output(name, value)
@@ -121,30 +183,82 @@ class Loop:
             turn.bind_output(self._outputs[0])
 
 
-def _open(path):
-    """The session of the graph `path`, and what its metadata say."""
+def condition_of(path: Path) -> Path:
+    """Where the graph of the conditions of the graph `path` lies."""
+    return files.companion(path, ".condition.onnx")
+
+
+def conditions(
+    path: Path, sha256: str, references: Sequence[np.ndarray]
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """(The condition, the first states or none) of references (C, T), which are put together.
+
+    path: the graph that makes them, of the weights `sha256`. Raises SepcliError.
+    """
+    if not path.is_file():
+        raise SepcliError(
+            f"{path}: missing; it makes of references what the graph beside it needs, and "
+            "sepcli export writes both"
+        )
+    graph = open_graph(path)
+    graph.check("condition")
+    if graph.about["sha256"] != sha256:
+        raise SepcliError(f"{path}: of another model than the graph beside it; export both again")
+    reference = np.concatenate(list(references), -1)[None].astype(np.float32)
+    outputs = graph.session.run(None, {"reference": reference})
+    count = graph.about["conditions"]
+    return outputs[:count], outputs[count:]
+
+
+def lacking(path: Path) -> SepcliError:
+    """The SepcliError on a model that takes references and has none."""
+    return SepcliError(
+        f"{path}: needs a reference of what to find; give one with --ref to sepcli extract or "
+        "stream"
+    )
+
+
+def open_graph(path: Path, *, threads: int = 1, device: str = "cpu") -> Graph:
+    """Open the graph `path`; raises SepcliError.
+
+    threads: 0 for all cores. device: cpu, cuda, or auto, which is cpu.
+    """
     import onnxruntime
 
     files.check_meant(path)
+    provider = PROVIDERS.get(device.partition(":")[0].replace("auto", "cpu"))
+    if provider not in onnxruntime.get_available_providers():
+        raise SepcliError(
+            f"device {device!r} is not available to ONNX Runtime here; use --device cpu, or "
+            "install onnxruntime-gpu"
+        )
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3  # errors
     try:
         data = path.read_bytes()
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(data, options, providers=[provider])
         about = json.loads(session.get_modelmeta().custom_metadata_map["sepcli"])
     except OSError as error:
         raise SepcliError(f"{path}: {error.strerror}; check that it can be read") from None
     except Exception as error:  # the library has a type of its own for every kind of failure
-        raise _foreign(path, error) from None
+        raise foreign(path, error) from None
     if about.get("format") != FORMAT:
         raise SepcliError(
             f"{path}: graph format {about.get('format')}, but this version reads {FORMAT}; "
             "make it again with sepcli export"
         )
-    return session, about
+    return Graph(path, session, about)
 
 
-def _foreign(path, error):
+def opened(graph: Path | Graph, kind: str) -> Graph:
+    """A graph, a file or open, of that kind; SepcliError if it is of another one."""
+    found = graph if isinstance(graph, Graph) else open_graph(graph)
+    found.check(kind)
+    return found
+
+
+def foreign(path: Path, error: Exception) -> SepcliError:
+    """The SepcliError on a file that is no graph of ours."""
     reason = " ".join(str(error).split())[:100]
     return SepcliError(f"{path}: not a graph that sepcli export made ({reason}); make it again")

@@ -38,20 +38,24 @@ class Models:
     """The models of one run, loaded when first needed.
 
     names: of models whose estimates are averaged; none chooses one by the targets.
-    method: how they are run, an `inference.blockwise.Method`.
+    device, method, threads: how they are run, see `inference.loading.load`.
     """
 
     def __init__(
-        self, names: Sequence[str] = (), device: str = "cpu", method: Method | None = None
+        self,
+        names: Sequence[str] = (),
+        device: str = "cpu",
+        method: Method | None = None,
+        threads: int | None = None,
     ) -> None:
-        self.names, self.device, self.method = tuple(names), device, method
+        self.names, self._how = tuple(names), (device, method, threads)
         self._loaded = {}
 
     def find(self, targets: Sequence[str] = ()) -> tuple[str, Any]:
         """The name of the model for `targets` (several are joined by +), and its separator."""
         names = self.names or (default_model(targets),)
         if names not in self._loaded:
-            self._loaded[names] = load(list(names), self.device, self.method)
+            self._loaded[names] = load(list(names), *self._how)
         return "+".join(Path(name).stem for name in names), self._loaded[names]
 
 

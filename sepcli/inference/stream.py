@@ -233,37 +233,55 @@ def _cut(audio: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
 def open_runner(name: str, engine: str = "auto", references: Sequence[str] = ()) -> Runner:
     """Load the model `name` (see `modelfile.locate`), or a graph NAME.onnx, to be run live.
 
-    engine: `torch`; `onnx`, the graph that lies beside the weights under the same name; `auto`,
-    that graph if it is there and was made from these very weights, torch otherwise.
-    references: sound files of what a conditioned model is to find, for which torch is needed.
+    engine: `torch`; `onnx`, the graph that lies beside the weights under the same name, or one that
+    is made of them and kept in the cache; `auto`, that graph if it was made from these very weights
+    or can be, torch otherwise. references: sound files of what a conditioned model is to find.
     Raises SepcliError.
     """
-    from sepcli.models.modelfile import digest, load_model, locate
+    from sepcli.models.modelfile import load_model, locate
 
     path = locate(name)
-    if references:
-        if engine == "onnx" or path.suffix == ".onnx":
-            raise SepcliError(f"{path}: --ref needs the weights; use them with --engine torch")
-        return TorchRunner(_given(load_model(path)[0], references))
-    graph = files.companion(path, ".onnx")
-    if engine != "torch" and graph.is_file():
-        from sepcli.inference.onnx import OnnxRunner
+    runner = None if engine == "torch" else _graph_runner(path, strict=engine == "onnx")
+    if runner is None:
+        model = load_model(path)[0]
+        return TorchRunner(given(model, references) if references else model)
+    if not references:
+        return runner
+    from sepcli.inference.references import read_references
 
+    return runner.given(read_references(references, runner.sample_rate))
+
+
+def _graph_runner(path, *, strict):
+    """What runs the graph of the model `path`; None where torch has to, an error if `strict`."""
+    from sepcli.inference.onnx import OnnxRunner
+    from sepcli.models.modelfile import digest
+
+    graph = files.companion(path, ".onnx")
+    if path == graph:
+        return OnnxRunner(graph)
+    if not path.is_file():
+        return None
+    sha256 = digest(path)
+    if graph.is_file():
         runner = OnnxRunner(graph)
-        if path == graph or runner.sha256 == digest(path):
+        if runner.sha256 == sha256:
             return runner
-        if engine == "onnx":
+        if strict:
             raise SepcliError(
                 f"{graph}: made from other weights than {path.name}; make it again: "
                 f"sepcli export {path} -o {graph} --overwrite"
             )
-    elif engine == "onnx":
+    from sepcli.inference.cachedgraph import cached_runner
+
+    runner = cached_runner(path, sha256)
+    if runner is None and strict:
         raise SepcliError(f"{graph}: no such graph; make it: sepcli export {path} -o {graph}")
-    return TorchRunner(load_model(path)[0])
+    return runner
 
 
-def _given(model, references):
-    """A conditioned model for the speaker of sound files."""
+def given(model: Any, references: Sequence[str]) -> Any:
+    """A conditioned model, in torch, for the speaker of sound files."""
     from sepcli.inference.references import read_references
     from sepcli.inference.separate import Separator
 

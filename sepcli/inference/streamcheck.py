@@ -1,6 +1,7 @@
 """Whether streaming equals separating the whole, and how long a chunk takes."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 from sepcli.audio import open_blocks
 from sepcli.errors import SepcliError
-from sepcli.inference.stream import Runner, Stream, batched, unbatched
+from sepcli.inference.stream import Runner, Stream, batched, given, unbatched
 
 TOLERANCE = 1e-5  # largest difference of torch to itself over the whole file
 MOST_HOPS = 20  # per chunk, when their numbers are drawn
@@ -24,10 +25,12 @@ def verify(
     seconds: float | None = None,
     seed: int = 0,
     target: str | None = None,
+    references: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Stream the file `path` in random chunks, and compare with the model `name` over the whole.
 
     A graph, NAME.onnx, is compared with the model whose weights it was made from, beside it.
+    references: the sound files that the runner was given.
     Returns a dict with `max_difference`, `tolerance` and `equal`. Raises SepcliError.
     """
     source = name if runner.engine == "torch" else weights(runner, name)
@@ -40,7 +43,8 @@ def verify(
         parts.append(stream.push(audio[:, at : at + size]))
         at += size
     parts.append(stream.finish())
-    difference = np.abs(np.concatenate(parts, 1) - offline(runner, source, audio, target)).max()
+    whole = offline(runner, source, audio, target, references)
+    difference = np.abs(np.concatenate(parts, 1) - whole).max()
     tolerance = getattr(runner, "tolerance", TOLERANCE)  # a graph has its own
     return {
         "file": str(path),
@@ -75,13 +79,21 @@ def weights(runner: Any, name: str) -> Path:
     return beside
 
 
-def offline(runner: Any, name: str | Path, audio: np.ndarray, target: str | None) -> np.ndarray:
+def offline(
+    runner: Any,
+    name: str | Path,
+    audio: np.ndarray,
+    target: str | None,
+    references: Sequence[str] = (),
+) -> np.ndarray:
     """The target of the whole audio (C, T), separated by torch in one piece."""
     import torch
 
     from sepcli.models.modelfile import load_model
 
     model = runner.model if runner.engine == "torch" else load_model(name)[0]
+    if model.conditioned:
+        model = given(model, references)
     with torch.inference_mode():
         y = model.estimates(torch.from_numpy(batched(audio, model.channels)))
     y = unbatched(y.numpy(), len(audio))  # (S, C, T)

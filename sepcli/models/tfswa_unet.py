@@ -123,7 +123,8 @@ class TfswaUnet(OfflineSpectralModel):
         x = spectrum[:, :, :-1].transpose(2, 3).flatten(0, 1)  # (B*C, N, F-1)
         x = torch.view_as_real(x).movedim(-1, 1)  # (B*C, 2, N, F-1)
         level = x.square().sum(1, keepdim=True).mean(2, keepdim=True).sqrt() + QUIET
-        parts = [x / level] if self.training else (x / level).split(1)  # one at a time takes less
+        whole = self.training or torch.compiler.is_exporting()
+        parts = [x / level] if whole else (x / level).split(1)  # one at a time takes less
         y = torch.cat([self.outputs(part) for part in parts]).to(x.dtype)
         if self.output == "mask":
             y = y.transpose(2, 3).unflatten(0, spectrum.shape[:2]).transpose(1, 2)

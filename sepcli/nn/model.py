@@ -151,7 +151,7 @@ class Model(nn.Module):
         Raises SepcliError when `forward` gives another shape.
         """
         y = self(x, *condition)
-        wanted = (len(x), len(self.sources), *x.shape[1:])
+        wanted = (x.shape[0], len(self.sources), *x.shape[1:])
         if y.shape != wanted:
             raise SepcliError(
                 f"{type(self).__name__}.forward gave {tuple(y.shape)}, not (batch, sources, "

@@ -1,0 +1,109 @@
+"""Separate audio of any length by an exported graph, with ONNX Runtime alone."""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from sepcli.audio.resample import resample
+from sepcli.errors import SepcliError
+from sepcli.inference.blockwise import Method, Separates, at_rate
+from sepcli.inference.onnx import OnnxRunner, open_graph
+from sepcli.inference.segments import grid, in_segments
+from sepcli.inference.stream import Sources, Stream, batched, check_channels, unbatched
+from sepcli.inference.whole import OnnxWhole
+
+
+class GraphSeparator(Separates):
+    """A graph that `sepcli export` wrote, ready to separate audio, as an `inference.Separator`.
+
+    threads: None for all cores. Raises SepcliError.
+    """
+
+    compares = False  # voices; what graphs have no form of
+
+    def __init__(
+        self,
+        path: Path,
+        method: Method | None = None,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        self.method = method or Method()
+        if self.method.griffin_lim or self.method.wiener or self.method.vocoder:
+            raise SepcliError(
+                f"{path}: Wiener filters, Griffin-Lim and vocoders need the model itself; name its "
+                "weights with -m"
+            )
+        graph = open_graph(path, threads=threads or 0, device=device)
+        self._runner: Any = (OnnxWhole if graph.kind == "offline" else OnnxRunner)(graph)
+        self.sources, self.sample_rate = self._runner.sources, self._runner.sample_rate
+        self.channels, self.conditioned = self._runner.channels, self._runner.conditioned
+
+    def only(self, sources: Sequence[str]) -> Self:
+        """The same with no other `sources` than these."""
+        chosen = copy.copy(self)
+        chosen.sources = tuple(sources)
+        return chosen
+
+    def given(self, references: Sequence[np.ndarray], sample_rate: int) -> Self:
+        """The same for recordings of what `references`, arrays (C, T), hold.
+
+        Several are put together, one after the other. Raises SepcliError.
+        """
+        if not self.conditioned:
+            raise SepcliError("the model takes no reference; choose another model with -m")
+        chosen = copy.copy(self)
+        chosen._runner = self._runner.given([self._reference(x, sample_rate) for x in references])
+        return chosen
+
+    def _reference(self, audio, sample_rate):
+        audio = resample(np.asarray(audio, np.float32), sample_rate, self.sample_rate)
+        if len(audio) == self.channels:
+            return audio
+        return np.repeat(audio.mean(0, keepdims=True), self.channels, 0)
+
+    def stream(self, sample_rate: int, channels: int = 1, **choices: Any) -> Stream:
+        """A `Stream(**choices)` to push live audio (C, n) into, at the model's own rate only."""
+        if sample_rate != self.sample_rate:
+            raise ValueError(f"the model runs at {self.sample_rate} Hz; resample {sample_rate} Hz")
+        if isinstance(self._runner, OnnxWhole):
+            raise SepcliError("the graph is for whole signals; export a causal model's to stream")
+        return Stream(self._runner, channels, **choices)
+
+    def blocks(
+        self, blocks: Iterable[np.ndarray], sample_rate: int, channels: int
+    ) -> Iterator[np.ndarray]:
+        """As `Separator.blocks`."""
+        check_channels(self.channels, channels)
+        run = self._in_segments if isinstance(self._runner, OnnxWhole) else self._streamed
+        if sample_rate == self.sample_rate:
+            yield from run(blocks, channels)
+        else:
+            yield from at_rate(self.sample_rate, run, blocks, sample_rate, channels)
+
+    @property
+    def _kept(self):
+        return [self._runner.sources.index(source) for source in self.sources]
+
+    def _streamed(self, blocks, channels):
+        sources = Sources(self._runner, channels, kept=self._kept)
+        for block in blocks:
+            yield sources.push(block)
+        yield sources.finish()
+
+    def _in_segments(self, blocks, channels):
+        length, hop = max(1, round(self.method.segment_s * self.sample_rate)), self._runner.hop
+        if fixed := self._runner.length:
+            geometry = replace(grid(fixed, self.method.overlap, hop), align=1)  # none is longer
+        else:
+            geometry = grid(length, self.method.overlap, hop)
+        return in_segments(self._segment, blocks, geometry)
+
+    def _segment(self, audio, _start):
+        y = self._runner.run(batched(audio, self.channels))[:, self._kept]
+        return unbatched(y, len(audio))

@@ -1,0 +1,127 @@
+"""A model without a graph beside it gets one in the cache, once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sepcli.errors import SepcliError
+from sepcli.inference import cachedgraph
+from sepcli.inference import export as exporting
+from sepcli.inference.stream import Stream, open_runner
+from sepcli.models import MODELS
+from sepcli.models.cache import cache_folder
+from sepcli.models.modelfile import digest, save
+from sepcli.nn.causal import CausalModel
+
+
+class Gain(CausalModel):
+    """The mixture times a number, and what was before."""
+
+    sample_rate, sources, channels, hop, delay = 8000, ("speech",), 1, 4, 0
+
+    def __init__(self):
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(2.0))
+
+    def initial_state(self, batch=1):
+        return self.gain.new_zeros(batch, 1)
+
+    def step(self, x, past):
+        return (self.gain * x + past[..., None])[:, None], x[..., -1]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setitem(MODELS, "gain", f"{__name__}:Gain")
+    monkeypatch.setenv("SEPCLI_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def make(path, gain=2.0):
+    save(path, "gain", {}, {"gain": torch.tensor(gain)}, {})
+    return path
+
+
+def kept(cache):
+    return sorted(path.name for path in (cache / "graphs").iterdir())
+
+
+def test_a_graph_is_made_once_and_then_needs_no_torch(cache, tmp_path, caplog):
+    path = make(tmp_path / "m.safetensors")
+    audio = np.random.default_rng(0).standard_normal((1, 803), np.float32)
+    stream = Stream(open_runner(path))
+    assert stream.runner.engine == "onnx"
+    assert [f"making its streaming graph, once: {cache}" in text for text in caplog.messages] == [
+        True
+    ]
+    assert kept(cache) == [f"{digest(path)}.onnx"]
+    expected = np.concatenate([stream.push(audio), stream.finish()], 1)
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from sepcli.cli import main\n"
+        "main(['stream', '-t', 'raw', '-m', sys.argv[1]], standalone_mode=False)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        input=audio.tobytes(),
+        capture_output=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    np.testing.assert_array_equal(np.frombuffer(result.stdout, "<f4")[None], expected)
+
+
+def test_other_weights_have_another_graph_and_a_damaged_one_is_made_again(cache, tmp_path):
+    path, other = make(tmp_path / "m.safetensors"), make(tmp_path / "n.safetensors", 3.0)
+    for one in (path, other, path):
+        open_runner(one)
+    assert kept(cache) == sorted(f"{digest(one)}.onnx" for one in (path, other))
+    graph = cache / "graphs" / f"{digest(path)}.onnx"
+    whole = graph.read_bytes()
+    graph.write_bytes(whole[:100])
+    assert open_runner(path).engine == "onnx"
+    assert graph.read_bytes() == whole
+
+
+def test_torch_runs_what_cannot_be_made_and_the_reason_is_told(
+    cache, tmp_path, monkeypatch, caplog
+):
+    path = make(tmp_path / "m.safetensors")
+    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
+    assert open_runner(path).engine == "torch"
+    assert "differs from the model" in caplog.messages[-1]
+    assert caplog.messages[-1].endswith("run by torch")
+    assert kept(cache) == []
+    monkeypatch.setattr(cachedgraph, "find_spec", lambda _name: None)
+    assert open_runner(path).engine == "torch"
+    assert "pip install 'sepcli[export]'" in caplog.messages[-1]
+    with pytest.raises(SepcliError, match="no such graph; make it: sepcli export"):
+        open_runner(path, "onnx")
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path, cache, caplog):
+    path = make(tmp_path / "m.safetensors")
+    cache.write_text("a file")
+    assert open_runner(path).engine == "torch"
+    assert "cache: a file, where a folder is needed" in caplog.messages[-1]
+
+
+def test_the_cache_is_where_the_environment_or_the_system_says(monkeypatch, tmp_path):
+    assert os.environ["SEPCLI_CACHE"] == "off"
+    assert cache_folder() is None
+    monkeypatch.setenv("SEPCLI_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("SEPCLI_CACHE")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert cache_folder() == tmp_path / "x" / "sepcli"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "sepcli"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert cache_folder() == Path(tmp_path, "Library", "Caches", "sepcli")
