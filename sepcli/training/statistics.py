@@ -12,7 +12,7 @@ ITEMS = 256  # of training data without end; else all of an epoch
 
 @torch.no_grad()
 def of_magnitudes(
-    model: Model, data: Items, device: str = "cpu"
+    model: Model, data: Items, device: str | torch.device = "cpu"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation (F,) of each frequency's magnitude, the mean of all channels.
 
