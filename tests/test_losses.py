@@ -51,7 +51,13 @@ def test_si_sdr_stays_finite_with_its_gradient_for_silence_and_for_a_perfect_est
         assert estimate.grad.isfinite().all()
 
 
-DECIBELS = ("si_sdr", "stft_si_sdr", "scene", "energy")  # of which the least is not zero
+DECIBELS = (
+    "si_sdr",
+    "stft_si_sdr",
+    "stft_snr",
+    "scene",
+    "energy",
+)  # of which the least is not zero
 
 
 def judge():

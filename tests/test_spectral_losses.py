@@ -1,5 +1,6 @@
 """Losses on the spectra of a model against those of the signals."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,6 +64,23 @@ def test_snr_of_spectra_is_that_of_the_signals():
     reference, error = signals(2, 3, 320)
     found = spectral_losses.snr(*(analyse(stft, x) for x in (0.9 * reference + error, reference)))
     torch.testing.assert_close(found, losses.snr(0.9 * reference + error, reference))
+
+
+def test_the_loss_of_the_snr_minds_the_level_and_that_of_the_si_sdr_does_not():
+    t = analyse(Stft(64, 32).double(), signals(2, 3, 1, 320))
+    e = 0.1 * t
+    assert spectral_losses.si_sdr_loss(e, t, limit_db=25).item() == pytest.approx(-25, abs=1e-3)
+    assert spectral_losses.snr_loss(e, t).item() == pytest.approx(20 * np.log10(0.9), abs=1e-3)
+    assert spectral_losses.snr_loss(t, t, limit_db=25).item() == pytest.approx(-25, abs=1e-3)
+
+
+def test_where_nobody_speaks_the_energy_of_the_estimate_counts():
+    """10 log10(|e|^2 / |x|^2 + 10^-3): 0 for the mixture itself, -30 for silence."""
+    x = analyse(Stft(64, 32).double(), signals(2, 1, 320))
+    silence = torch.zeros_like(x)[:, None]
+    for share, expected in ((1.0, 10 * np.log10(1.001)), (0.0, -30)):
+        found = spectral_losses.snr_loss(share * x[:, None], silence, x)
+        assert found.item() == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_gradient_of_the_compressed_loss_is_its_gradient():

@@ -45,6 +45,7 @@ LOSSES = {
     "magnitude_l1": Loss("sepcli.training.losses:magnitude_l1_loss", (WAVEFORM, SPECTRA)),
     "features": Loss("sepcli.training.feature_loss:feature_loss"),
     "stft_si_sdr": Loss("sepcli.training.spectral_losses:si_sdr_loss", (SPECTRA,), mixture=True),
+    "stft_snr": Loss("sepcli.training.spectral_losses:snr_loss", (SPECTRA,), mixture=True),
     "stft_compressed": Loss(
         "sepcli.training.spectral_losses:compressed_loss", (SPECTRA,), mixture=True
     ),

@@ -62,10 +62,15 @@ def si_sdr_of(
 
 
 def snr_of(
-    ee: torch.Tensor, et: torch.Tensor, tt: torch.Tensor, *, eps: float = 1e-8
+    ee: torch.Tensor,
+    et: torch.Tensor,
+    tt: torch.Tensor,
+    *,
+    limit_db: float = math.inf,
+    eps: float = 1e-8,
 ) -> torch.Tensor:
-    """`snr` by the `products`."""
-    error = (ee - 2 * et + tt).clamp(min=0)
+    """`snr` by the `products`; it comes close to `limit_db`, but not beyond."""
+    error = (ee - 2 * et + tt).clamp(min=0) + 10 ** (-limit_db / 10) * tt
     return 10 * torch.log10((tt + eps) / (error + eps))
 
 
@@ -87,11 +92,28 @@ def si_sdr_loss(
     """Negative SI-SDR in dB, averaged over batch, sources and channels; `limit_db` as above.
 
     Silent references, `silence_db` below the mixture (B, C, F, N), are as in `losses.si_sdr_loss`.
+    Alone with such references it teaches no level: estimates that are all too soft cost nothing.
     """
+    return _ratio_loss(si_sdr_of, estimate, reference, mixture, silence_db, limit_db)
+
+
+def snr_loss(
+    estimate: torch.Tensor,
+    reference: torch.Tensor,
+    mixture: torch.Tensor | None = None,
+    *,
+    silence_db: float = losses.SILENCE_DB,
+    limit_db: float = math.inf,
+) -> torch.Tensor:
+    """Negative SNR in dB, otherwise as `si_sdr_loss`: a wrong level is an error, too."""
+    return _ratio_loss(snr_of, estimate, reference, mixture, silence_db, limit_db)
+
+
+def _ratio_loss(ratio_of, estimate, reference, mixture, silence_db, limit_db):
     loudness = losses.loudness_of(reference.sum(1) if mixture is None else mixture)
     ee, et, tt = products(estimate, reference)
     powers = mean_square(estimate, square=ee), mean_square(reference, square=tt)
-    values = -si_sdr_of(ee, et, tt, limit_db=limit_db)
+    values = -ratio_of(ee, et, tt, limit_db=limit_db)
     return losses.where_silent(*powers, loudness, silence_db, values)
 
 
