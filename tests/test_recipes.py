@@ -81,8 +81,8 @@ FORMS = {
     ("vocals-open-unmix", "SMOKE", True): (16, 14),
     ("vocals-tfswa", "", False): (5504, 3),
     ("vocals-tfswa", "", True): (5504, 28),
-    ("vocals-tfswa", "SMOKE", False): (128, 3),
-    ("vocals-tfswa", "SMOKE", True): (128, 28),
+    ("vocals-tfswa", "SMOKE", False): (64, 3),
+    ("vocals-tfswa", "SMOKE", True): (64, 28),
 }
 
 

@@ -34,10 +34,10 @@ echo "$kind" >out/form
 if [ -n "${SMOKE:-}" ]; then
     set -- --set model.window=1024 --set model.hop=512 --set 'model.dims=[16, 32]' \
         --set 'model.depths=[1, 1]' --set 'model.patch=[1, 16]' --set model.checkpointing=false \
-        --set data.train.duration_s=1 --set data.train.items=128 --set data.valid.duration_s=2 \
+        --set data.train.duration_s=1 --set data.train.items=64 --set data.valid.duration_s=2 \
         --set train.epochs=4 --set train.validate_epochs=4 --set train.batch=4 \
         --set train.warmup=0 --set train.lr=3e-3 --set train.autocast=none --set train.workers=0 \
-        --set train.log_every=32 "$@"
+        --set train.log_every=16 "$@"
 fi
 
 rm -rf out/songs
