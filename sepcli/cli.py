@@ -27,7 +27,7 @@ let_waiting_threads_sleep()
 
 COMMANDS = (
     "mix", "rir-decay", "rt60", "separate", "extract", "stream", "eval", "train", "pack",
-    "quantize", "export", "export-max78000", "serve", "info", "doctor",
+    "quantize", "export", "export-max78000", "serve", "download", "info", "doctor",
 )  # fmt: skip
 
 

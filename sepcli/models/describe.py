@@ -20,7 +20,7 @@ def describe(name: str | Path) -> dict[str, Any]:
 
     Returns a dict with units in its keys: `parameters`, `macs_per_second`, `sample_rate` (Hz),
     `sources`, `latency_ms` (algorithmic), `receptive_field_ms`, `causal`; of a model file also
-    its `card`, `bytes` and `sha256`. Raises SepcliError.
+    its `card`, `bytes`, `sha256` and `licence`. Raises SepcliError.
     """
     if Path(name).suffix in (".yaml", ".yml"):
         return {"config": str(name), **_model(*configured(name))}
@@ -31,6 +31,7 @@ def describe(name: str | Path) -> dict[str, Any]:
         **_model(card.model, model, card.settings),
         "bytes": sum(file.stat().st_size for file in card.files),
         "sha256": card.sha256,
+        "licence": card.licence,
         "card": card.card,
     }
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sepcli import files
 from sepcli.errors import SepcliError
-from sepcli.models import openunmix_files
+from sepcli.models import openunmix_files, published
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +50,11 @@ class Card:
         return digest(*self.files)
 
     @property
+    def licence(self) -> str:
+        """Of the weights, as far as it is known."""
+        return self.card.get("licence") or published.licence_of(self.path) or "not stated"
+
+    @property
     def quantized(self) -> dict[str, Any] | None:
         """For what target and how the model was quantised, {"target": ...}; None if it was not."""
         return self.card.get("quantized")
@@ -76,7 +81,8 @@ def shipped() -> list[str]:
 def locate(name: str | Path) -> Path:
     """The file of a shipped model's name, a model file, or a training run's folder.
 
-    Checkpoints of Open-Unmix are themselves: a file, or a folder of them.
+    Checkpoints of Open-Unmix are themselves: a file, or a folder of them, such as that of weights
+    which `sepcli download` brought.
 
     Raises SepcliError naming the shipped models when there is none.
     """
@@ -95,6 +101,8 @@ def locate(name: str | Path) -> Path:
         return path
     if name in shipped():
         return SHIPPED / f"{name}.safetensors"
+    if name in published.PUBLISHED:
+        return published.downloaded(str(name))
     known = ", ".join(shipped()) or "none"
     raise SepcliError(
         f"no model {str(name)!r}: neither a file nor one of the models that come with sepcli "
