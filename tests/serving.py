@@ -159,6 +159,14 @@ class Served:
         text = self.get("/metrics").body.decode()
         return float(re.search(rf"^sepcli_{re.escape(name)} (.*)$", text, re.MULTILINE)[1])
 
+    def family(self):
+        """What /proc says of the server and of its workers, {name: text} each."""
+        for path in Path("/proc").glob("[0-9]*/status"):
+            with contextlib.suppress(OSError):  # it has just ended
+                told = dict(line.split(":", 1) for line in path.read_text().splitlines())
+                if self.process.pid in (int(told["Pid"]), int(told["PPid"])):
+                    yield told
+
     def left(self):
         """All files of jobs and uploads."""
         return sorted(
