@@ -68,7 +68,7 @@ def facts(separator: Any) -> dict[str, Any]:
         "takes_reference": bool(model.conditioned),
         "causal": bool(model.causal),
         "latency_ms": 1000 * model.latency / model.sample_rate if model.causal else None,
-        "licence": separator.card.card.get("licence") if separator.card else None,
+        "licence": separator.card.licence,
     }
 
 
