@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 IMPORTED_AS = {
+    "pymss-core": "pymss_core",
     "pyyaml": "yaml",
     "import-linter": "importlinter",
     "python-multipart": "python_multipart",

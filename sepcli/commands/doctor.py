@@ -28,6 +28,7 @@ OPTIONAL = {  # extra -> its packages, and what needs them
     "av": (("av",), "m4a, webm, wma and other sound that libsndfile lacks"),
     "plot": (("matplotlib",), "--plot of sepcli rt60 and rir-decay"),
     "export": (("onnx", "onnxscript"), "sepcli export, and quantize --target cpu"),
+    "models": (("pymss-core",), "checkpoints NAME.ckpt of other people's music models"),
     "serve": (
         ("fastapi", "starlette", "uvicorn", "websockets", "python-multipart"),
         "sepcli serve",

@@ -20,8 +20,8 @@ class Method:
     """How models are run.
 
     segment_s, overlap: models that need what comes later are run on segments of so many seconds,
-        which share that part with the one before; see `inference.segments`. Longer ones take more
-        memory.
+        None for as many as the model says, which share that part with the one before; see
+        `inference.segments`. Longer ones take more memory.
     wiener: iterations of the Wiener filter, in which the estimates share out the mixture.
     vocoder: what makes sound of the mel bands of the estimates (`inference.vocoder`): "mel" makes
         magnitudes of them, which keep the phase that the estimates had; else a callable or the
@@ -34,7 +34,7 @@ class Method:
         see `inference.fullband`.
     """
 
-    segment_s: float = 20.0
+    segment_s: float | None = None
     overlap: float = 0.15
     wiener: int = 0
     vocoder: object = None

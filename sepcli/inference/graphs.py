@@ -16,6 +16,8 @@ from sepcli.inference.segments import grid, in_segments
 from sepcli.inference.stream import Sources, Stream, batched, check_channels, unbatched
 from sepcli.inference.whole import OnnxWhole
 
+SEGMENT_S = 20.0  # of long audio, at a time
+
 
 class GraphSeparator(Separates):
     """A graph that `sepcli export` wrote, ready to separate audio, as an `inference.Separator`.
@@ -97,7 +99,8 @@ class GraphSeparator(Separates):
         yield sources.finish()
 
     def _in_segments(self, blocks, channels):
-        length, hop = max(1, round(self.method.segment_s * self.sample_rate)), self._runner.hop
+        seconds, hop = self.method.segment_s or SEGMENT_S, self._runner.hop
+        length = max(1, round(seconds * self.sample_rate))
         if fixed := self._runner.length:
             geometry = replace(grid(fixed, self.method.overlap, hop), align=1)  # none is longer
         else:

@@ -138,7 +138,7 @@ class Separator(Separates):
 
     def _in_segments(self, blocks, channels):
         """Run a model that is not causal on blocks (C, n) at its rate."""
-        length = max(1, round(self.method.segment_s * self.sample_rate))
+        length = max(1, round((self.method.segment_s or self.model.segment_s) * self.sample_rate))
         geometry = grid(length, self.method.overlap, self.model.hop)
         return in_segments(self._segment, blocks, geometry)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sepcli.nn.model import Model
 
 FORMAT = 1
+MSST = ".ckpt"  # of Music-Source-Separation-Training; see `models/msst.py`
 SHIPPED = Path(__file__).parent.parent / "pretrained"
 RUN_FILES = (
     "best.safetensors",
@@ -133,6 +134,8 @@ def read_card(name: str | Path) -> Card:
     path = locate(name)
     if path.is_file():
         files.check_meant(path)
+    if path.suffix == MSST:
+        return load_model(path)[1]
     if openunmix_files.is_checkpoint(path):
         return Card(path, "open_unmix", openunmix_files.read(path)[0], {})
     try:
@@ -162,7 +165,13 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> tuple[Mo
 
     from sepcli.models import build
 
-    card = read_card(name)
+    path = locate(name)
+    if path.suffix == MSST:
+        from sepcli.models.msst import load
+
+        foreign, settings = load(path)
+        return foreign.to(device).eval(), Card(path, "msst", settings, {})
+    card = read_card(path)
     try:
         model = build(card.model, **card.settings)
         if card.quantized:

@@ -43,6 +43,7 @@ class Model(nn.Module):
     sample_rate: Hz.  sources: names of the outputs.  channels: that it takes and gives.
     hop: samples; long audio is cut at multiples of it.
     receptive_field: samples of input that one sample of output depends on, None if not known.
+    segment_s: seconds of long audio that it is run on at a time, unless somebody says otherwise.
     chip: of one that is made for a chip, the target of quantisation that is called so, None of all
         others. It then has `quantise()`, after which it computes with the chip's integers,
         `quantised`, and `network()`, what the chip runs (see `quant/chip.py`).
@@ -65,6 +66,7 @@ class Model(nn.Module):
     channels: int
     hop: int = 1
     receptive_field: int | None = None
+    segment_s: float = 20.0
     chip: str | None = None
     latency: int | None = None
     causal: bool = False
