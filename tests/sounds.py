@@ -110,3 +110,18 @@ class _Pipe(io.RawIOBase):
 
     def readinto(self, buffer):
         return self._data.readinto(memoryview(buffer)[:1000])
+
+
+def put_tracks(path, signals, sample_rate):
+    """Write an MPEG-4 file of AAC tracks, one for each (2, T)."""
+    import av
+
+    with av.open(str(path), "w", format="mp4") as out:
+        tracks = [out.add_stream("aac", rate=sample_rate, layout="stereo") for _ in signals]
+        for track, signal in zip(tracks, signals, strict=True):
+            track.bit_rate = 256_000
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(signal), "fltp", "stereo")
+            frame.sample_rate, frame.pts = sample_rate, 0
+            converter = av.AudioResampler("fltp", "stereo", sample_rate, 1024)
+            for piece in [*converter.resample(frame), *converter.resample(None), None]:
+                out.mux(track.encode(piece))

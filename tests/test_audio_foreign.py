@@ -12,7 +12,7 @@ import pytest
 from sepcli import audio
 from sepcli.audio import foreign
 from sepcli.errors import SepcliError
-from tests.sounds import pipe, sound
+from tests.sounds import pipe, put_tracks, sound
 
 RATE = 44100
 SIGNAL = sound(RATE + 777, 2, sample_rate=RATE)  # (2, T)
@@ -179,7 +179,8 @@ assert arguments[-5:] == ["-c:a", "pcm_f32le", "-f", "wav", "-"]
 if path.endswith("broken.m4a"):
     print("moov atom not found", file=sys.stderr)
     sys.exit(183)
-sound, rate = audio.read(path)
+track = arguments[arguments.index("-map") + 1].removeprefix("0:a:")
+sound, rate = audio.read(path + "#" + track if path.endswith(".mp4") else path)
 if path.endswith("half.m4a"):
     sound = sound[:, :20_000]
 with audio.Writer(sys.stdout.buffer, rate, len(sound)) as writer:
@@ -209,6 +210,17 @@ def test_the_program_ffmpeg_is_asked_where_there_is_no_package(tmp_path, program
     assert snr_db(found, SIGNAL) > 80
     with audio.open_blocks(io.BytesIO(data)) as reader:  # from a copy
         np.testing.assert_array_equal(reader.rest(), found)
+
+
+def test_a_track_of_several_is_named_by_its_number_whatever_decodes(tmp_path, request):
+    signals = [sound(RATE, 2, pitch=pitch, sample_rate=RATE) for pitch in (440, 1000)]
+    put_tracks(tmp_path / "two.mp4", signals, RATE)
+    for _ in range(2):
+        for number, signal in enumerate(signals):
+            found, _ = audio.read(tmp_path / f"two.mp4#{number}")
+            assert found.shape == signal.shape
+            assert snr_db(found, signal) > 10
+        request.getfixturevalue("program")
 
 
 @pytest.mark.parametrize("name", ["broken.m4a", "half.m4a"])

@@ -5,6 +5,7 @@ from sepcli.audio.listing import Listing, begins_as_sound
 from sepcli.audio.reading import AudioInfo, Reader, decode, info, open_blocks, read
 from sepcli.audio.resample import Resampler, resample
 from sepcli.audio.streams import Peekable, sniff
+from sepcli.audio.tracks import split_track
 from sepcli.audio.wav import encode_wav
 from sepcli.audio.writing import FORMATS, Writer, names_a_file, write
 
@@ -26,5 +27,6 @@ __all__ = [
     "read",
     "resample",
     "sniff",
+    "split_track",
     "write",
 ]

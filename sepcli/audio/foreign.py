@@ -16,6 +16,7 @@ import numpy as np
 from sepcli.audio.checks import check_layout, damaged, too_short
 from sepcli.audio.decoders import Decoder, PcmDecoder
 from sepcli.audio.streams import Peekable
+from sepcli.audio.tracks import split_track
 from sepcli.audio.wav import read_header
 from sepcli.errors import SepcliError, note
 
@@ -67,11 +68,12 @@ class _AvDecoder(Decoder):
             try:
                 file.seek(0)
                 container = opened.enter_context(av.open(file, metadata_errors="replace"))
-                self._blocks = _decoded(container, _choose(container, name, what), what)
+                stream = _choose(container, name, what)
+                self._blocks = _decoded(container, stream, what)
                 first, rate = next(self._blocks, (np.empty((1, 0), np.float32), 1))
             except av.error.FFmpegError as error:
                 raise _undecodable(name, what, error.strerror) from None
-            form, stream = container.format.name, container.streams.audio[0]
+            form = container.format.name
             told = round(stream.duration * stream.time_base * rate) if stream.duration else 0
             self._least = told if form in _EXACT else 0  # frames
             # What follows the end of an edit list is the encoder's padding; the program cuts there.
@@ -106,10 +108,14 @@ class _AvDecoder(Decoder):
 
 
 def _choose(container, name, what):
-    """The sound of an opened file; the others are told of."""
-    streams = container.streams.audio
+    """The sound of an opened file that its name tells, or the first; the others are told of."""
+    streams, (_, track) = container.streams.audio, split_track(name)
     if not streams:
         raise SepcliError(f"{name}: {what} without sound; name another file")
+    if track is not None:
+        if track >= len(streams):
+            raise SepcliError(f"{name}: {len(streams)} audio tracks; they are counted from 0 on")
+        return streams[track]
     if len(streams) > 1:
         note(f"{name}: {len(streams)} audio tracks in one file; the first one is read")
     return streams[0]
@@ -139,7 +145,8 @@ class _ProgramDecoder(PcmDecoder):
             self._told = opened.enter_context(tempfile.TemporaryFile())
             skip = ["-flags2", "skip_manual"] if what == _DOUBLY_CUT else []
             command = ["ffmpeg", "-v", "error", "-nostdin", "-xerror", *skip, "-i", f"file:{path}"]
-            command += ["-map", "0:a:0", "-c:a", "pcm_f32le", "-f", "wav", "-"]
+            track = split_track(name)[1] or 0
+            command += ["-map", f"0:a:{track}", "-c:a", "pcm_f32le", "-f", "wav", "-"]
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self._told)
             opened.callback(self._end)
             stream = Peekable(self._process.stdout)

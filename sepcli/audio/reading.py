@@ -19,6 +19,7 @@ from sepcli.audio.opening import check_same, open_sounds
 from sepcli.audio.pieces import Bytes
 from sepcli.audio.resample import resample
 from sepcli.audio.streams import Peekable
+from sepcli.audio.tracks import split_track
 from sepcli.errors import SepcliError, note
 from sepcli.files import Place
 
@@ -135,7 +136,8 @@ def open_blocks(
     A stream needs no seek: WAV and raw PCM are read as they arrive, any other format is first
     copied to a temporary file. Raw PCM needs `encoding` (u8, s16le, s24le, s32le, f32le, f64le),
     `sample_rate` and `channels`. Errors call a stream `name`. Sounds that follow each other in a
-    file are read as one.
+    file are read as one; of a file with several audio tracks the first is read, or track N, from 0
+    on, of the path FILE.mp4#N.
 
     Raises SepcliError when there is no such file, or it is not sound, empty, cut off or absurd, or
     holds more than would be read. With `strict=False`, what is cut off or damaged is read as far as
@@ -145,7 +147,7 @@ def open_blocks(
     with contextlib.ExitStack() as opened:
         path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
         if path is not None:
-            name, source = path, opened.enter_context(_open_file(path))
+            name, source = path, opened.enter_context(_open_file(split_track(path)[0]))
         stream: Any = source
         name = name or "standard input"
         if encoding is not None:

@@ -120,11 +120,12 @@ def command(
 
     Audio files, folders and globs ('songs/*.wav') become stems in a folder, by default
     separated/MODEL/TRACK/STEM.wav, or one file when -o ends like one and --target names one
-    source. Tracks of the same name keep their folders. An input that cannot be separated is
-    named, and the others are done. Samples (from sepcli mix, a tar, or folders
-    KEY/mix.wav) get their estimates added and go on to -o, or to standard output. The default
-    model is denoise for samples that ask for speech, and vocals for those that ask for vocals and
-    for audio files.
+    source; songs of MUSDB (TRACK/mixture.wav, TRACK.stem.mp4) do so where -o is a folder, and
+    their accompaniment comes with them. Tracks of the same name keep their folders. An input that
+    cannot be separated is named, and the others are done. Samples (from sepcli mix, a tar, or
+    folders KEY/mix.wav) get their estimates added and go on to -o, or to standard output. The
+    default model is denoise for samples that ask for speech, and vocals for those that ask for
+    vocals and for audio files.
 
     Files may be of any length: they are read, separated and written piece by piece. A stereo model
     takes the channels of other files in pairs.

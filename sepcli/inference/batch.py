@@ -10,6 +10,7 @@ from typing import Any
 from sepcli import files
 from sepcli.audio import Peekable, names_a_file, open_blocks
 from sepcli.errors import OutputError, SepcliError, UsageError
+from sepcli.inference.blockwise import WithResidual
 from sepcli.inference.outputs import (
     FOLDER,
     Form,
@@ -20,8 +21,10 @@ from sepcli.inference.outputs import (
     stem_paths,
     write_stems,
 )
+from sepcli.samples.folders import holds_mixture
 from sepcli.samples.inputs import Input, find_inputs
 from sepcli.samples.sample import Sample
+from sepcli.samples.stems import ACCOMPANIMENT, VOCALS
 from sepcli.samples.streams import open_sample_writer, place_of
 
 _STDOUT = "standard output"
@@ -65,7 +68,7 @@ class Separation:
         self._check_models()
         self._inputs = find_inputs(inputs, strict=self.strict, input_type=self.input_type)
         self.total = sum_or_none(each.count for each in self._inputs)
-        songs = sum(is_plain_audio(s) for each in self._inputs for s in each.known)
+        songs = sum(self._becomes_stems(s) for each in self._inputs for s in each.known)
         if songs:
             self._check_output(songs)
 
@@ -78,6 +81,13 @@ class Separation:
         """The name of the model for audio files, and what separates them."""
         model, separator = self.models.find()
         return model, choose(separator, self.targets, residual=self.residual)
+
+    def _song_separator(self):
+        """As `_separator`, with the accompaniment of a song of which the model finds the vocals."""
+        model, separator = self._separator()
+        if separator.sources == (VOCALS,) and not self.targets:
+            return model, WithResidual(separator, ACCOMPANIMENT)
+        return model, separator
 
     def _check_output(self, songs):
         """Raise a SepcliError if the output is none for so many audio files."""
@@ -107,7 +117,7 @@ class Separation:
                     elif sample.fault:
                         self._torn = True
                         yield self._failed(sample.key, each.source, sample.fault)
-                    elif is_plain_audio(sample):
+                    elif self._becomes_stems(sample):
                         path = str(sample.members[sample.find("mix") or ""])
                         yield self._attempt(sample.key, path, self._separate_file, sample)
                     else:
@@ -117,6 +127,10 @@ class Separation:
                 raise OutputError(
                     f"{_STDOUT}: left incomplete, as not all inputs were read to the end"
                 )
+
+    def _becomes_stems(self, sample):
+        """Whether stems of a sample are written, rather than the sample with estimates added."""
+        return is_plain_audio(sample) or (is_song(sample) and takes_stems(self.output))
 
     def _attempt(self, key, source, act, *args):
         """Do one item; its failure becomes a record, so that the others are still done."""
@@ -184,11 +198,12 @@ class Separation:
         return "file" if self._writer is None else "sample"
 
     def _separate_file(self, sample):
-        return self._separate_audio(sample.members[sample.find("mix")], sample.key)
+        chosen = self._song_separator() if is_song(sample) else None
+        return self._separate_audio(sample.members[sample.find("mix")], sample.key, chosen)
 
-    def _separate_audio(self, source, track):
+    def _separate_audio(self, source, track, chosen=None):
         """Write the stems of a sound; returns what to tell of them."""
-        model, separator = self._separator()
+        model, separator = chosen or self._separator()
         with open_blocks(source, strict=self.strict) as reader:
             outputs = self._outputs(source, track, model, separator.sources)
             if outputs is None:
@@ -237,6 +252,18 @@ def sum_or_none(counts: Iterable[int | None]) -> int | None:
     """The sum of numbers, or None if one of them is."""
     known = list(counts)
     return None if None in known else sum(count or 0 for count in known)
+
+
+def is_song(sample: Sample) -> bool:
+    """Whether a sample is a song of MUSDB, as it lies on the disk."""
+    return holds_mixture(sample.members.get(sample.find("mix") or ""))
+
+
+def takes_stems(output: str | None) -> bool:
+    """Whether an output is for stems: no stream and no tar of samples."""
+    if output is None:
+        return sys.stdout is not None and sys.stdout.isatty()
+    return output != "-" and Path(output).suffix != ".tar" and not files.is_device(Path(output))
 
 
 def is_plain_audio(sample: Sample) -> bool:

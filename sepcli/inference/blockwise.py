@@ -180,11 +180,11 @@ def with_mixture(
 
 
 class WithResidual(Separates):
-    """A separator with one more source, `residual`: the mixture without all the others."""
+    """A separator with one more source, `name`: the mixture without all the others."""
 
-    def __init__(self, separator: Separates) -> None:
+    def __init__(self, separator: Separates, name: str = "residual") -> None:
         self.separator = separator
-        self.sources = (*separator.sources, "residual")
+        self.sources = (*separator.sources, name)
 
     def blocks(
         self, blocks: Iterable[np.ndarray], sample_rate: int, channels: int

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sepcli.audio import AUDIO_EXTENSIONS, Listing
+from sepcli.audio import AUDIO_EXTENSIONS, Listing, split_track
 from sepcli.errors import SepcliError
 from sepcli.files import entries, exists, explained, make_folder, temporary
 from sepcli.samples.sample import Sample, parse_meta, split_audio_name, unreadable
-from sepcli.samples.stems import MIXTURE, STEMS, stem_order
+from sepcli.samples.stems import MIXTURE, STEM_FILE, STEM_TRACKS, STEMS, stem_order
 
 META = "sample.json"
 _SIGNAL = re.compile(r"(ref|est)\..+|enroll", re.DOTALL)
@@ -24,7 +24,8 @@ def read_folder(folder: str | Path) -> Iterator[Sample]:
 
     A folder with mix.* (or only ref.*, enroll.*, est.*, or a sample.json) is one sample with all
     its files, one with mixture.* (or only MUSDB's stems) is a track whose other audio files are
-    its references; any other audio file is a sample with only a `mix`. Keys are paths below
+    its references, and so is a file *.stem.mp4 of MUSDB18; any other audio file is a sample with
+    only a `mix`. Keys are paths below
     `folder` without extension. Files that look like audio but cannot be read are
     named on standard error. Raises SepcliError when there is nothing.
     """
@@ -53,7 +54,8 @@ def _walk(folder, listing, above=()):
     else:
         for name in files:
             if listing.takes(os.path.join(folder, name)):
-                yield Path(folder, name), sample_from_file
+                is_song = name.lower().endswith(STEM_FILE)
+                yield Path(folder, name), sample_from_stems if is_song else sample_from_file
     for entry in found:
         if entry.is_dir():
             yield from _walk(entry.path, listing, above)
@@ -74,6 +76,8 @@ def _keys(folder, makers):
 def _short_key(key, maker):
     if maker is sample_from_file:
         return split_audio_name(key)[0]
+    if maker is sample_from_stems:
+        key = key[: -len(STEM_FILE)]
     split, _, track = key.partition("/")
     return track if split in _SPLITS and track else key
 
@@ -110,6 +114,21 @@ def sample_from_track(key: str, folder: Path) -> Sample:
     members = {f"mix{mixture.suffix}": mixture} if mixture else {}
     members |= {f"ref.{stem}{files[stem].suffix}": files[stem] for stem in targets}
     return Sample(key, {"targets": targets}, members)
+
+
+def sample_from_stems(key: str, path: Path) -> Sample:
+    """The sample in a file of MUSDB18, whose tracks are the mixture and its stems."""
+    tracks = {stem: Path(f"{path}#{number}") for number, stem in enumerate(STEM_TRACKS)}
+    members = {"mix.wav": tracks.pop(MIXTURE)}
+    members |= {f"ref.{stem}.wav": tracks[stem] for stem in sorted(tracks, key=stem_order)}
+    return Sample(key, {"targets": sorted(tracks, key=stem_order)}, members)
+
+
+def holds_mixture(content: Any) -> bool:
+    """Whether a member of a sample is the mixture of a song of MUSDB, in a file of its own name."""
+    return isinstance(content, Path) and (
+        content.stem == MIXTURE or split_track(content)[1] == STEM_TRACKS.index(MIXTURE)
+    )
 
 
 def sample_from_file(key: str, path: Path) -> Sample:
@@ -164,7 +183,7 @@ class FolderWriter:
                         raise SepcliError(
                             f"{sample.label(name)} cannot be the name of a file; write to a .tar"
                         )
-                    _write_member(part / name, sample.members[name])
+                    _write_member(part / name, sample.content(name))
                 (part / META).write_bytes(sample.json())
                 _commit(part, target, sample.ordered())
             finally:

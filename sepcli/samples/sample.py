@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sepcli.audio import AUDIO_EXTENSIONS, decode, encode_wav, open_blocks, read
+from sepcli.audio import AUDIO_EXTENSIONS, decode, encode_wav, open_blocks, read, split_track
 from sepcli.audio.checks import HIGHEST_RATE
 from sepcli.audio.reading import Reader
 from sepcli.errors import SepcliError
@@ -140,6 +140,16 @@ class Sample:
             there = ", ".join(self.ordered()) or "nothing"
             raise SepcliError(f"{self.label()} has no {name}; it holds {there}")
         return member
+
+    def content(self, member: str) -> bytes | Path:
+        """What to keep of a member: its bytes, a WAV of them if it is a track of a file, or a path.
+
+        Raises SepcliError for a track that cannot be decoded.
+        """
+        content = self.members[member]
+        if isinstance(content, Path) and split_track(content)[1] is not None:
+            return encode_wav(*read(content), name=str(content))
+        return content
 
     def open(self, name: str) -> Reader:
         """Open the signal `name` for reading in blocks; returns an `audio.Reader`."""

@@ -6,6 +6,8 @@ from sepcli.files import composed
 
 VOCALS, ACCOMPANIMENT, MIXTURE = "vocals", "accompaniment", "mixture"
 STEMS = (VOCALS, "drums", "bass", "other", ACCOMPANIMENT)  # MUSDB's, in its order
+STEM_FILE = ".stem.mp4"  # what files of MUSDB18 with all stems of a song end in
+STEM_TRACKS = (MIXTURE, "drums", "bass", "other", VOCALS)  # their audio tracks
 SAME = {  # other names of a stem
     "accomp": ACCOMPANIMENT,
     "instrumental": ACCOMPANIMENT,

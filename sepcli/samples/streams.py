@@ -15,6 +15,7 @@ from sepcli.errors import SepcliError
 from sepcli.samples.folders import FolderWriter, read_folder, sample_from_file
 from sepcli.samples.lists import read_list
 from sepcli.samples.sample import Sample, split_audio_name
+from sepcli.samples.stems import STEM_FILE
 from sepcli.samples.tarreading import read_tar
 from sepcli.samples.tarstream import TarWriter
 
@@ -53,7 +54,8 @@ def read_samples(
 
         return read_pack(path)
     if is_audio_file(path, input_type):
-        return iter([sample_from_file(path.stem, path)])
+        key = path.name[: -len(STEM_FILE)] if path.name.lower().endswith(STEM_FILE) else path.stem
+        return iter([sample_from_file(key, path)])
     return _read_file(path, strict, input_type, path.parent)
 
 

@@ -77,7 +77,7 @@ class TarWriter:
         if not (match := _NAME.fullmatch(f"{prefix}.json")) or match[1] != prefix:
             raise SepcliError(f"{sample.key!r} cannot be a name in a tar; give the sample another")
         contents = {"json": sample.json()}
-        contents |= {name: sample.members[name] for name in sample.ordered()}
+        contents |= {name: sample.content(name) for name in sample.ordered()}
         with explained(self._name):
             sizes = [_size(content) for content in contents.values()]
         headers = [header(f"{prefix}.{n}", s) for n, s in zip(contents, sizes, strict=True)]

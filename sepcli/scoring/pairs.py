@@ -4,8 +4,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from sepcli.audio import split_track
 from sepcli.errors import SepcliError
 from sepcli.files import composed
+from sepcli.samples.folders import holds_mixture
 from sepcli.samples.sample import Sample, split_audio_name
 from sepcli.samples.stems import ACCOMPANIMENT, is_music, parts_of_accompaniment, stem_name
 from sepcli.samples.streams import is_audio_file, read_samples
@@ -127,7 +129,7 @@ def _track(role, key, files):
 def _has_own_name(sample, member):
     """Whether a member is a file called, say, KEY.wav or vocals.wav rather than mix.wav."""
     content = sample.members[member]
-    return isinstance(content, Path) and content.name != member and content.stem != "mixture"
+    return isinstance(content, Path) and content.name != member and not holds_mixture(content)
 
 
 def _signals(sample, role):
@@ -145,7 +147,8 @@ def _lies_in(folder, found):
     """Whether a sample's files are right in `folder`."""
     contents = found.sample.members.values()
     is_bare = UNNAMED in found.signals
-    return not is_bare and any(isinstance(c, Path) and c.parent == folder for c in contents)
+    paths = (c for c in contents if isinstance(c, Path) and split_track(c)[1] is None)
+    return not is_bare and any(path.parent == folder for path in paths)
 
 
 def _counterpart(key, target, est, refs):
