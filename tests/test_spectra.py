@@ -123,6 +123,20 @@ def test_accompaniment_is_one_file_and_short_songs_end_in_silence(songs, tmp_pat
     assert not found[..., frames:].any()
 
 
+def test_in_a_remix_the_accompaniment_is_of_instruments_of_several_songs(songs, tmp_path):
+    about = {"targets": "vocals,accompaniment", "augment": "remix,gain", "duration_s": 2}
+    item = SpectraMixer(spec(songs, tmp_path, **about)).draw(0, 0)
+    sources = item.record["sources"]
+    assert len({sources[name]["song"] for name in STEMS[1:]}) > 1
+    sound = sum(
+        sources[name]["factor"] * soundfile.read(f"{sources[name]['song']}/{name}.wav")[0]
+        for name in STEMS[1:]
+    )
+    expected = np.abs(transform(sound))
+    error = np.abs(item.refs["accompaniment"]) - expected
+    assert np.sqrt(np.mean(error**2) / np.mean(expected**2)) < 3e-4
+
+
 def test_songs_may_be_in_a_pack(songs, tmp_path):
     list(Packing([], [songs], PackSpec(dtype="float32", val_fraction=0)).run(tmp_path / "songs.h5"))
     packed, files_ = (

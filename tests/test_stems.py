@@ -130,6 +130,31 @@ def test_remix_takes_every_stem_from_a_song_of_its_own(musdb):
     assert {2, 3} <= {len(several) for several in songs}
 
 
+def test_in_a_remix_every_instrument_of_the_accompaniment_is_of_a_song_of_its_own(musdb):
+    """The references are rebuilt from the files that the record names, by soundfile and numpy."""
+    together = set()
+    for index in range(6):
+        item = draw(musdb, index, targets="vocals,accompaniment", augment="remix,gain,swap", peak=0)
+        sources = item.record["sources"]
+        assert list(item.refs) == ["vocals", "accompaniment"]
+        assert list(sources) == ["vocals", "drums", "bass", "other"]
+        heard = {}
+        for name, about in sources.items():
+            [piece] = about["files"]
+            assert piece["path"] == f"{about['song']}/{name}.wav"
+            part, _ = soundfile.read(piece["path"], start=piece["start"], stop=piece["stop"])
+            heard[name] = about["factor"] * (part[:, ::-1] if about["swap"] else part).T
+        np.testing.assert_allclose(item.refs["vocals"], heard.pop("vocals"), atol=1e-6)
+        np.testing.assert_allclose(item.refs["accompaniment"], sum(heard.values()), atol=1e-6)
+        np.testing.assert_array_equal(item.mix, item.refs["vocals"] + item.refs["accompaniment"])
+        for key in ("song", "swap", "factor"):
+            together.add((key, len({sources[name][key] for name in heard})))
+        together.add(("start", len({sources[name]["files"][0]["start"] for name in heard})))
+    assert {("song", 3), ("swap", 2), ("factor", 3), ("start", 3)} <= together
+    alone = draw(musdb, 0, targets="vocals,accompaniment", augment="gain,swap").record["sources"]
+    assert list(alone) == ["vocals", "accompaniment"]  # of one song, they stay together
+
+
 def test_gains_polarities_and_swaps_are_those_of_the_record(tones):
     seen = set()
     for index in range(20):

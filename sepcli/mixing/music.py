@@ -56,8 +56,10 @@ class StemMixer(Source):
         self._songs, weights = [], []  # songs of each source
         for source in spec.stems:
             folder, weight = split_weight(source)
-            self._songs.append([_with_targets(s, spec.targets) for s in find_songs(folder)])
+            self._songs.append(find_songs(folder))
             weights.append(weight)
+        self._parts = self._instruments()
+        self._songs = [[self._with_targets(song) for song in songs] for songs in self._songs]
         self._shares, self._headers = Shares(weights), stored.Headers()
         self.names = self._common_names()
 
@@ -65,6 +67,25 @@ class StemMixer(Source):
         """All stems of all songs."""
         songs = chain.from_iterable(self._songs)
         return chain.from_iterable(chain(*song.stems.values()) for song in songs)
+
+    def _instruments(self):
+        """The stems that make up an accompaniment whose instruments are drawn one by one, or ()."""
+        targets, songs = self.spec.targets, list(chain.from_iterable(self._songs))
+        if "remix" not in self._ranges or ACCOMPANIMENT not in targets:
+            return ()
+        parts = {frozenset(song.stems) - {*targets} for song in songs}
+        if len(parts) > 1 or any(ACCOMPANIMENT in song.stems for song in songs):
+            return ()
+        found = sorted(parts.pop(), key=stem_order)
+        return tuple(found) if len(found) > 1 else ()
+
+    def _with_targets(self, song):
+        """See `_with_targets`; an accompaniment of `_parts` is left in these."""
+        found = _with_targets(song, self.spec.targets)
+        if not self._parts:
+            return found
+        wanted = {*found.stems, *self._parts}
+        return Song(song.name, {n: paths for n, paths in song.stems.items() if n in wanted})
 
     def _common_names(self):
         """The names of the stems, which are those of every song."""
@@ -76,7 +97,12 @@ class StemMixer(Source):
                     "name targets that all have, such as vocals,accompaniment"
                 )
         targets = self.spec.targets
-        return [*targets, *sorted(set(first.stems) - set(targets), key=stem_order)]
+        rest = set(first.stems) - {*targets, *self._parts}
+        return [*targets, *sorted(rest, key=stem_order)]
+
+    def _parts_of(self, name):
+        """The stems that a signal of `names` is the sum of, each of them drawn by itself."""
+        return self._parts if self._parts and name == ACCOMPANIMENT else (name,)
 
     def draw(self, seed: int, index: int, step: int | None = None) -> Mixture:
         """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`, (C, T) each."""
@@ -92,21 +118,21 @@ class StemMixer(Source):
         )
         samples = round(duration_s * spec.sample_rate)
         if "remix" in self._ranges:  # every stem has a place of its own
-            places = [([name], partial(generator, 2, n)) for n, name in enumerate(self.names)]
+            places = [([name], partial(generator, 2, n)) for n, name in enumerate(self._stems())]
         else:
             places = [(self.names, partial(generator, 2, 0))]
         stems = {}
         for names, place in places:
             stems |= self._heard(names, samples, place)
-        parts, gains, sources = [], [], {}
+        parts, gains, sources = {}, {}, {}
         for number, (name, (signal, record)) in enumerate(stems.items()):
             drawn = self._drawn(generator, number, duration_s)
             gain = drawn.get("gain", 1.0) * (-1 if drawn.get("polarity") else 1)
-            parts.append(self._changed(signal, drawn))
-            gains.append(gain * float(level.multiplier(gain_db)))
+            parts[name] = self._changed(signal, drawn)
+            gains[name] = gain * float(level.multiplier(gain_db))
             sources[name] = record | {_KEYS.get(k, k): value for k, value in drawn.items()}
-        parts, mix, limit = self._add(parts, gains)
-        for name, gain in zip(self.names, gains, strict=True):
+        refs, mix, limit = self._add(*zip(*self._joined(parts, gains), strict=True))
+        for name, gain in gains.items():
             sources[name]["factor"] = gain * limit
         record = {
             "targets": list(spec.targets or self.names),
@@ -116,11 +142,24 @@ class StemMixer(Source):
             "peak_gain_db": float(level.gain_db(limit)),
             "sources": sources,
         }
-        return Mixture(mix, dict(zip(self.names, parts, strict=True)), record, spec.sample_rate)
+        return Mixture(mix, dict(zip(self.names, refs, strict=True)), record, spec.sample_rate)
 
-    def _add(self, parts, gains):
+    def _stems(self):
+        """The names of all that is drawn."""
+        return [part for name in self.names for part in self._parts_of(name)]
+
+    def _joined(self, parts, gains):
+        """Yield (signal, gain) of each of `names`; a sum of several has its gains in it."""
+        for name in self.names:
+            own = self._parts_of(name)
+            if len(own) == 1:
+                yield parts[own[0]], gains[own[0]]
+            else:
+                yield self._add([parts[p] for p in own], [gains[p] for p in own], peak=0)[1], 1.0
+
+    def _add(self, parts, gains, peak=None):
         """As `mixtures.add`: the parts and their sum, and the factor that all were limited by."""
-        return add(parts, gains, self.spec.peak)
+        return add(parts, gains, self.spec.peak if peak is None else peak)
 
     def _drawn(self, generator, stem, duration_s):
         """{augmentation: what was drawn} for one stem, of those that change a signal."""

@@ -346,12 +346,13 @@ class StemSpec(Spec):
         or in packs of those; or folders of STEM/SONG.wav with known names of stems (vocals,
         accomp, drums, …).
     targets: stems to be found; () means all. "accompaniment", where there is none, is the sum of
-        all that is no other target. Further stems are in the mixture too, as references.
+        all that is no other target, each of its own song with "remix" where all songs have the
+        same stems. Further stems are in the mixture too, as references.
     augment: names in `AUGMENTATIONS`, each with a range of its own if it has one: "gain=0.5:2".
-    duration_s: length of an item; songs that are shorter are followed by silence.
-    sample_rate: Hz. mixture_gain_db: gain of everything. downmix: to mono, by the mean.
+    duration_s: length of an item; shorter songs are followed by silence. sample_rate: Hz.
+    mixture_gain_db: gain of everything. downmix: to mono, by the mean.
     min_rms_db: stretches are drawn again where a target is quieter than this, re full scale. None
-        takes all, silence too, of which songs have much.
+        takes all, silence too, of which songs have much; so do instruments of a remix.
     peak: when a sample would exceed it, all signals are scaled down together. 0 means no limit.
     Raises SepcliError for a value that makes no sense.
     """

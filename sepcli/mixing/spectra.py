@@ -83,7 +83,7 @@ class SpectraMixer(StemMixer):
         power = np.mean(stem.real**2) + np.mean(stem.imag**2)
         return float(level.to_db(power / (3 / 8 * self.spec.window)))
 
-    def _add(self, parts, gains):
+    def _add(self, parts, gains, peak=None):
         for part, gain in zip(parts, gains, strict=True):
             part *= np.float32(gain)
         total = parts[0].copy(order="K")  # frame by frame, as the parts are
