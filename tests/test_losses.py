@@ -276,3 +276,41 @@ def test_mixture_consistency_makes_estimates_add_up_and_changes_nothing_twice(no
     missing = mixture - noise.sum(1)
     torch.testing.assert_close(once - noise, torch.stack([missing, missing], 1) / 2)
     np.testing.assert_allclose(add_up(noise.numpy(), mixture.numpy()), once.numpy())
+
+
+def test_the_parts_of_the_spectral_loss_are_what_numpy_makes_of_the_frames(noise):
+    """Frame by frame: a Hann window of 64, hops of 32, and the discrete Fourier transform."""
+    estimate, reference = noise[:1, :1], noise[1:, :1]
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(64) / 64)
+
+    def spectrum(x):
+        padded = np.pad(x[0, 0, 0].numpy(), 32, mode="reflect")
+        starts = range(0, len(padded) - 63, 32)
+        return np.stack([np.fft.rfft(window * padded[i : i + 64]) for i in starts])
+
+    e, t = spectrum(estimate), spectrum(reference)
+    complex_part = np.mean(np.stack([(e - t).real, (e - t).imag]) ** 2)
+    magnitude = np.mean((np.abs(e) - np.abs(t)) ** 2)
+    loss = losses.weighted({"spectral": {"weight": 2.0, "n_fft": 64, "hop": 32}})
+    total, values = loss(estimate, reference)
+    assert values["spectral.complex"].item() == pytest.approx(complex_part, rel=1e-9)
+    assert values["spectral.magnitude"].item() == pytest.approx(magnitude, rel=1e-9)
+    assert total.item() == pytest.approx(2 * (0.3 * complex_part + 0.7 * magnitude), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["si_sdr", "spectral", "l1", "magnitude", "scene", "phase"])
+def test_sources_count_by_their_shares_and_those_of_no_share_not_at_all(noise, name):
+    estimate, reference = noise, noise.roll(1, -1) + 0.1 * noise.flip(0)
+    mix = reference.sum(1)
+    alone = [
+        losses.weighted({name: 1.0})(estimate[:, s : s + 1], reference[:, s : s + 1], mix)[0].item()
+        for s in range(2)
+    ]
+    for shares in ([1.0, 0.0], [0.0, 2.0], [1.0, 3.0]):
+        total, values = losses.weighted({name: 1.0}, shares)(estimate, reference, mix)
+        expected = np.average(alone, weights=shares)
+        assert total.item() == pytest.approx(expected, rel=1e-9)
+        assert values[name].item() == pytest.approx(expected, rel=1e-9)
+    other = torch.stack([estimate[:, 0], estimate[:, 1] * 7], 1)
+    vocals = losses.weighted({name: 1.0}, [1.0, 0.0])
+    assert vocals(other, reference, mix)[0] == vocals(estimate, reference, mix)[0]

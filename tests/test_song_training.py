@@ -6,6 +6,7 @@ import soundfile
 import torch
 
 from sepcli.errors import SepcliError
+from sepcli.mixing import datasets
 from sepcli.models.modelfile import load_model
 from sepcli.training import runs
 from sepcli.training.settings import Plateau, Settings
@@ -147,3 +148,49 @@ def test_epochs_to_keep_are_a_list_of_numbers(epochs):
 def test_a_plateau_with_unknown_settings_is_refused():
     with pytest.raises(SepcliError, match=r"unknown setting train\.plateau\.patient; did you mean"):
         Settings(plateau={"patient": 3})
+
+
+def test_the_best_model_may_be_that_of_one_source_and_the_loss_of_one_too(config, tmp_path):
+    config["train"] |= {"best": "si_sdr_db.vocals", "source_weights": {"vocals": 1}, "epochs": 4}
+    run, records = train(config, tmp_path / "run")
+    valid = [record for record in records if record["event"] == "valid"]
+    scores = [record["si_sdr_db_vocals"] for record in valid]
+    best, record_best = float("-inf"), []
+    for score in scores:
+        record_best.append(score > best)
+        best = max(best, score)
+    assert [record["best"] for record in valid] == record_best
+    assert run.state.best["si_sdr_db_vocals"] == best
+    # The accompaniment is the rest of the mixture, and has a loss of its own.
+    alone = load_model(tmp_path / "run/last.safetensors")[0].state_dict()
+    config["train"]["source_weights"] = {}
+    train(config, tmp_path / "both")
+    both = load_model(tmp_path / "both/last.safetensors")[0].state_dict()
+    assert any(not torch.equal(alone[name], both[name]) for name in both)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"best": "si_sdr_db.drums"}, r"train\.best: the model has no drums; choose from vocals"),
+        ({"source_weights": {"drums": 1}}, r"train\.source_weights: the model has no drums"),
+        ({"source_weights": {"vocals": 0}}, r"train\.source_weights must be weights of sources"),
+        ({"best": "pesq.vocals"}, r"train\.best must be .* or si_sdr_db\.SOURCE"),
+    ],
+)
+def test_sources_that_the_model_lacks_are_refused(config, tmp_path, settings, message):
+    config["train"] |= settings
+    with pytest.raises(SepcliError, match=message):
+        runs.start(runs.resolve(config), tmp_path / "run")
+
+
+def test_items_of_a_step_are_of_one_length_that_differs_from_step_to_step(config):
+    config["data"]["train"] |= {"duration_s": "0.2:0.4"}
+    data = runs.Run("", runs.resolve(config)).train_data
+    made = datasets.batches(data, 4, seed=0, per_step=2)
+    lengths = [next(made)[0].shape[-1] for _ in range(8)]  # also across epochs of 10 items
+    assert lengths[::2] == lengths[1::2]
+    assert len(set(lengths)) == 4
+    assert all(0.2 * RATE <= length <= 0.4 * RATE for length in lengths)
+    resumed = datasets.batches(data, 4, seed=0, start=3, per_step=2)
+    assert [next(resumed)[0].shape[-1] for _ in range(3)] == lengths[3:6]

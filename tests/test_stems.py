@@ -159,11 +159,13 @@ def test_gains_polarities_and_swaps_are_those_of_the_record(tones):
     seen = set()
     for index in range(20):
         plain = draw(tones, index)
-        item = draw(tones, index, augment=("swap,polarity", "gain=0.5:0.6"))
+        item = draw(tones, index, augment=("swap,polarity", "gain=0.5:0.6", "gain-db=-9:-3"))
         for name, source in item.record["sources"].items():
             assert 0.5 <= source["gain"] <= 0.6
             expected = plain.refs[name][:: -1 if source["swap"] else 1]
-            factor = source["gain"] * (-1 if source["polarity"] else 1)
+            assert -9 <= source["gain_db"] <= -3
+            factor = 10 ** (source["gain_db"] / 20) * source["gain"]
+            factor *= -1 if source["polarity"] else 1
             np.testing.assert_allclose(item.refs[name], factor * expected, atol=1e-6)
             seen.add((source["swap"], source["polarity"]))
     assert len(seen) == 4

@@ -16,6 +16,7 @@ from sepcli.mixing import datasets
 from sepcli.mixing.mixtures import Mixer, MixtureSpec
 from sepcli.mixing.source import Drawn, Source
 from sepcli.mixing.speakers import SpeakerMixer, SpeakerSpec
+from sepcli.mixing.specs import PRESETS
 from sepcli.mixing.toy import Toy, ToySpec
 
 
@@ -178,6 +179,31 @@ def test_mixtures_are_those_of_the_mixer():
     assert np.array_equal(mix, drawn.mix)
     assert np.array_equal(refs[0], drawn.refs["noise"])
     assert np.array_equal(refs[1], drawn.refs["speech"])
+
+
+@pytest.mark.parametrize("kind", ["mixtures", "speakers"])
+def test_a_preset_stands_for_its_settings_unless_they_are_there(kind):
+    section = {"kind": kind, "preset": "poconet", "snr_db": 3}
+    resolved = datasets.resolve(section, section="data.train", items=0, seed=0)
+    assert "preset" not in resolved
+    assert resolved["snr_db"] == (3.0, 3.0)
+    for name, value in PRESETS["poconet"].items():
+        assert name == "snr_db" or resolved[name] == value
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"kind": "mixtures", "preset": "x"}, r"data\.preset: unknown 'x'; choose from poconet"),
+        (
+            {"kind": "stems", "preset": "poconet"},
+            r"data\.preset is for the kinds mixtures and",
+        ),
+    ],
+)
+def test_presets_that_are_not_there_are_named(section, message):
+    with pytest.raises(SepcliError, match=message):
+        datasets.resolve(section, section="data", items=0, seed=0)
 
 
 @pytest.mark.parametrize("kind", ["mixtures", "speakers", "stems"])

@@ -9,7 +9,8 @@ import click
 
 from sepcli import options
 from sepcli.errors import SepcliError
-from sepcli.mixing.specs import AUGMENTATIONS, PRESETS, MixtureSpec, SpeakerSpec, StemSpec
+from sepcli.mixing.augmentations import AUGMENTATIONS
+from sepcli.mixing.specs import PRESETS, MixtureSpec, SpeakerSpec, StemSpec
 
 EXPLAINED = {  # augmentations that do not explain themselves
     "remix": "stems of different songs",

@@ -19,6 +19,7 @@ import torch
 from sepcli import config
 from sepcli.errors import SepcliError
 from sepcli.mixing.source import Source
+from sepcli.mixing.specs import PRESETS, MixtureSpec
 from sepcli.recordings import stored
 from sepcli.samples.workers import by_workers
 
@@ -58,7 +59,8 @@ KINDS = {
 def resolve(settings: Any, *, section: str, items: int, seed: int) -> dict[str, Any]:
     """Check one `data` section and fill in every default; returns the complete section.
 
-    section: its name in messages. items, seed: what they are where the section does not say.
+    section: its name in messages. items, seed: what they are where the section does not say. A
+    `preset` of the section stands for its settings, unless they are there.
     Raises SepcliError for an unknown kind, an unknown key, or a value that does not fit.
     """
     if not isinstance(settings, dict) or "kind" not in settings:
@@ -67,6 +69,7 @@ def resolve(settings: Any, *, section: str, items: int, seed: int) -> dict[str, 
     kind = _kind(settings["kind"], section)
     spec = _load(kind.settings)
     own = {key: value for key, value in settings.items() if key not in common}
+    own = _with_preset(own, spec, section)
     common |= config.check_keys(
         lambda kind="", items=0, seed=0: None,
         {key: value for key, value in settings.items() if key in common},
@@ -77,6 +80,19 @@ def resolve(settings: Any, *, section: str, items: int, seed: int) -> dict[str, 
             raise SepcliError(f"{section}.{key} must be a whole number, 0 or more")
     own = config.check_keys(spec, own, section=section, reserved=kind.given)
     return common | config.defaults(spec, reserved=kind.given) | own
+
+
+def _with_preset(settings, spec, section):
+    """The settings of a section, and those of its preset if it names one."""
+    if "preset" not in settings:
+        return settings
+    own = {key: value for key, value in settings.items() if key != "preset"}
+    if not issubclass(spec, MixtureSpec):
+        raise SepcliError(f"{section}.preset is for the kinds mixtures and speakers; omit it")
+    if settings["preset"] not in PRESETS:
+        known = ", ".join(PRESETS)
+        raise SepcliError(f"{section}.preset: unknown {settings['preset']!r}; choose from {known}")
+    return PRESETS[settings["preset"]] | own
 
 
 def build(

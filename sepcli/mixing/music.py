@@ -17,9 +17,10 @@ from sepcli.dsp import level
 from sepcli.dsp.tempo import change_tempo
 from sepcli.errors import SepcliError
 from sepcli.files import composed
+from sepcli.mixing.augmentations import AUGMENTATIONS
 from sepcli.mixing.mixtures import Mixture, add, keep_memory
 from sepcli.mixing.source import Source
-from sepcli.mixing.specs import AUGMENTATIONS, StemSpec
+from sepcli.mixing.specs import StemSpec
 from sepcli.recordings import stored
 from sepcli.recordings.pools import TRIES, Faults, Shares, find_audio, one_of, split_weight
 from sepcli.samples.sample import split_audio_name
@@ -39,7 +40,8 @@ _REFERENCE = "samples/ref."  # groups of packs that are stems
 LOWEST_HZ = 50.0  # where a frequency mask may begin
 FADE_S = 0.005  # at both ends of a time mask
 _UNCHANGED = {"pitch": (0, 0), "stretch": (1, 1)}  # the ranges that leave a song as it is
-_KEYS = {"time-mask": "time_mask_s", "freq-mask": "freq_mask_hz"}  # in the record
+_KEYS = {"time-mask": "time_mask_s", "freq-mask": "freq_mask_hz", "gain-db": "gain_db"}
+_LENGTH = (0, 0, 1)  # of the generator of lengths: unlike those of items
 
 
 class StemMixer(Source):
@@ -116,6 +118,9 @@ class StemMixer(Source):
         duration_s, gain_db = (
             float(rng.uniform(*p)) for p in (spec.duration_s, spec.mixture_gain_db)
         )
+        if step is not None:  # one length for all that may be in a batch
+            rng = np.random.default_rng([seed, step, *_LENGTH])
+            duration_s = float(rng.uniform(*spec.duration_s))
         samples = round(duration_s * spec.sample_rate)
         if "remix" in self._ranges:  # every stem has a place of its own
             places = [([name], partial(generator, 2, n)) for n, name in enumerate(self._stems())]
@@ -128,6 +133,7 @@ class StemMixer(Source):
         for number, (name, (signal, record)) in enumerate(stems.items()):
             drawn = self._drawn(generator, number, duration_s)
             gain = drawn.get("gain", 1.0) * (-1 if drawn.get("polarity") else 1)
+            gain *= float(level.multiplier(drawn.get("gain-db", 0.0)))
             parts[name] = self._changed(signal, drawn)
             gains[name] = gain * float(level.multiplier(gain_db))
             sources[name] = record | {_KEYS.get(k, k): value for k, value in drawn.items()}

@@ -10,6 +10,7 @@ from os import PathLike, fspath
 from typing import Any, cast
 
 from sepcli.errors import SepcliError
+from sepcli.mixing.augmentations import augmentation
 
 # Sets of defaults. poconet: rooms for half of the speech and half of the noise, partial
 # dereverberation, levels of the target and far apart, after Isik et al., "PoCoNet: better speech
@@ -28,19 +29,6 @@ PRESETS = {
 }
 
 TARGETS = ("dry", "decayed", "reverb")
-
-# name -> what is drawn, in which unit, and from which range unless told otherwise.
-AUGMENTATIONS = {
-    "swap": None,  # left and right, half of the time
-    "polarity": None,  # half of the time
-    "remix": None,  # every stem is from a song of its own
-    "gain": (0.25, 1.25),  # factor; the range of Open-Unmix
-    "pitch": (-2.0, 2.0),  # semitones
-    "stretch": (0.9, 1.1),  # tempo
-    "time-mask": (0.0, 0.5),  # s of silence
-    "freq-mask": (0.0, 1.0),  # octaves taken out
-}
-_LIMITS = {"pitch": (-24, 24), "stretch": (0.25, 4), "time-mask": (0, 60), "freq-mask": (0, 10)}
 
 
 @dataclass(frozen=True)
@@ -349,7 +337,8 @@ class StemSpec(Spec):
         all that is no other target, each of its own song with "remix" where all songs have the
         same stems. Further stems are in the mixture too, as references.
     augment: names in `AUGMENTATIONS`, each with a range of its own if it has one: "gain=0.5:2".
-    duration_s: length of an item; shorter songs are followed by silence. sample_rate: Hz.
+    duration_s: length of an item, in training of all items of a step; shorter songs are followed
+        by silence. sample_rate: Hz.
     mixture_gain_db: gain of everything. downmix: to mono, by the mean.
     min_rms_db: stretches are drawn again where a target is quieter than this, re full scale. None
         takes all, silence too, of which songs have much; so do instruments of a remix.
@@ -377,25 +366,4 @@ class StemSpec(Spec):
 
     def ranges(self) -> dict[Any, tuple[float, float]]:
         """{augmentation: its range, or None} of those that are asked for."""
-        return dict(map(_augmentation, self.augment))
-
-
-def _augmentation(entry):
-    """("gain", (0.5, 2.0)) of "gain=0.5:2"."""
-    name, equals, text = entry.partition("=")
-    if name not in AUGMENTATIONS:
-        raise SepcliError(f"augment: unknown {name!r}; choose from {', '.join(AUGMENTATIONS)}")
-    default = AUGMENTATIONS[name]
-    if not equals:
-        return name, default
-    low, _, high = text.partition(":")
-    try:
-        pair = float(low) + 0, float(high or low) + 0  # -0 is 0
-    except ValueError:
-        pair = math.nan, math.nan
-    if default is None or not -math.inf < pair[0] <= pair[1] < math.inf:
-        raise SepcliError(f"augment: {entry} is not a range; write {name}, or as gain=0.25:1.25")
-    low, high = _LIMITS.get(name, pair)
-    if not low <= pair[0] <= pair[1] <= high:
-        raise SepcliError(f"augment: {entry} exceeds the allowed range {low}:{high}")
-    return name, pair
+        return dict(map(augmentation, self.augment))

@@ -19,6 +19,8 @@ def check_fit(model: Model, train_data: Items, valid_data: Items, settings: Sett
             "train.mixture_consistency makes the sources add up to the mixture, but model.sources "
             f"is only {model.sources[0]}; name all sources, or leave it out"
         )
+    _check_sources(model, "best", filter(None, [settings.best.partition(".")[2]]))
+    _check_sources(model, "source_weights", settings.source_weights)
     if losses.WAVEFORM not in losses.takes(settings.loss) and not model.spectral:
         raise SepcliError(
             f"train.loss {', '.join(settings.loss)} needs a model between a Fourier transform and "
@@ -51,3 +53,10 @@ def check_ranks(model: Model, settings: Settings, ranks: Ranks) -> None:
         raise SepcliError(
             "train.parallel fsdp: not with a model that starts with statistics of its data; set ddp"
         )
+
+
+def _check_sources(model, setting, names):
+    for name in names:
+        if name not in model.sources:
+            known = ", ".join(model.sources)
+            raise SepcliError(f"train.{setting}: the model has no {name}; choose from {known}")

@@ -166,7 +166,8 @@ def fit(
 
 def _steps(state, batches, first, valid_data, settings, device):
     """`fit` with `batches` from the state's step on, and `first`, which begins them anew."""
-    loss_fn, ranks = losses.weighted(settings.loss), state.ranks
+    loss_fn = losses.weighted(settings.loss, settings.shares(valid_data.sources))
+    ranks = state.ranks
     while True:
         if is_due(state, settings):
             if state.average is not None:
@@ -260,8 +261,9 @@ def summary(sums: dict[str, Any], state: State, settings: Settings) -> dict[str,
 
 def is_better(scores: dict[str, Any], best: dict[str, Any] | None, name: str = "si_sdr_db") -> bool:
     """Whether the score `name` is better than the best one so far (None: none yet)."""
-    new = BEST[name] * scores[name]
-    return math.isfinite(new) and (best is None or new > BEST[name] * best[name])
+    key, sign = name.replace(".", "_", 1), BEST[name.partition(".")[0]]
+    new = sign * scores[key]
+    return math.isfinite(new) and (best is None or new > sign * best[key])
 
 
 def is_due(state: State, settings: Settings) -> bool:

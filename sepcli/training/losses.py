@@ -6,7 +6,7 @@ LOSSES names them for configurations, and says of what they are functions: of wa
 table.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -35,7 +35,7 @@ LOSSES = {
     "l1": Loss("sepcli.training.losses:l1_loss", (WAVEFORM, SPECTRA)),
     "mr_stft": Loss("sepcli.training.losses:mr_stft_loss"),
     "mr_stft_l1": Loss("sepcli.training.losses:mr_stft_l1_loss"),
-    "spectral": Loss("sepcli.training.losses:spectral_loss"),
+    "spectral": Loss("sepcli.training.losses:spectral_parts"),
     "compressed": Loss("sepcli.training.losses:compressed_loss"),
     "magnitude": Loss("sepcli.training.losses:magnitude_loss", (WAVEFORM, SPECTRA)),
     "scene": Loss("sepcli.training.scene_losses:scene_loss", mixture=True),
@@ -66,15 +66,17 @@ QUIETEST = 1e-4  # mean square of a mixture, -40 dB re full scale; quieter ones 
 SIGNALS = ("estimate", "reference", "mixture")
 
 
-def weighted(terms: dict[str, Any]) -> Any:
+def weighted(terms: dict[str, Any], shares: Sequence[float] | None = None) -> Any:
     """The weighted sum of losses as one function of (estimate, reference, mixture, step), tensors.
 
-    It returns (total, {name: value}). The mixture, (B, C, T) or (B, C, F, N), is what silent
-    references are measured against; by default it is the sum of the references. step: of the
-    training, from 0; None means after all of them.
+    It returns (total, {name: value}), with {name.part: value} of losses that have parts. The
+    mixture, (B, C, T) or (B, C, F, N), is what silent references are measured against; by default
+    it is the sum of the references. step: of the training, from 0; None means after all of them.
     terms: {name: weight}, or {name: {"weight": 1.0, "from_step": 0, "ramp_steps": 0, ...keywords of
         the loss}}: before step `from_step` a loss does not count, and is not computed; its weight
         then rises along a line for `ramp_steps` steps.
+    shares: weights of the S sources, of which the losses are then the weighted mean; what weighs 0
+        is not looked at. None: a loss is of all sources at once.
     Raises SepcliError for an unknown loss, a weight that is not a number, or an unknown keyword.
     """
     if not isinstance(terms, dict) or not terms:
@@ -84,15 +86,35 @@ def weighted(terms: dict[str, Any]) -> Any:
 
     def loss(estimate, reference, mixture=None, step=None):
         weights = {name: weight * share(step) for name, (weight, share, _) in made.items()}
-        values = {
-            name: fn(estimate, reference, *([mixture] if LOSSES[name].mixture else []))
-            for name, (_, share, fn) in made.items()
-            if share(step)
-        }
-        total = sum(weights[name] * value for name, value in values.items())
+        values = {}
+        for name, (_, share, fn) in made.items():
+            if share(step):
+                found = _of_sources(fn, shares, estimate, reference, mixture, LOSSES[name].mixture)
+                values |= {f"{name}{part}": value for part, value in found.items()}
+        total = sum(weight * values[name] for name, weight in weights.items() if name in values)
         return total, values
 
     return loss
+
+
+def _of_sources(fn, shares, estimate, reference, mixture, wants_mixture):
+    """{"": value of the loss `fn`, ".part": value of a part}, by the `shares` of the sources."""
+    if shares is None:
+        return _parts(fn(estimate, reference, *([mixture] if wants_mixture else [])))
+    mixture = reference.sum(1) if mixture is None else mixture
+    found = {}
+    for source, share in enumerate(shares):
+        if share:
+            one = estimate[:, source : source + 1], reference[:, source : source + 1]
+            for part, value in _parts(fn(*one, *([mixture] if wants_mixture else []))).items():
+                found[part] = found.get(part, 0.0) + share / sum(shares) * value
+    return found
+
+
+def _parts(value):
+    """A loss, or the pair of a loss and the dict of its parts, as one dict."""
+    total, parts = value if isinstance(value, tuple) else (value, {})
+    return {"": total, **{f".{name}": part for name, part in parts.items()}}
 
 
 def takes(terms: Iterable[str]) -> list[str]:
@@ -268,10 +290,27 @@ def spectral_loss(
     (1 - w) mean((|T| - |E|)^2) + w mean((T - E)^2) with w = `complex_weight`; the second mean is
     over real and imaginary parts as numbers of their own. The window is a Hann window of `n_fft`.
     """
+    settings = {"n_fft": n_fft, "hop": hop, "complex_weight": complex_weight}
+    return spectral_parts(estimate, reference, **settings)[0]
+
+
+def spectral_parts(
+    estimate: torch.Tensor,
+    reference: torch.Tensor,
+    *,
+    n_fft: int = 1024,
+    hop: int = 512,
+    complex_weight: float = 0.3,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """`spectral_loss`, and its two means before they are weighted: "complex" and "magnitude"."""
     window = torch.hann_window(n_fft, dtype=estimate.dtype, device=estimate.device)
     e, t = _stft(estimate, n_fft, hop, window), _stft(reference, n_fft, hop, window)
-    magnitude = (_norm(e) - _norm(t)).square().mean()
-    return (1 - complex_weight) * magnitude + complex_weight * (e - t).square().mean()
+    parts = {
+        "complex": (e - t).square().mean(),
+        "magnitude": (_norm(e) - _norm(t)).square().mean(),
+    }
+    total = (1 - complex_weight) * parts["magnitude"] + complex_weight * parts["complex"]
+    return total, parts
 
 
 def compressed_loss(

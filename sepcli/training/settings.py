@@ -1,6 +1,7 @@
 """How to train: the settings of a run, and what the learning rate is by them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ AT_LEAST_1 = (
     "validate_epochs",
 )  # fmt: skip
 BEST = {"si_sdr_db": 1, "snr_db": 1, "loss": -1}  # scores, and whether more is better
+WEIGHTS = "weights of sources, 0 or more and not all 0, such as {vocals: 1}"
 NUMBERS = ("none", "bf16", "fp16")  # of autocast
 PARALLEL = ("ddp", "fsdp")
 AT_LEAST_0 = (
@@ -33,9 +35,10 @@ class Settings:
     keep_every: the same after every so many epochs; 0 for none.
     keep_last: so many of the last validated models are kept in files of their own; 0 for none.
     best: the score of the validation that the best model has: `si_sdr_db`, `snr_db` (which is the
-        plain SDR of music separation), or `loss`.
-    loss: {name: weight}, see `losses.weighted`. mixture_consistency: make the estimates add up to
-        the mixture before the loss.
+        plain SDR of music separation), or `loss`; `si_sdr_db.vocals` is that of one source.
+    loss: {name: weight}, see `losses.weighted`. source_weights: {source: weight} in all losses, 0
+        for those that are not named; all the same if empty. mixture_consistency: make the
+        estimates add up to the mixture before the loss.
     lr: Adam's learning rate, reached after `warmup` steps, then falling as a half cosine to
         `final_lr` at the end. betas: Adam's. weight_decay: AdamW's. clip: largest gradient norm, 0
         for no limit.
@@ -68,6 +71,7 @@ class Settings:
     keep_last: int = 0
     best: str = "si_sdr_db"
     loss: dict = field(default_factory=lambda: {"si_sdr": 1.0})
+    source_weights: dict = field(default_factory=dict)
     mixture_consistency: bool = False
     lr: float = 1e-3
     final_lr: float = 0.0
@@ -106,7 +110,12 @@ class Settings:
             "progressive", _are_stages(self.progressive), "pairs like [[4, 1000], [2, 3000]]"
         )
         self._check("parallel", self.parallel in PARALLEL, " or ".join(PARALLEL))
-        self._check("best", self.best in BEST, " or ".join(BEST))
+        score, _, source = self.best.partition(".")
+        valid = self.best in BEST or (score == "si_sdr_db" and source)
+        self._check("best", valid, f"{' or '.join(BEST)} or si_sdr_db.SOURCE")
+        weights = list(self.source_weights.values())
+        numbers = all(isinstance(w, int | float) and w >= 0 for w in weights)
+        self._check("source_weights", numbers and (not weights or sum(weights) > 0), WEIGHTS)
         self._check("validate_epochs", self.epochs or self.validate_epochs == 1, "1 without epochs")
         losses.weighted(self.loss)
         waveforms = losses.WAVEFORM in losses.takes(self.loss)
@@ -125,6 +134,12 @@ class Settings:
         steps = -(-items // (self.batch * self.accumulate))
         every = steps * self.validate_epochs
         return replace(self, steps=self.epochs * steps, validate_every=every)
+
+    def shares(self, sources: Sequence[str]) -> list[float] | None:
+        """The weights of the model's sources in the losses; None if they are all the same."""
+        if not self.source_weights:
+            return None
+        return [float(self.source_weights.get(name, 0)) for name in sources]
 
     def keeps(self, step: int) -> int:
         """The number of the epoch that ends with this step, if its model is kept, else 0."""

@@ -37,13 +37,13 @@ def evaluate(
 
     A generator of "validating" records. SI-SDR, its improvement over the mixture, and SNR are in
     dB, means over items and sources (SI-SDR also of each source); so is the level of the estimates
-    re the references. Left out and counted are references that are silent, for which there is none
-    ("silent"), and in the improvement those that are the mixture already, where nothing can be
-    improved ("clean"). Where references are silent, the level of the mixture re the estimate is the
-    suppression.
+    re the references. Parts of losses are means over items. Left out and counted are references
+    that are silent, for which there is none ("silent"), and in the improvement those that are the
+    mixture already, where nothing can be improved ("clean"). Where references are silent, the level
+    of the mixture re the estimate is the suppression.
     """
-    loss_fn = losses.weighted(settings.loss)
-    sums, examples = 0.0, {}
+    loss_fn = losses.weighted(settings.loss, settings.shares(data.sources))
+    sums, examples = {}, {}
     si_sdr, before, snr, ratio, suppressed = [], [], [], [], []
     model.eval()
     for batch in datasets.in_order(data, settings.batch, workers=settings.workers):
@@ -51,7 +51,10 @@ def evaluate(
         with torch.no_grad():
             taken, wanted = as_taken(model, settings, mix, refs)
             estimates = separate(model, taken, enroll)
-            sums += loss_fn(estimates, wanted, taken)[0].item() * len(mix)
+            loss, terms = loss_fn(estimates, wanted, taken)
+            terms = {name: value for name, value in terms.items() if "." in name}  # parts
+            for name, value in {"loss": loss, **terms}.items():
+                sums[name] = sums.get(name, 0.0) + value.item() * len(mix)
             if taken is not mix:
                 estimates = model.synthesise(estimates, mix.shape[-1])  # (B, S, C, T)
             si_sdr.append(measured(losses.si_sdr, estimates, refs, mix))  # (B, S)
@@ -65,7 +68,7 @@ def evaluate(
     si_sdr, before, snr = torch.cat(si_sdr), torch.cat(before), torch.cat(snr)  # (items, S)
     clean, silenced = before > CLEAN_DB, torch.cat(suppressed)
     scores = {
-        "loss": sums / len(si_sdr),
+        **{name: value / len(si_sdr) for name, value in sums.items()},
         "si_sdr_db": si_sdr.nanmean().item(),
         "si_sdri_db": (si_sdr - before)[~clean].nanmean().item(),
         "snr_db": snr.nanmean().item(),
