@@ -41,9 +41,9 @@ def test_version():
 
 
 def test_a_misspelt_command_gets_a_suggestion():
-    result = invoke("seperate")
+    result = invoke("sepparate")
     assert result.exit_code == 2
-    assert "No such command 'seperate'. Did you mean 'separate'?" in result.output
+    assert "No such command 'sepparate'. Did you mean 'separate'?" in result.output
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
@@ -186,7 +186,7 @@ def test_shell_completion_source(shell):
 
 
 def test_shell_completion_completes_commands():
-    env = {**os.environ, "_SEPCLI_COMPLETE": "bash_complete", "COMP_WORDS": "sepcli se"}
+    env = {**os.environ, "_SEPCLI_COMPLETE": "bash_complete", "COMP_WORDS": "sepcli sep"}
     result = subprocess.run(
         [sys.executable, "-c", "from sepcli.cli import main; main(prog_name='sepcli')"],
         env={**env, "COMP_CWORD": "1"},
