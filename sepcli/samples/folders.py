@@ -119,7 +119,7 @@ def sample_from_track(key: str, folder: Path) -> Sample:
 def sample_from_stems(key: str, path: Path) -> Sample:
     """The sample in a file of MUSDB18, whose tracks are the mixture and its stems."""
     tracks = {stem: Path(f"{path}#{number}") for number, stem in enumerate(STEM_TRACKS)}
-    members = {"mix.wav": tracks.pop(MIXTURE)}
+    members: dict[str, bytes | Path] = {"mix.wav": tracks.pop(MIXTURE)}
     members |= {f"ref.{stem}.wav": tracks[stem] for stem in sorted(tracks, key=stem_order)}
     return Sample(key, {"targets": sorted(tracks, key=stem_order)}, members)
 
