@@ -54,6 +54,7 @@ def test_a_running_mean_is_the_weighted_mean_of_what_came_so_far():
         y, total, weight = mean.step(part, total, weight)
         parts.append(y)
     np.testing.assert_allclose(torch.cat(parts, -1), np.stack(expected, -1), rtol=1e-12)
+    np.testing.assert_allclose(mean.whole(torch.from_numpy(x)), np.stack(expected, -1), rtol=1e-12)
 
 
 @pytest.mark.parametrize("gain", [1e-2, 10.0])

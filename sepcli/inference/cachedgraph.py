@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+from sepcli import __version__
 from sepcli.errors import SepcliError, note
 from sepcli.inference.onnx import OnnxRunner
 from sepcli.models.cache import cache_folder
@@ -19,7 +20,7 @@ def cached_runner(path: Path, sha256: str) -> OnnxRunner | None:
     folder = cache_folder()
     if folder is None:
         return None
-    graph = folder / "graphs" / f"{sha256}.onnx"
+    graph = folder / "graphs" / f"{sha256}-{__version__}.onnx"
     if graph.is_file():
         try:
             return OnnxRunner(graph)

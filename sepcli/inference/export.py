@@ -127,12 +127,17 @@ def _whole(model, card, part, beside, reference, condition, length):
 def _condition(model, form, card):
     """The bytes of the graph that makes a condition, and the first state of `form`."""
     graph = ConditionGraph(model, form)
-    reference = torch.from_numpy(noise(1, model.channels, model.sample_rate))
+    reference, *others = (
+        torch.from_numpy(noise(1, model.channels, round(seconds * model.sample_rate)))
+        for seconds in (1.0, 0.6, 3.1)
+    )
     with torch.no_grad():
         outputs, count = graph(reference), len(flat(model.condition([reference])))
     names = [f"condition{i}" for i in range(count)]
     names += [f"state{i}" for i in range(len(outputs) - count)]
-    made = to_onnx(graph, [reference], [(2,)], (["reference"], names), complexes=True)
+    trials = [[other] for other in others]
+    dynamic, named = [(2,)], (["reference"], names)
+    made = to_onnx(graph, [reference], dynamic, named, complexes=True, trials=trials)
     return finished(made, facts(model, card) | {"kind": "condition", "conditions": count})
 
 

@@ -107,7 +107,8 @@ class SpeakerLstm(SpectralModel):
         bias = (spoken(power) + FLOOR).log()
         with torch.set_grad_enabled(self.learn_encoder and torch.is_grad_enabled()):
             embedding = self.encoder(power)
-        relative, _, _ = self.relative(power, self.initial_level(len(power)))
+        magnitude = power ** (COMPRESSION / 2)
+        relative = magnitude / self.mean.whole(magnitude.mean(1, keepdim=True))
         likeness = torch.ones_like(relative[:, :1])
         hidden = self.features(relative, relative, likeness, self.mapped(embedding))
         silence = tuple(lstm.initial_state(1, len(power)) for lstm in self.before)

@@ -45,16 +45,23 @@ class RunningMean(nn.Module):
         """Means of (B, F, N), and the next `total` (B, F) and `weight` (B, 1), zeros at first."""
         means = []
         for part in x.split(BLOCK, -1):
-            N = part.shape[-1]
-            ages = torch.arange(1, N + 1, device=x.device, dtype=x.dtype)
-            past = self.keep**ages  # (N,) what is left after each frame
-            spans = ages[None] - ages[:, None]  # (N, N) from frame to frame
-            taps = (self.keep ** spans.clamp(min=0)).triu()
+            past, taps = self._shares(part)
             totals = total[..., None] * past + part @ taps
             weights = weight[..., None] * past + taps.sum(0)
             means.append(totals / weights)
             total, weight = totals[..., -1], weights[..., -1]
         return torch.cat(means, -1), total, weight
+
+    def whole(self, x: torch.Tensor) -> torch.Tensor:
+        """Means of (B, F, N) from the start on, in one product of N x N numbers."""
+        _, taps = self._shares(x)
+        return x @ taps / taps.sum(0)
+
+    def _shares(self, x):
+        """What is left of what came before after each frame (N,), and from frame to frame."""
+        ages = torch.arange(1, x.shape[-1] + 1, device=x.device, dtype=x.dtype)
+        spans = ages[None] - ages[:, None]  # (N, N)
+        return self.keep**ages, (self.keep ** spans.clamp(min=0)).triu()
 
 
 class BandEncoder(nn.Module):
