@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from sepcli import __version__
 from sepcli.errors import SepcliError
 from sepcli.inference import cachedgraph
 from sepcli.inference import export as exporting
@@ -47,6 +48,10 @@ def make(path, gain=2.0):
     return path
 
 
+def graph_of(path):
+    return f"{digest(path)}-{__version__}.onnx"
+
+
 def kept(cache):
     return sorted(path.name for path in (cache / "graphs").iterdir())
 
@@ -59,7 +64,7 @@ def test_a_graph_is_made_once_and_then_needs_no_torch(cache, tmp_path, caplog):
     assert [f"making its streaming graph, once: {cache}" in text for text in caplog.messages] == [
         True
     ]
-    assert kept(cache) == [f"{digest(path)}.onnx"]
+    assert kept(cache) == [graph_of(path)]
     expected = np.concatenate([stream.push(audio), stream.finish()], 1)
     code = (
         "import sys; sys.modules['torch'] = None\n"
@@ -80,8 +85,8 @@ def test_other_weights_have_another_graph_and_a_damaged_one_is_made_again(cache,
     path, other = make(tmp_path / "m.safetensors"), make(tmp_path / "n.safetensors", 3.0)
     for one in (path, other, path):
         open_runner(one)
-    assert kept(cache) == sorted(f"{digest(one)}.onnx" for one in (path, other))
-    graph = cache / "graphs" / f"{digest(path)}.onnx"
+    assert kept(cache) == sorted(map(graph_of, (path, other)))
+    graph = cache / "graphs" / graph_of(path)
     whole = graph.read_bytes()
     graph.write_bytes(whole[:100])
     assert open_runner(path).engine == "onnx"
