@@ -1,6 +1,7 @@
 """The report as one page: its structure, what is in it, and that it needs nothing else."""
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from click.testing import CliRunner
 
 from sepcli.cli import main
 from sepcli.metrics.score import Score
+from sepcli.models import build, modelfile
 from sepcli.samples.streams import Sample, open_sample_writer
 from sepcli.scoring import boxes, gallery
 from sepcli.scoring.evaluate import Row
@@ -192,6 +194,59 @@ def test_a_page_that_cannot_be_written_is_one_line(tmp_path):
     assert "in.tar: a file, where a folder is needed; choose another place" in result.stderr
 
 
+def test_a_page_has_a_title_the_model_and_the_curve_of_its_training(tmp_path):
+    settings = {"sources": ["speech"], "width": 8, "hidden": 8, "blocks": 1, "repeats": 1}
+    model, run = build("spectral_tasnet", **settings), tmp_path / "run"
+    weights = model.state_dict()
+    modelfile.save(run / "best.safetensors", "spectral_tasnet", settings, weights, {"steps": 20})
+    log = [
+        {"event": "valid", "step": step, "loss": 1.0 - step / 40, "si_sdr_db": step / 2}
+        for step in (0, 20, 40)
+    ]
+    log[1:1] = [{"event": "train", "step": n, "loss": loss} for n, loss in ((10, 0.9), (20, None))]
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in log))
+    page = report(tmp_path, [song("a", 0.1)], "--title", "Mine & <yours>", "--model", str(run))
+    parsed = Page(page)
+    assert "<h1>Mine &amp; &lt;yours&gt;</h1>" in page
+    count = sum(weight.numel() for weight in model.parameters())
+    assert f"spectral_tasnet, {count:,} parameters" in "".join(parsed.text)
+    curves = {attrs["aria-label"]: attrs for attrs in parsed.all("svg")}
+    assert list(curves)[:2] == ["Loss", "SI-SDR in validation"]
+    svg = page[page.index('aria-label="SI-SDR in validation"') :]
+    svg = svg[: svg.index("</svg>")]
+    [line] = re.findall(r'class="curve" [^>]* d="M([^"]*)"', svg)
+    points = np.array([list(map(float, point.split())) for point in line.split("L")])
+    beside = re.findall(r'class="label" x="\d+" y="([\d.]+)">([^< ]*) dB<', svg)
+    below = re.findall(r'class="tick" x="([\d.]+)" y="\d+">([^<]*)<', svg)
+    ticks, marks = ({float(text): float(at) for at, text in found} for found in (beside, below))
+    np.testing.assert_allclose(points[:, 0], [marks[step] for step in (0, 20, 40)], atol=0.1)
+    np.testing.assert_allclose(points[:, 1], [ticks[y] - 4 for y in (0, 10, 20)], atol=0.1)
+    assert f'd="M{marks[20]}' in svg  # the step of the model
+
+
+def test_every_item_has_its_scores_and_spectrograms_their_axes(page):
+    listening = page[page.index("Listening") :]
+    first = re.search(r"<h3>song 0</h3>\n<p>(.*?)</p>", listening)
+    number = r"-?\d+\.\d{3} dB"
+    assert re.fullmatch(
+        f"vocals: sdr {number}, si-sdr {number}; accompaniment: sdr {number}, si-sdr {number}",
+        first[1],
+    )
+    figure = listening[: listening.index("</figure>")]
+    heights = dict(re.findall(r'class="hz" style="top:(\d+)px">([^<]*)<', figure))
+    expected = [128 * np.log(4000 / hz) / np.log(4000 / 60) for hz in (100, 300, 1000, 3000)]
+    assert list(heights.values()) == ["100 Hz", "300 Hz", "1 kHz", "3 kHz"]
+    np.testing.assert_allclose(list(map(float, heights)), expected, atol=0.5)
+    assert re.findall(r'class="s" style="[^"]*">([^<]*)<', figure) == ["0 s", "1.5 s", "3 s"]
+
+
+def test_a_title_without_a_page_is_a_usage_error():
+    for option in ("--title", "--model"):
+        result = CliRunner().invoke(main, ["eval", "-", option, "x"], input=b"")
+        assert result.exit_code == 2
+        assert "are for a report; add --html FILE" in result.stderr
+
+
 @pytest.fixture
 def names_for_excerpts(monkeypatch):
     """Excerpts that are the names of the targets."""
@@ -280,7 +335,7 @@ def test_a_png_is_what_it_was_made_of():
     ("low", "high"), [(0, 0), (-3.2, 17.8), (1e-4, 2e-4), (-100, 500), (5, 5.001)]
 )
 def test_ticks_are_few_and_hold_all_scores(low, high):
-    ticks = boxes._ticks(low, high)
+    ticks = boxes.round_ticks(low, high)
     assert ticks[0] <= low
     assert high <= ticks[-1]
     assert 2 <= len(ticks) <= 9

@@ -102,7 +102,7 @@ class Script:
     def run(self, *arguments, **variables):
         """Run it; the arguments of each `sepcli`."""
         self.log.write_text("")
-        forms = ("SMOKE", "SMALL", "V1", "DATA", "MUSDB", "EPOCHS", "FORM")
+        forms = ("SMOKE", "SMALL", "V1", "DATA", "MUSDB", "EPOCHS", "FORM", "MODEL", "TEST")
         kept = {k: v for k, v in os.environ.items() if k not in forms}
         self.process = subprocess.run(
             ["sh", self.folder / "run.sh", *arguments],
@@ -192,8 +192,11 @@ def test_songs_that_are_not_separated_or_scored_fail_the_recipe(vocals, fault):
     vocals.run()
     assert vocals.process.returncode == 0
     rows = vocals.process.stdout.splitlines()[2:]
-    assert rows[0] == "| 25 | mixture | 1.0 | 1.0 |"
-    assert len(rows) == 3 * 2 + 3
+    assert rows[0] == "| none | the mixture itself | 1.0 | 1.0 |"
+    assert rows[1:4] == [
+        f"| 25 epochs | {phase} | 1.0 | 1.0 |" for phase in ("mixture", "wiener", "griffin-lim")
+    ]
+    assert len(rows) == 1 + 3 * 3 + 3
 
 
 def test_the_epochs_to_score_may_be_chosen(vocals):
@@ -201,7 +204,29 @@ def test_the_epochs_to_score_may_be_chosen(vocals):
     train, _ = vocals.configuration(next(call for call in calls if call[0] == "train"))
     assert (train["train"]["epochs"], train["train"]["keep_epochs"]) == (7, [3, 7])
     models = [call[call.index("-m") + 1] for call in calls if call[0] == "separate"]
-    assert models == [f"out/epoch-{n}.safetensors" for n in (3, 3, 7, 7)]
+    assert models == [f"out/epoch-{n}.safetensors" for n in (3, 3, 3, 7, 7, 7)]
+
+
+def test_a_model_may_be_scored_without_training(vocals, tmp_path):
+    for song in ("A - One", "B - Two"):
+        (tmp_path / "songs" / song).mkdir(parents=True)
+        for stem in ("mixture", "vocals", "other"):
+            (tmp_path / "songs" / song / f"{stem}.wav").touch()
+    (tmp_path / "my.safetensors").touch()
+    calls = vocals.run(MODEL=str(tmp_path / "my.safetensors"), TEST=str(tmp_path / "songs"))
+    assert vocals.process.returncode == 0, vocals.process.stderr
+    assert sorted(call[0] for call in calls) == ["eval"] * 4 + ["separate"] * 3
+    separated = [call for call in calls if call[0] == "separate"]
+    ways = [set(call) & {"--wiener", "--griffin-lim"} for call in separated]
+    assert ways == [set(), {"--wiener"}, {"--griffin-lim"}]
+    for call in separated:
+        assert call[call.index("-m") + 1] == str(tmp_path / "my.safetensors")
+        assert str(tmp_path / "songs") in call
+    links = sorted((vocals.folder / "out/mixtures").rglob("*.wav"))
+    assert [link.name for link in links] == ["accompaniment.wav", "vocals.wav"] * 2
+    assert all(link.resolve().name == "mixture.wav" for link in links)
+    vocals.run(MODEL="vocals")
+    assert (vocals.process.returncode, "add TEST=FOLDER" in vocals.process.stderr) == (2, True)
 
 
 def test_a_training_that_is_run_again_goes_on_and_a_smoke_test_begins_anew(vocals, tmp_path):

@@ -134,6 +134,12 @@ def check_metric(name: str, param: Any, ctx: click.Context) -> str:
     metavar="REPORT",
     help="Also write a report with tables, box plots, spectrograms and listening samples.",
 )
+@click.option("--title", metavar="TEXT", help="Title of --html.")
+@click.option(
+    "--model",
+    metavar="NAME|FILE|DIR",
+    help="The model of the estimates, for --html: its settings and the curves of its training.",
+)
 @click.option(
     "-o",
     "--output",
@@ -160,6 +166,8 @@ def command(
     old: Any,
     form: str | None,
     html: Any,
+    title: str | None,
+    model: str | None,
     output: str | None,
     jobs: int,
     strict: bool,
@@ -190,7 +198,6 @@ def command(
     Estimates called accomp, instrumental, no_vocals, or residual beside vocals alone are the
     accompaniment.
     """
-    from pathlib import Path
 
     from sepcli.scoring import museval_json, report
     from sepcli.scoring.framewise import Framing
@@ -202,6 +209,8 @@ def command(
         names = FRAMEWISE
     check_frames(names, median_of_median, museval, aggregate)
     check_usage(estimates, references, mixtures, names, limits, old, form)
+    if (title or model) and not html:
+        raise click.UsageError("--title and --model are for a report; add --html FILE")
     check_outputs(output, html, museval)
     statistic = "median_of_median" if median_of_median else aggregate
     before = report.load(old) if old else None
@@ -219,7 +228,7 @@ def command(
         scores["compared"] = report.compare(scores, before, old, statistic or "mean")
     outputs = {
         output or "-": lambda: show(scores, form, output),
-        html: lambda: write_html(html, scores, rows, gallery),
+        html: lambda: write_html(html, scores, rows, gallery, title=title, model=model),
         museval: lambda: museval_json.save(museval, rows, framing),
     }
     complaints = write_all(outputs, quiet or progress == "json")
@@ -247,14 +256,9 @@ def check_frames(
 
 
 def check_usage(
-    estimates: Any,
-    references: str | None,
-    mixtures: str | None,
-    names: Any,
-    limits: Any,
-    old: Any,
-    form: str | None,
-) -> None:
+    estimates: Any, references: str | None, mixtures: str | None,
+    names: Any, limits: Any, old: Any, form: str | None,
+) -> None:  # fmt: skip
     """Fail before any work on what cannot go together."""
     if estimates is None and sys.stdin is not None and sys.stdin.isatty():
         raise click.UsageError("Nothing to score: pipe samples in, or name EST and REF.")
@@ -300,11 +304,7 @@ def write_all(outputs: Any, quiet: bool) -> list[Any]:
 
 
 def find(
-    estimates: Any,
-    references: str | None,
-    mixtures: str | None,
-    strict: bool,
-    input_type: str,
+    estimates: Any, references: str | None, mixtures: str | None, strict: bool, input_type: str
 ) -> list[Sample] | Iterator[Sample]:
     """The samples that the arguments name."""
     from sepcli.samples.streams import read_samples
@@ -336,11 +336,11 @@ def warn_of_missing(targets: Iterable[str]) -> None:
         click.echo(f"{name} is {reason}; {metrics.remedy(name)}", err=True)
 
 
-def write_html(path: str | Path, scores: dict[str, Any], rows: Any, gallery: Any) -> None:
-    """Write the report as one page, whole or not at all."""
+def write_html(path: str, scores: dict[str, Any], rows: Any, gallery: Any, **about: Any) -> None:
+    """Write the report as one page, whole or not at all; `about` is for `html.page`."""
     from sepcli.scoring import html
 
-    files.save(path, html.page(scores, rows, gallery.items()))
+    files.save(path, html.page(scores, rows, gallery.items(), **about))
 
 
 def collect(rows: Any, progress: str, quiet: bool) -> list[Any]:

@@ -29,6 +29,7 @@ RUN_FILES = (
     "best.safetensors",
     "last.safetensors",
 )  # what a training run's folder offers, in order
+METRICS = "metrics.jsonl"  # its log
 
 
 @dataclass(frozen=True)

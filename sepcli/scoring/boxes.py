@@ -26,7 +26,7 @@ def plot(title: str, rows: Iterable[tuple[str, Any]], unit: str) -> str:
     if len(rows) > MOST:
         title += f" ({MOST} of {len(rows)})"
         rows = [rows[i] for i in np.linspace(0, len(rows) - 1, MOST).round().astype(int)]
-    ticks = _ticks(min(q[0] for _, q in rows), max(q[4] for _, q in rows))
+    ticks = round_ticks(min(q[0] for _, q in rows), max(q[4] for _, q in rows))
     scale = (WIDTH - LABEL - PAD) / (ticks[-1] - ticks[0])
 
     def x(value):
@@ -59,7 +59,7 @@ def _short(label):
     return label if len(label) <= LONGEST else f"{label[: LONGEST - 1]}…"
 
 
-def _ticks(low, high):
+def round_ticks(low: float, high: float) -> list[float]:
     """Some round numbers, the first at most `low` and the last at least `high`."""
     span = max(high - low, 1e-3)
     power = 10.0 ** np.floor(np.log10(span / 5))

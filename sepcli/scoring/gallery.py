@@ -42,6 +42,9 @@ class Excerpt:
     name: str  # of the signal, as in a sample
     sound: bytes
     picture: bytes
+    start_s: float  # where it begins
+    seconds: float
+    band_hz: tuple[float, float]  # of the picture, logarithmic from its lower edge to its upper
 
 
 class Gallery:
@@ -117,7 +120,9 @@ def excerpts(sample: Sample, targets: Sequence[str]) -> Iterator[Excerpt]:
     powers = {name: _power(sound, sample.sample_rate) for name, sound in sounds.items()}
     top = max(power.max() for power in powers.values())
     for name, sound in sounds.items():
-        yield Excerpt(name, _mp3(sound, sample.sample_rate), picture(powers[name], top))
+        rate, drawn = sample.sample_rate, picture(powers[name], top)
+        span = start / rate, sound.shape[1] / rate
+        yield Excerpt(name, _mp3(sound, rate), drawn, *span, band_of(rate))
 
 
 def _loudest(sample, parts):
@@ -163,12 +168,18 @@ def window_size(rate: int) -> int:
     return 2 ** int(np.log2(rate * 0.064))
 
 
+def band_of(rate: int) -> tuple[float, float]:
+    """The lowest and the highest frequency of a spectrogram in Hz."""
+    top = min(HIGHEST_HZ, rate / 2)
+    return min(LOWEST_HZ, top / 2), top
+
+
 def band_powers(frames: np.ndarray, rate: int) -> np.ndarray:
     """The powers (ROWS, N) of frames (N, `window_size`) in bands, lowest frequency last."""
     size = frames.shape[1]
     power = np.square(np.abs(np.fft.rfft(frames * np.hanning(size))))  # (N, F)
-    top = min(HIGHEST_HZ, rate / 2)
-    edges = np.geomspace(top, min(LOWEST_HZ, top / 2), ROWS + 1) * size / rate
+    low, top = band_of(rate)
+    edges = np.geomspace(top, low, ROWS + 1) * size / rate
     bins = [
         slice(int(low), max(int(high), int(low) + 1)) for high, low in itertools.pairwise(edges)
     ]

@@ -5,23 +5,34 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
+from pathlib import Path
 from string import Template
 from typing import Any
 
 from sepcli import metrics
-from sepcli.scoring import boxes, gallery, tables
+from sepcli.scoring import boxes, curves, gallery, tables
 from sepcli.scoring.evaluate import Row
 
+PICTURE_PX = 128  # height of a spectrogram on the page
 MOST_ITEMS = 1000  # rows of the table of all scores
 
 
 def page(
-    report: dict[str, Any], rows: Sequence[Row], items: Iterable[tuple[str, Sequence[Any]]] = ()
+    report: dict[str, Any],
+    rows: Sequence[Row],
+    items: Iterable[tuple[str, Sequence[Any]]] = (),
+    *,
+    title: str | None = None,
+    model: str | None = None,
 ) -> str:
-    """The page of a `report.build` of `evaluate.Row`s, and of (key, [gallery.Excerpt, ...])."""
-    title = "Scores of " + (", ".join(report["summary"]) or "nothing")
-    parts = [_summary(report), _failed(report), _plots(report, rows), _listening(items)]
-    parts.append(_scores(report))
+    """The page of a `report.build` of `evaluate.Row`s, and of (key, [gallery.Excerpt, ...]).
+
+    model: a model (its name, file or run folder) that is described there, with the curves of its
+    training. Raises SepcliError if there is none.
+    """
+    title = title or "Scores of " + (", ".join(report["summary"]) or "nothing")
+    parts = [_summary(report), _failed(report), _model(model) if model else ""]
+    parts += [_plots(report, rows), _listening(items, report), _scores(report)]
     template = Template(
         resources.files("sepcli.scoring").joinpath("report.html").read_text("utf-8")
     )
@@ -48,6 +59,22 @@ def _table(header, rows):
     return (
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n'
         f"<tbody>{body}</tbody></table></div>\n"
+    )
+
+
+def _model(name):
+    """What `sepcli info` says of the model, and how its training went."""
+    from sepcli.models.describe import describe  # needs torch
+
+    about = describe(name)
+    records = curves.of_run(Path(about["file"]).parent)
+    curve = curves.plots(records, about["card"].get("steps"))
+    trained = f"<h2>Training</h2>\n{curve}" if curve else ""
+    outline = escape(tables.outline(about))
+    return (
+        f"<h2>Model</h2>\n<p>{escape(name)}: {escape(about['model'])}, "
+        f"{about['parameters']:,} parameters</p>\n<details><summary>Settings</summary>"
+        f"<pre>{outline}</pre></details>\n{trained}"
     )
 
 
@@ -86,9 +113,10 @@ def _sortable(score):
     return -math.inf if math.isnan(score) else score
 
 
-def _listening(items):
+def _listening(items, report):
     shown = [
-        f"<h3>{escape(key)}</h3>\n<div class='item'>{''.join(map(_figure, excerpts))}</div>\n"
+        f"<h3>{escape(key)}</h3>\n<p>{escape(_scores_of(key, report))}</p>\n"
+        f"<div class='item'>{''.join(map(_figure, excerpts))}</div>\n"
         for key, excerpts in items
     ]
     if not shown:
@@ -102,12 +130,41 @@ def _listening(items):
     )
 
 
+def _scores_of(key, report):
+    """What an item scores, in words."""
+    return "; ".join(
+        f"{item['target']}: "
+        + ", ".join(
+            f"{metric['name']} {_number(item.get(name, math.nan))} {metric['unit']}".rstrip()
+            for name, metric in report["metrics"].items()
+        )
+        for item in report["items"]
+        if item["key"] == key
+    )
+
+
+def _axes(excerpt):
+    """The labels beside and below a spectrogram."""
+    low, top = excerpt.band_hz
+    labels = []
+    for hz in (100, 300, 1000, 3000, 10_000):
+        if low < hz < top:
+            y = PICTURE_PX * math.log(top / hz) / math.log(top / low)
+            label = f"{hz // 1000} kHz" if hz >= 1000 else f"{hz} Hz"
+            labels.append(f'<span class="hz" style="top:{y:.0f}px">{label}</span>')
+    for part in (0, 0.5, 1):
+        second = excerpt.start_s + part * excerpt.seconds
+        left = f"calc(3.2rem + (100% - 4.4rem) * {part})"
+        labels.append(f'<span class="s" style="left:{left}">{second:.3g} s</span>')
+    return "".join(labels)
+
+
 def _figure(excerpt):
     name = escape(excerpt.name)
     picture, sound = (b64encode(data).decode() for data in (excerpt.picture, excerpt.sound))
     return (
-        f'<figure><figcaption>{name}</figcaption><img alt="Spectrogram of {name}" '
-        f'src="data:image/png;base64,{picture}">'
+        f'<figure><figcaption>{name}</figcaption><div class="axes"><img alt="Spectrogram of {name}"'
+        f' src="data:image/png;base64,{picture}">{_axes(excerpt)}</div>'
         f'<audio controls preload="none" src="data:audio/mpeg;base64,{sound}"></audio></figure>\n'
     )
 

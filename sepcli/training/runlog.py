@@ -14,9 +14,9 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary
 
+from sepcli.models.modelfile import METRICS
 from sepcli.training.tracking import Tracker
 
-METRICS = "metrics.jsonl"
 FFT, HOP, RANGE_DB = 512, 256, 80.0  # of pictures
 
 
