@@ -215,6 +215,12 @@ def test_a_confused_model_is_put_right_whatever_its_gain(gain):
     assert not any(each.swapped for each in found.stretches)
 
 
+def test_the_louder_it_came_out_the_likelier_it_is_there():
+    x = tone(LOW, 3) + tone(HIGH, 3)
+    loud, soft = (extract(x, settings={"gain": gain})[0].presence for gain in (1.0, 0.05))
+    assert 0 < soft < loud < 1
+
+
 def test_the_size_of_blocks_changes_nothing():
     x = np.concatenate([tone(LOW, 8), tone(HIGH, 7)], 1)[:, :-123]
     whole = extract(x, absent_threshold=0.5)[1]

@@ -15,6 +15,8 @@ STRETCH_S = 4.0  # that is judged by itself
 FADE_S = 0.02  # between stretches that are treated differently
 # Of models that cannot tell voices apart, the level of the estimate re the mixture decides:
 LIKELY_DB, SLOPE_DB = -12.0, 2.0
+# Of others, what resembles the references is the likelier to be there the louder it came out:
+USUAL_DB, ODDS_PER_DB = -7.0, 0.36  # re the mixture; fitted to two speakers and noise
 SILENT_DB = -60.0  # re the mixture: nobody is there, whatever the noise that is left resembles
 
 
@@ -100,21 +102,39 @@ class Watched(Separates):
         likely, swapped = self._likely(mixture, estimate, sample_rate), False
         if self._check and (other := self._likely(mixture, rest, sample_rate)) > likely:
             estimate, likely, swapped = rest, other, True
+        if self.model.compares:
+            likely = _louder_is_likelier(likely, _level_db(mixture, estimate))
         energy = level.mean_square(estimate) * estimate.size
         return Stretch(*place, self._trust * likely, energy, swapped)
 
     def _likely(self, mixture, signal, sample_rate):
         """How likely `signal` (C, n) is the speaker."""
-        there = level.mean_square(mixture)
-        if not there:
-            return 0.0
-        level_db = level.to_db(level.mean_square(signal) / there, least=level.TINY)
+        level_db = _level_db(mixture, signal)
         if not self.model.compares:
-            return 1 / (1 + math.exp(min(700.0, (LIKELY_DB - level_db) / SLOPE_DB)))
+            return _logistic((level_db - LIKELY_DB) / SLOPE_DB)
         if level_db < SILENT_DB:
             return 0.0
         audio = resample(signal.mean(0, keepdims=True), sample_rate, self.model.sample_rate)
         return self.model.resemblance(audio)
+
+
+def _level_db(mixture, signal):
+    """The level of a signal re the mixture (C, n); -inf where that is silent."""
+    there = level.mean_square(mixture)
+    if not there:
+        return -math.inf
+    return level.to_db(level.mean_square(signal) / there, least=level.TINY)
+
+
+def _louder_is_likelier(likely, level_db):
+    """A probability whose odds grow with the level."""
+    if not 0 < likely < 1:
+        return likely
+    return _logistic(math.log(likely / (1 - likely)) + ODDS_PER_DB * (level_db - USUAL_DB))
+
+
+def _logistic(x):
+    return 1 / (1 + math.exp(min(700.0, -x)))
 
 
 def _without(mixture, estimate):
