@@ -168,11 +168,12 @@ class Served:
                     yield told
 
     def left(self):
-        """All files of jobs and uploads."""
+        """All files of jobs and uploads; a folder that goes meanwhile is passed over."""
         return sorted(
-            str(path.relative_to(self.folder))
-            for path in self.folder.rglob("*")
-            if path.name not in ("lock", "jobs", "incoming")
+            os.path.relpath(os.path.join(folder, name), self.folder)
+            for folder, folders, names in os.walk(self.folder)
+            for name in folders + names
+            if name not in ("lock", "jobs", "incoming")
         )
 
     def address(self, query):

@@ -103,7 +103,11 @@ def test_a_plain_module_goes_through_every_command(package, monkeypatch):
     sepcli.write(package / "x.wav", np.zeros((2, 3000), np.float32), 44100)
     invoke("separate", "-m", run, package / "x.wav", "-o", package / "out")
     assert sepcli.read(package / "out" / "x" / "sines.wav")[0].shape == (2, 3000)
-    for command in (("export",), ("quantize",), ("stream", "--latency", "-m")):
+    invoke("export", run, "-o", package / "gains.onnx")
+    invoke("separate", "-m", package / "gains.onnx", package / "x.wav", "-o", package / "graph")
+    found, expected = (sepcli.read(package / x / "x" / "sines.wav")[0] for x in ("graph", "out"))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    for command in (("quantize",), ("stream", "--latency", "-m")):
         result = invoke(*command, run, *(() if command[1:] else ("-o", package / "y")), code=1)
         assert "not causal" in result.stderr
         assert len(result.stderr.splitlines()) <= 2
