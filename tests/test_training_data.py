@@ -317,12 +317,12 @@ def test_a_resolved_section_is_complete_and_resolves_to_itself():
     [
         (
             {},
-            r"train\.kind is missing; choose from excerpts, masked, mixtures, speakers, spectrograms",
+            r"train\.kind is missing; choose from excerpts, masked, mixtures, speakers",
         ),
         (None, r"data\.train\.kind is missing"),
         (
             {"kind": "tio"},
-            r"unknown data\.train\.kind 'tio'; choose from excerpts, masked, mixtures, speakers, spectro",
+            r"unknown data\.train\.kind 'tio'; choose from excerpts, masked, mixtures",
         ),
         ({"kind": "toy", "item": 3}, r"unknown setting data\.train\.item; .*known: duration_s"),
         ({"kind": "toy", "items": -1}, r"data\.train\.items must be a whole number, 0 or more"),
