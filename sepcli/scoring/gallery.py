@@ -142,7 +142,8 @@ def _cut(sample, parts, start):
         with sample.open(name) as reader:
             reader.skip(start)
             cuts.append(reader.rest(SECONDS * sample.sample_rate)[:2])
-    return sum(padded(cut, max(cut.shape[1] for cut in cuts)) for cut in cuts)
+    longest = max(cut.shape[1] for cut in cuts)
+    return np.sum([padded(cut, longest) for cut in cuts], axis=0)
 
 
 def _mp3(sound, rate):
