@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from sepcli.models import build
-from sepcli.nn.speaker import Film, Likeness, Recall, SpeakerEncoder, spoken
+from sepcli.nn.speaker import LEAST, Film, Likeness, Recall, SpeakerEncoder, log_spoken, spoken
 from tests.models import SPEAKER, randomise
 
 
@@ -56,6 +56,10 @@ def test_pauses_are_40_db_below_the_loudest_frame():
     frames = torch.tensor([0.0, -30, -40, -60])  # dB
     weights = spoken((10 ** (frames / 10)).expand(1, 1, -1))
     assert weights[0].tolist() == pytest.approx([1, 0.966, 0.5, 0.0013], abs=1e-3)
+    torch.testing.assert_close(log_spoken((10 ** (frames / 10)).expand(1, 1, -1)), weights.log())
+    assert log_spoken(torch.tensor([[[1.0, 0.0]]])).tolist() == [
+        [pytest.approx(0, abs=1e-5), LEAST]
+    ]
 
 
 def test_an_embedding_depends_neither_on_the_level_nor_on_pauses():

@@ -20,7 +20,7 @@ from sepcli.nn.causal import SpectralModel
 from sepcli.nn.filterbank import Stft
 from sepcli.nn.model import State
 from sepcli.nn.modules import Modules
-from sepcli.nn.speaker import FLOOR, Film, Likeness, Recall, SpeakerEncoder, spoken
+from sepcli.nn.speaker import FLOOR, Film, Likeness, Recall, SpeakerEncoder, log_spoken
 
 COMPRESSION = 0.3  # power of the magnitudes that the network reads
 TYPICAL = 0.9  # likeness of frames of speech
@@ -104,7 +104,7 @@ class SpeakerLstm(SpectralModel):
         """
         spectra = [self.analyse(x[:, 0]) for x in references]  # (B, F, M) each
         power = torch.view_as_real(torch.cat(spectra, -1)).square().sum(-1) + FLOOR
-        bias = (spoken(power) + FLOOR).log()
+        bias = log_spoken(power)
         with torch.set_grad_enabled(self.learn_encoder and torch.is_grad_enabled()):
             embedding = self.encoder(power)
         magnitude = power ** (COMPRESSION / 2)

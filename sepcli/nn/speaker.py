@@ -14,6 +14,7 @@ from sepcli.nn.tcn import Tcn
 
 FLOOR = 1e-9  # added to powers
 QUIET_DB = 40.0  # below the loudest frame: what of a reference is a pause
+LEAST = -12.0  # logarithm of how surely a frame is spoken: 76 dB below the loudest one
 
 
 def loudness_db(power: torch.Tensor) -> torch.Tensor:
@@ -22,9 +23,18 @@ def loudness_db(power: torch.Tensor) -> torch.Tensor:
 
 
 def spoken(power: torch.Tensor) -> torch.Tensor:
-    """How surely each frame of powers (B, F, M) is no pause, (B, M) from 0 to 1."""
+    """How surely each frame of powers (B, F, M) is not a pause, (B, M) from 0 to 1."""
+    return _above_pauses(power).sigmoid()
+
+
+def log_spoken(power: torch.Tensor) -> torch.Tensor:
+    """The logarithm of `spoken`, not below LEAST."""
+    return F.logsigmoid(_above_pauses(power)).clamp(min=LEAST)
+
+
+def _above_pauses(power):
     loud = loudness_db(power)
-    return ((loud - loud.amax(-1, keepdim=True) + QUIET_DB) / 3).sigmoid()
+    return (loud - loud.amax(-1, keepdim=True) + QUIET_DB) / 3
 
 
 class SpeakerEncoder(nn.Module):
