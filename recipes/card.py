@@ -32,7 +32,9 @@ def digits(error):
 
 def rows(reports):
     """The lines of a table of reports, {set: report}: a line for each target of a set."""
-    metrics = next(iter(reports.values()))["metrics"]
+    metrics = {
+        key: about for report in reports.values() for key, about in report["metrics"].items()
+    }
     names = [f"{title(about['name'])} {about['unit']}".strip() for about in metrics.values()]
     yield f"| mixtures | target | items | {' | '.join(names)} |"
     yield f"|---|---|{'--:|' * (1 + len(names))}"

@@ -14,8 +14,7 @@ import sepcli
 from sepcli import cli
 from sepcli.mixing import synthetic
 from sepcli.models import MODELS, build, modelfile
-from tests import extractors
-from tests.models import GRID, randomise
+from tests.models import randomise
 from tests.shell import Shell
 
 ROOT = Path(sepcli.__file__).parent.parent
@@ -85,11 +84,6 @@ def files(tmp_path_factory):
     torch.manual_seed(0)
     weights = randomise(build("open_unmix", **UMX)).state_dict()
     modelfile.save(folder / "runs/mine/best.safetensors", "open_unmix", UMX, weights, {})
-    (folder / "runs/extract").mkdir()
-    weights = randomise(build("usef_gridnet", **GRID)).state_dict()
-    modelfile.save(folder / "runs/extract/best.safetensors", "usef_gridnet", GRID, weights, {})
-    (folder / "runs/causal").mkdir()
-    extractors.save(folder / "runs/causal", "tuned").rename(folder / "runs/causal/best.safetensors")
     (folder / "umx").mkdir()
     (folder / "umx/best.safetensors").write_bytes(
         (folder / "runs/mine/best.safetensors").read_bytes()
@@ -100,11 +94,9 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shell(files):
     """A shell beside `files`; every page gets a copy of these."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEPCLI_MODELS", "tuned=tests.extractors:Tuned")
-        with Shell(files.parent, PROGRAMS | {"ffmpeg": f"cat {files}/noisy.wav"}) as running:
-            assert running.run("cd files; sepcli mix -n 5 --duration 1 -o mixtures.tar")[0] == 0
-            yield running
+    with Shell(files.parent, PROGRAMS | {"ffmpeg": f"cat {files}/noisy.wav"}) as running:
+        assert running.run("cd files; sepcli mix -n 5 --duration 1 -o mixtures.tar")[0] == 0
+        yield running
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

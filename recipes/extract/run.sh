@@ -1,0 +1,87 @@
+#!/bin/sh
+# Target-speaker extraction at 16 kHz in 16 ms hops: speaker_lstm, 1,946,539 parameters, on batches
+# that are made where the training is; an hour and a half on one CPU core that computes in bfloat16.
+# DATA=FOLDER: recordings in FOLDER/{train,valid}/{speech/SPEAKER,noise,rir}, and in FOLDER/test* if
+# there are any to score with that choose nothing. Else everything is made up.
+# TEACHER=pretrained.pt: what the speaker encoder learns from first, see encoder.py. Else it is
+# trained with the rest.
+# SMOKE=1: a tiny model and short items, half a minute.
+# Run again, it resumes where it was stopped; only smoke tests start again.
+# Settings may follow, e.g. run.sh --device cuda --set train.batch=64
+# out/card.md has the scores, out/best.safetensors is the model.
+set -eu
+
+goal=improvement_db=3 items=100 seconds=4
+data=${DATA:+$(cd "$DATA" && pwd)}
+teacher=${TEACHER:+$(cd "$(dirname "$TEACHER")" && pwd)/$(basename "$TEACHER")}
+cd "$(dirname "$0")"
+mkdir -p out
+form=${SMOKE:+smoke}${data:+data}
+form=${form:-made} before=$(cat out/form 2>/dev/null || echo none)
+case $before in
+"$form" | none | smoke*) ;;
+*)
+    echo "run.sh: out/ holds a training of another form ($before); move it away" >&2
+    exit 1
+    ;;
+esac
+begin=--overwrite
+if [ "$before" = "$form" ] && [ -z "${SMOKE:-}" ] && [ -e out/metrics.jsonl ]; then
+    begin=--resume
+fi
+echo "$form" >out/form
+
+tests=
+if [ -n "$data" ]; then
+    for part in train valid; do
+        for kind in speech noise rir; do
+            [ $kind = rir ] && [ ! -e "$data/$part/rir" ] ||
+                set -- --set "data.$part.$kind=$data/$part/$kind" "$@"
+        done
+    done
+    tests=$(cd "$data" && ls -d test* 2>/dev/null || echo valid)
+fi
+if [ -n "$teacher" ] && [ -n "$data" ]; then
+    [ -e out/encoder.safetensors ] || python3 encoder.py "$data/train/speech" \
+        "$data/train/noise" "$teacher" out/encoder.safetensors
+    [ "$begin" = --resume ] || set -- --init out/encoder.safetensors "$@"
+else
+    set -- --set model.learn_encoder=true "$@"
+fi
+if [ -n "${SMOKE:-}" ]; then
+    goal=loss_drop=0.05 items=4 seconds=1
+    set -- --set model.width=32 --set model.hidden=24 --set model.layers=2 --set model.keys=8 \
+        --set model.values=16 --set model.heads=2 --set model.embedding=16 \
+        --set model.bottleneck=8 --set model.encoder_channels=16 --set model.encoder_blocks=2 \
+        --set data.train.speech_minutes=4 --set data.train.noise_minutes=1 \
+        --set data.train.rooms=5 --set data.train.duration_s=1 --set data.train.enroll_s=1 \
+        --set data.train.excerpt_s=2 --set data.valid.duration_s=1 --set data.valid.enroll_s=1 \
+        --set data.valid.speech_minutes=4 --set data.valid.noise_minutes=1 \
+        --set data.valid.excerpt_s=2 --set data.valid.items=16 --set train.steps=40 \
+        --set train.validate_every=20 --set train.batch=8 --set train.warmup=10 \
+        --set train.autocast=none "$@"
+fi
+
+sepcli train config.yaml -o out "$begin" --fail-under "$goal" "$@"
+
+# score NAME OPTIONS-OF-MIX...: how the model does on mixtures of speakers not trained with.
+reports=
+score() {
+    name=$1
+    shift
+    sepcli mix -q -n "$items" --duration "$seconds" --interferers 1 --sir -5:5 --enroll \
+        --seed 7 "$@" | sepcli extract -q -m out/best.safetensors - |
+        sepcli eval -q - -o "out/$name.json"
+}
+for part in ${tests:-made}; do
+    set --
+    [ -z "$data" ] || set -- --speech "$data/$part/speech" --noise "$data/$part/noise"
+    score "$part-clean" --snr 60 "$@"
+    score "$part-noise" --snr 0:15 "$@"
+    score "$part-absent" --snr 0:15 --target-absent 1 "$@"
+    for kind in clean noise absent; do
+        reports="$reports $part-$kind=out/$part-$kind.json"
+    done
+done
+python3 ../card.py out $reports >out/card.md
+cat out/card.md
