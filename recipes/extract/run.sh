@@ -5,7 +5,7 @@
 # there are any to score with that choose nothing. Else everything is made up.
 # TEACHER=pretrained.pt: what the speaker encoder learns from first, see encoder.py. Else it is
 # trained with the rest.
-# SMOKE=1: a tiny model and short items, half a minute.
+# SMOKE=1: a tiny model, short items of one speaker in noise, half a minute.
 # Run again, it resumes where it was stopped; only smoke tests start again.
 # Settings may follow, e.g. run.sh --device cuda --set train.batch=64
 # out/card.md has the scores, out/best.safetensors is the model.
@@ -49,7 +49,7 @@ else
     set -- --set model.learn_encoder=true "$@"
 fi
 if [ -n "${SMOKE:-}" ]; then
-    goal=loss_drop=0.05 items=4 seconds=1
+    goal=improvement_db=0.5 items=4 seconds=1
     set -- --set model.width=32 --set model.hidden=24 --set model.layers=2 --set model.keys=8 \
         --set model.values=16 --set model.heads=2 --set model.embedding=16 \
         --set model.bottleneck=8 --set model.encoder_channels=16 --set model.encoder_blocks=2 \
@@ -57,9 +57,13 @@ if [ -n "${SMOKE:-}" ]; then
         --set data.train.rooms=5 --set data.train.duration_s=1 --set data.train.enroll_s=1 \
         --set data.train.excerpt_s=2 --set data.valid.duration_s=1 --set data.valid.enroll_s=1 \
         --set data.valid.speech_minutes=4 --set data.valid.noise_minutes=1 \
-        --set data.valid.excerpt_s=2 --set data.valid.items=16 --set train.steps=40 \
+        --set data.valid.excerpt_s=2 --set data.valid.items=16 --set train.steps=60 \
         --set train.validate_every=20 --set train.batch=8 --set train.warmup=10 \
-        --set train.autocast=none "$@"
+        --set train.autocast=none --set train.lr=6e-3 --set train.ema=0.9 \
+        --set data.train.interferers=0:0 --set data.valid.interferers=0:0 \
+        --set data.train.noise_prob=1 --set data.valid.noise_prob=1 \
+        --set data.train.target_absent=0 --set data.train.snr_db=-5:5 \
+        --set data.valid.snr_db=-5:5 "$@"
 fi
 
 sepcli train config.yaml -o out "$begin" --fail-under "$goal" "$@"
