@@ -165,7 +165,6 @@ def test_weights_and_biases_gets_the_numbers_where_it_is_asked_for(
 
 
 def test_info_draws_what_a_model_attends_to(tmp_path):
-    pytest.importorskip("matplotlib")
     path, song = tmp_path / "net.safetensors", tmp_path / "song.wav"
     settings = {key: value for key, value in SMALL.items() if key != "name"}
     weights = build("tfswa_unet", **settings).state_dict()

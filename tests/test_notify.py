@@ -146,8 +146,9 @@ def test_a_hook_that_does_not_answer_does_not_hold_the_training(tmp_path, monkey
     monkeypatch.setattr(notify, "PATIENCE_S", 0.1)
     with hook(wait=300) as (url, got):
         began = time.monotonic()
-        train(tmp_path, "--notify", url)
+        result = train(tmp_path, "--notify", url)
         assert time.monotonic() - began < 200
+        assert result.stderr.count("not delivered (no answer in time)") == 1
         assert len(got) == 1
 
 

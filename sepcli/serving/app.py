@@ -307,7 +307,7 @@ def add_streams(app: FastAPI, server: Server) -> None:
 
 
 async def talk(socket: WebSocket, live: streams.Streams, asked: streams.Asked) -> None:
-    """One conversation; what goes wrong is told, and ends it."""
+    """Serve one live stream; an error is sent to the client and closes the stream."""
     with suppress(RuntimeError, WebSocketDisconnect):  # the client may be gone at any moment
         try:
             await live.prepare(asked.model)

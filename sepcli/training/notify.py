@@ -53,6 +53,8 @@ class Notifier:
         if self._url:
             self._put(None)
             self._thread.join(PATIENCE_S)
+            if self._thread.is_alive():
+                self._complain("no answer in time")  # once: whatever comes later is not told
 
     def see(self, record: Mapping[str, Any]) -> None:
         """Tell of a record of `loop.fit` what is worth a message."""

@@ -11,7 +11,6 @@ from sepcli.cli import main
 from sepcli.mixing import synthetic
 from tests.serving import Served, make_models, noise, silence
 
-playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.browser
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 RATE, SECONDS = 16000, 4
@@ -62,9 +61,10 @@ def served(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(recording):
-    if not CHROMIUM:
-        pytest.skip("no chromium; apt-get install chromium")
-    with playwright.sync_playwright() as running:
+    from playwright.sync_api import sync_playwright
+
+    assert CHROMIUM, "no chromium; apt-get install chromium"
+    with sync_playwright() as running:
         switches = [*SWITCHES, f"--use-file-for-fake-audio-capture={recording}"]
         yield running.chromium.launch(executable_path=CHROMIUM, args=switches)
 
