@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sepcli.audio import Resampler, resample
+from sepcli.audio import Resampler
+from sepcli.signals.resampling import resample
 
 RATES = [(48000, 16000), (16000, 48000), (44100, 16000), (16000, 44100), (8000, 48000)]
 

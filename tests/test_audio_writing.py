@@ -148,7 +148,7 @@ def test_raw_integers_that_clip_are_told_as_well():
 @pytest.mark.parametrize("frames", [333, 400])
 @pytest.mark.parametrize("subtype", ["FLOAT", "PCM_24", "PCM_U8"])
 def test_a_stream_that_is_a_file_gets_its_sizes(tmp_path, monkeypatch, subtype, frames):
-    monkeypatch.setattr("sepcli.audio.wav.RIFF_LIMIT", 1300)  # so that long ones become RF64
+    monkeypatch.setattr("sepcli.containers.wav.RIFF_LIMIT", 1300)  # so that long ones become RF64
     path, front, behind = tmp_path / "x", b"from another command\n", b"and more"
     with path.open("wb") as stream:
         stream.write(front)
@@ -186,7 +186,7 @@ def test_a_wav_that_outgrows_its_sizes_becomes_rf64(
     tmp_path, monkeypatch, frames, expected, subtype
 ):
     width = 4 if subtype == "FLOAT" else 3
-    monkeypatch.setattr("sepcli.audio.wav.RIFF_LIMIT", 74 + 50 * 2 * width)  # really 2**32 - 1
+    monkeypatch.setattr("sepcli.containers.wav.RIFF_LIMIT", 74 + 50 * 2 * width)  # really 2**32 - 1
     with audio.Writer(tmp_path / "x.wav", RATE, 2, subtype=subtype) as writer:
         for block in np.array_split(sound(2, frames), 3, axis=1):
             writer.write(block)

@@ -15,8 +15,8 @@ import torch
 from click.testing import CliRunner
 
 from sepcli.audio import encode_wav, open_blocks, write
-from sepcli.audio.wav import header_bytes
 from sepcli.cli import main
+from sepcli.containers.wav import header_bytes
 from sepcli.models import build
 from sepcli.models.modelfile import load_model, save
 from tests.models import TINY, randomise

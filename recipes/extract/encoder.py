@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from sepcli.audio import resample
 from sepcli.dsp.mel import mel_filters
 from sepcli.models import build, modelfile
 from sepcli.recordings import stored
 from sepcli.recordings.pools import Pool
+from sepcli.signals.resampling import resample
 
 RATE, CROP = 16000, 40000
 SPEEDS = (0.85, 1.0, 1.17)

@@ -5,10 +5,10 @@ from typing import Any
 
 import soundfile
 
-from sepcli.audio.checks import cut_off, damaged
-from sepcli.audio.streams import sniff
+from sepcli.containers.sniffing import sniff
 from sepcli.errors import SepcliError
 from sepcli.files import stand_in
+from sepcli.signals.checks import cut_off, damaged
 
 LONGEST = 2**62  # frames; libsndfile says more than this when a FLAC does not tell its length
 

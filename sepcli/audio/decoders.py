@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from sepcli.audio import coded, mp3, pcm
-from sepcli.audio.checks import damaged, too_short
+from sepcli.audio import coded
 from sepcli.audio.streams import read_fully, read_some
-from sepcli.audio.wav import MAGICS
+from sepcli.containers import mp3
+from sepcli.containers.wav import MAGICS
 from sepcli.errors import SepcliError
+from sepcli.signals import pcm
+from sepcli.signals.checks import damaged, too_short
 
 PIECE = 1 << 18  # frames read at a time where nobody says how many
 _STEP = 1024  # frames read at a time where the next ones are damaged

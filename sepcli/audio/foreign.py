@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from sepcli.audio.checks import check_layout, damaged, too_short
 from sepcli.audio.decoders import Decoder, PcmDecoder
 from sepcli.audio.streams import Peekable
 from sepcli.audio.tracks import split_track
-from sepcli.audio.wav import read_header
+from sepcli.containers.wav import read_header
 from sepcli.errors import SepcliError, note
+from sepcli.signals.checks import check_layout, damaged, too_short
 
 REMEDY = "pip install 'sepcli[av]', or install ffmpeg"
 _DOUBLY_CUT = "Apple Lossless in CAF"  # FFmpeg takes off its end twice unless told not to

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from sepcli.audio.foreign import REMEDY, is_available
-from sepcli.audio.formats import AUDIO_EXTENSIONS, FOREIGN_EXTENSIONS
-from sepcli.audio.streams import SNIFFED, sniff
+from sepcli.containers.formats import AUDIO_EXTENSIONS, FOREIGN_EXTENSIONS
+from sepcli.containers.sniffing import SNIFFED, sniff
 from sepcli.errors import note
 
 _MOST_NAMES = 5  # of files that are left out for the same reason

@@ -10,12 +10,14 @@ from typing import Any
 
 import soundfile
 
-from sepcli.audio import coded, formats, pcm
+from sepcli.audio import coded
 from sepcli.audio.decoders import CodedDecoder, PcmDecoder
 from sepcli.audio.foreign import open_foreign
-from sepcli.audio.links import find_links
-from sepcli.audio.pieces import Pieces
+from sepcli.containers import formats
+from sepcli.containers.links import find_links
+from sepcli.containers.pieces import Pieces
 from sepcli.errors import SepcliError
+from sepcli.signals import pcm
 
 _FOUND = {}  # what `find_links` found in files that have not changed since
 _MOST_FOUND = 4096

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from sepcli.audio import chunks, wav
-from sepcli.audio.checks import check_finite, check_layout, told_too_little
 from sepcli.audio.decoders import PIECE, PcmDecoder
 from sepcli.audio.opening import check_same, open_sounds
-from sepcli.audio.pieces import Bytes
-from sepcli.audio.resample import resample
 from sepcli.audio.streams import Peekable
 from sepcli.audio.tracks import split_track
+from sepcli.containers import chunks, wav
+from sepcli.containers.pieces import Bytes
 from sepcli.errors import SepcliError, note
 from sepcli.files import Place
+from sepcli.signals.checks import check_finite, check_layout, told_too_little
+from sepcli.signals.resampling import resample
 
 _DAMAGED = "its header is damaged, make it again"
 

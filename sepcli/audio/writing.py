@@ -14,10 +14,12 @@ import numpy as np
 import soundfile
 
 from sepcli import files
-from sepcli.audio import coded, pcm, wav
-from sepcli.audio.checks import check_finite, check_layout, check_shape
-from sepcli.audio.formats import AUDIO_EXTENSIONS
+from sepcli.audio import coded
+from sepcli.containers import wav
+from sepcli.containers.formats import AUDIO_EXTENSIONS
 from sepcli.errors import OutputError, SepcliError, UsageError
+from sepcli.signals import pcm
+from sepcli.signals.checks import check_finite, check_layout, check_shape
 
 _PCM_AND_FLOAT = ("FLOAT", "PCM_16", "PCM_24", "PCM_32", "DOUBLE")
 # extension: (libsndfile's format, the subtypes to choose from, the default one first)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sepcli.audio.resample import resample
+from sepcli.signals.resampling import resample
 
 RATE = 8000
 FRAME_S, HOP_S = 0.040, 0.010

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sepcli.audio import resample
 from sepcli.dsp import level
 from sepcli.inference.blockwise import Separates, with_mixture
+from sepcli.signals.resampling import resample
 
 STRETCH_S = 4.0  # that is judged by itself
 FADE_S = 0.02  # between stretches that are treated differently

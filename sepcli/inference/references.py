@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from sepcli.audio import open_blocks, resample
+from sepcli.audio import open_blocks
 from sepcli.dsp import level
 from sepcli.dsp.voicing import voiced_share
 from sepcli.errors import SepcliError
 from sepcli.samples.sample import Sample
+from sepcli.signals.resampling import resample
 
 SHORTEST_S, LONGEST_S = 0.5, 30.0  # more of a recording than that is not used
 SILENT_DB = -80.0  # RMS re full scale

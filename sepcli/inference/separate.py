@@ -7,7 +7,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from sepcli.audio.resample import resample
 from sepcli.dsp.griffin_lim import griffin_lim
 from sepcli.dsp.mel import magnitudes_of, mel_filters
 from sepcli.dsp.wiener import wiener
@@ -26,6 +25,7 @@ from sepcli.inference.vocoder import FLOOR, MEL, MEL_BANDS, find_vocoder
 from sepcli.models.modelfile import Card
 from sepcli.nn.model import Model, checked
 from sepcli.nn.spectral import OfflineSpectralModel, with_phase
+from sepcli.signals.resampling import resample
 
 
 def pick_device(name: str) -> torch.device:

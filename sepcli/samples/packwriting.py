@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from sepcli import audio
-from sepcli.audio import pcm, wav
+from sepcli.containers import wav
 from sepcli.errors import SepcliError
 from sepcli.files import explained
 from sepcli.samples.seal import VERSION, write_seal
+from sepcli.signals import pcm
 
 FORMAT = "sepcli pack"
 BLOCK = 1 << 16  # bytes of pcm that have a checksum of their own

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from sepcli.audio import AUDIO_EXTENSIONS, decode, encode_wav, open_blocks, read, split_track
-from sepcli.audio.checks import HIGHEST_RATE
 from sepcli.audio.reading import Reader
 from sepcli.errors import SepcliError
 from sepcli.files import composed
+from sepcli.signals.checks import HIGHEST_RATE
 
 ROLES = ("mix", "ref", "enroll", "est")  # the order in which members are written
 

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from sepcli import metrics
-from sepcli.audio import Writer, resample
+from sepcli.audio import Writer
 from sepcli.audio.writing import RATES
 from sepcli.dsp.level import to_db
 from sepcli.errors import SepcliError
 from sepcli.samples.sample import Sample
 from sepcli.scoring.evaluate import Row
 from sepcli.scoring.targets import find_targets, padded
+from sepcli.signals.resampling import resample
 
 ENDS = 3  # so many of the best and of the worst are kept
 SECONDS = 10  # of an excerpt, so that a report does not grow with the length of the songs

@@ -25,11 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from sepcli.audio import Resampler, pcm
+from sepcli.audio import Resampler
 from sepcli.inference.references import LONGEST_S, check_reference
 from sepcli.inference.stream import Stream, TorchRunner, open_runner
 from sepcli.serving.metrics import Metrics
 from sepcli.serving.settings import RequestError, Settings
+from sepcli.signals import pcm
 
 SHARE = 0.75  # of the cores, that live streams may take
 MOST_STREAMS = 1000

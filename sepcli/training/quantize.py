@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from sepcli import files, metrics
-from sepcli.audio.resample import resample
 from sepcli.errors import SepcliError
 from sepcli.inference import qdq
 from sepcli.inference.stream import TorchRunner, separate
@@ -24,6 +23,7 @@ from sepcli.quant.convolution import packed
 from sepcli.quant.grids import set_phase
 from sepcli.quant.targets import LayerCost, target_module
 from sepcli.samples.streams import read_samples
+from sepcli.signals.resampling import resample
 from sepcli.training import runs
 
 FREEZE = 0.7  # of the steps of fine-tuning are done when ranges stop moving

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from sepcli.audio import tags
-from sepcli.audio.checksums import remainder
-from sepcli.audio.pieces import Link, Scan
+from sepcli.containers import tags
+from sepcli.containers.checksums import remainder
+from sepcli.containers.pieces import Link, Scan
 
 _STARTS = (b"fLaC\0\0\0\x22", b"fLaC\x80\0\0\x22")  # with STREAMINFO, which may be the only block
 _SYNC = b"\xff\xf8"  # of frames that all have as many samples, but for the last

@@ -5,7 +5,7 @@ _OWN = frozenset(
     {".wav", ".wave", ".bwf", ".rf64", ".bw64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3"}
     | {".mp2", ".mpa", ".mpga", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".sph", ".nist"}
 )
-# What takes another decoder, see `foreign`: films, too, of which the sound is read.
+# What takes another decoder, see `audio.foreign`: films, too, of which the sound is read.
 FOREIGN_EXTENSIONS = frozenset(
     {".m4a", ".m4b", ".m4r", ".mp4", ".m4v", ".mov", ".3gp", ".aac", ".webm", ".weba", ".mka"}
     | {

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sepcli.audio.checks import cut_off, damaged
-from sepcli.audio.checksums import remainder
-from sepcli.audio.pieces import Link, Scan
-from sepcli.audio.streams import sniff
+from sepcli.containers.checksums import remainder
+from sepcli.containers.pieces import Link, Scan
+from sepcli.containers.sniffing import sniff
+from sepcli.signals.checks import cut_off, damaged
 
 _FIRST, _LAST = 2, 4  # flags of a page
 _FARTHEST = 1 << 16  # bytes before the first page

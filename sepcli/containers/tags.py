@@ -6,7 +6,7 @@ v2.00"; hydrogenaud.io's "APEv2 specification".
 
 import struct
 
-from sepcli.audio.pieces import Scan
+from sepcli.containers.pieces import Scan
 
 _ID3V1 = 128  # bytes
 

@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sepcli.audio import boxes, chunks, flac, iff, mp3, ogg, tags, wav
-from sepcli.audio.checks import cut_off, told_too_little, too_short
-from sepcli.audio.formats import format_of
-from sepcli.audio.pieces import Link, Scan
-from sepcli.audio.streams import sniff
+from sepcli.containers import boxes, chunks, flac, iff, mp3, ogg, tags, wav
+from sepcli.containers.formats import format_of
+from sepcli.containers.pieces import Link, Scan
+from sepcli.containers.sniffing import sniff
+from sepcli.signals.checks import cut_off, told_too_little, too_short
 
 
 def find_links(file: Any, size: int, name: str, complain: Callable[[Exception], None]) -> list[Any]:

@@ -8,9 +8,9 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from sepcli.audio.checks import told_too_little, too_short
-from sepcli.audio.pieces import Link, Scan
-from sepcli.audio.streams import sniff
+from sepcli.containers.pieces import Link, Scan
+from sepcli.containers.sniffing import sniff
+from sepcli.signals.checks import told_too_little, too_short
 
 _WRAP = 1 << 32  # what sizes of 32 bits lose
 _CAF_CHUNKS = (b"desc", b"data", b"pakt", b"kuki", b"chan", b"free", b"info", b"uuid")

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from sepcli.audio import tags
-from sepcli.audio.checks import cut_off, damaged, too_short
-from sepcli.audio.pieces import Link, Scan
+from sepcli.containers import tags
+from sepcli.containers.pieces import Link, Scan
 from sepcli.errors import SepcliError
+from sepcli.signals.checks import cut_off, damaged, too_short
 
 FRAME = 1152  # samples per frame, 576 of layer III below 32 kHz
 _BIT_RATES = {  # kbit/s by (lower sampling frequency, layer)

@@ -4,11 +4,11 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from sepcli.audio import formats, mp3, tags, wav
-from sepcli.audio.checks import told_too_little, too_short
-from sepcli.audio.pieces import Cursor, Link, Scan
-from sepcli.audio.streams import sniff
+from sepcli.containers import formats, mp3, tags, wav
+from sepcli.containers.pieces import Cursor, Link, Scan
+from sepcli.containers.sniffing import sniff
 from sepcli.errors import SepcliError
+from sepcli.signals.checks import told_too_little, too_short
 
 JUNK = 4096  # bytes at the end that nobody asks about: a block of a disk
 _WRAP = 1 << 32  # what sizes of 32 bits lose

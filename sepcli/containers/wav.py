@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from sepcli.audio import pcm
-from sepcli.audio.checks import check_finite, check_layout, check_shape, cut_off, damaged
-from sepcli.audio.pieces import Bytes, Cursor, Scan
+from sepcli.containers.pieces import Bytes, Cursor, Scan
 from sepcli.errors import SepcliError
+from sepcli.signals import pcm
+from sepcli.signals.checks import check_finite, check_layout, check_shape, cut_off, damaged
 
 MAGICS = (b"RIFF", b"RF64", b"BW64")
 RIFF_LIMIT = 0xFFFFFFFF  # what a 32-bit size can count; longer files become RF64

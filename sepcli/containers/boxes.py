@@ -6,7 +6,7 @@ RFC 8794 sections 4 and 5, and Microsoft's "Advanced Systems Format" section 3.2
 
 import struct
 
-from sepcli.audio.pieces import Scan
+from sepcli.containers.pieces import Scan
 
 _SEGMENT = b"\x18\x53\x80\x67"  # of Matroska: all but its header
 _PROPERTIES = bytes.fromhex(
