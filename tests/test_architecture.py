@@ -126,15 +126,17 @@ def test_the_package_itself_imports_nothing_heavy():
 
 
 def offered_to_type_checkers():
-    """{name: module} of what the package imports under TYPE_CHECKING."""
+    """{name: "module:name"} of what the package imports under TYPE_CHECKING."""
     tree = ast.parse(Path(sepcli.__file__).read_text())
     [block] = [node for node in tree.body if isinstance(node, ast.If)]
-    return {node.names[0].asname: node.module for node in block.body}
+    imports = (node for node in block.body if isinstance(node, ast.ImportFrom))
+    return {x.names[0].asname: f"{x.module}:{x.names[0].name}" for x in imports}
 
 
 def test_everything_the_package_offers_is_there():
     for name in sepcli._API:
         assert getattr(sepcli, name).__doc__
     assert offered_to_type_checkers() == sepcli._API
+    assert sepcli.__all__ == sorted(sepcli._API)
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         _ = sepcli.lode

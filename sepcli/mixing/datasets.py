@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import import_module
 from itertools import count
+from os import PathLike, fspath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -195,6 +196,47 @@ class Items:
         return [refs[name] for name in self.sources]
 
 
+class Dataset(Items, torch.utils.data.Dataset):
+    """Training examples for a `torch.utils.data.DataLoader`: item i is a function of (seed, i).
+
+    So workers need no seeds of their own, and any number of them makes the same items. An item is
+    (mix (C, T), refs (S, C, T)), float32; with `enroll`, (mix, refs, enrolment (C, T')).
+
+    kind: one of `KINDS`, `mixtures` if not given. items: how many. sources: names of the references
+    in their order. settings: as in the `data` section of a training: `speech`, `noise`, `rir`,
+    `snr_db`, `preset`, ...
+    Raises SepcliError for settings that make no sense, and for folders without audio.
+    """
+
+    def __init__(
+        self,
+        kind: str = "mixtures",
+        *,
+        items: int = 1000,
+        seed: int = 0,
+        sources: Sequence[str] = ("speech",),
+        sample_rate: int = 16000,
+        enroll: bool = False,
+        **settings: Any,
+    ) -> None:
+        if items < 1:
+            raise SepcliError(f"items must be at least 1, not {items}")
+        given = {"kind": kind, "items": items, "seed": seed, **_texts(settings)}
+        resolved = resolve(given, section="data", items=items, seed=seed)
+        about: dict[str, Any] = {"sample_rate": sample_rate, "sources": sources, "enroll": enroll}
+        made = build(resolved, section="data", **about)
+        super().__init__(made.source, sources, items=items, seed=seed)
+
+    def __len__(self):
+        return self.items
+
+    def __getitem__(self, number):
+        """Item `number`, from 0 to `items` - 1; negative numbers count from the end."""
+        if not -self.items <= number < self.items:
+            raise IndexError(f"item {number} of {self.items}")
+        return super().__getitem__(number % self.items)
+
+
 def batches(
     data: Items,
     size: int,
@@ -293,6 +335,17 @@ def _pinned(batches):
         while batch := coming.result():
             coming = thread.submit(move)
             yield batch
+
+
+def _texts(settings):
+    """Settings with paths as texts, as in a configuration."""
+    return {key: _text(value) for key, value in settings.items()}
+
+
+def _text(value):
+    if isinstance(value, list | tuple):
+        return [_text(item) for item in value]
+    return fspath(value) if isinstance(value, PathLike) else value
 
 
 def _tensor(signal):
