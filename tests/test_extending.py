@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 import sepcli
 from sepcli import cli
+from sepcli.losses import LOSSES, Loss
 from sepcli.metrics import METRICS, Metric
 from sepcli.mixing.datasets import KINDS, Kind
-from sepcli.training.losses import LOSSES, Loss
 from sepcli.training.runs import resolve
 from sepcli.training.trial import dry_run
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from sepcli.losses.perceptual import BANDS, LOWEST_HZ, _bark, _hearing, perceptual_loss
 from sepcli.metrics.pesq import pesq_wide_band
 from sepcli.mixing import synthetic
-from sepcli.training.perceptual import BANDS, LOWEST_HZ, _bark, _hearing, perceptual_loss
 
 RATE = 16000
 

@@ -6,11 +6,11 @@ from click.testing import CliRunner
 
 from sepcli.cli import main
 from sepcli.errors import SepcliError
+from sepcli.losses import waveforms
 from sepcli.mixing.datasets import Items
 from sepcli.mixing.toy import Toy, ToySpec
 from sepcli.models import build
 from sepcli.nn import rows
-from sepcli.training import losses
 from sepcli.training.loop import State, fit
 from sepcli.training.settings import Settings
 
@@ -60,13 +60,13 @@ def of(records, event, key):
 @pytest.mark.parametrize("autocast", ["bf16", "fp16"])
 @pytest.mark.parametrize("name", MODELS)
 def test_products_have_16_bits_and_losses_and_weights_32(name, autocast, monkeypatch):
-    kinds, si_sdr = [], losses.si_sdr_loss
+    kinds, si_sdr = [], waveforms.si_sdr_loss
 
     def checked(estimate, reference, mixture):
         kinds.extend((estimate.dtype, reference.dtype))
         return si_sdr(estimate, reference, mixture)
 
-    monkeypatch.setattr(losses, "si_sdr_loss", checked)
+    monkeypatch.setattr(waveforms, "si_sdr_loss", checked)
     state, records, products = train(name, autocast=autocast)
     assert {torch.bfloat16, torch.float16} & set(products)
     assert torch.float32 in products  # validations

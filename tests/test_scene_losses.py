@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from sepcli.training import losses
-from sepcli.training.scene_losses import amplitude_loss, energy_loss, scene_loss
+from sepcli.losses import stfts
+from sepcli.losses.scene import amplitude_loss, energy_loss, scene_loss
 
 SINE = torch.sin(2 * torch.pi * 5 * torch.arange(8000) / 8000)
 COSINE = torch.cos(2 * torch.pi * 5 * torch.arange(8000) / 8000)
@@ -62,10 +62,10 @@ def test_the_amplitude_is_that_of_present_targets():
 
 def test_the_phase_is_part_of_the_phase_loss():
     x = batch(torch.randn(8000, generator=torch.Generator().manual_seed(0)))
-    assert losses.phase_loss(x, x) == 0
-    turned = losses.phase_loss(-x, x)
-    assert turned.item() == pytest.approx(2 * losses.phase_loss(0 * x, x).item(), rel=1e-5)
-    assert losses.mr_stft_loss(-x, x).item() == pytest.approx(0, abs=1e-6)  # which is deaf to it
+    assert stfts.phase_loss(x, x) == 0
+    turned = stfts.phase_loss(-x, x)
+    assert turned.item() == pytest.approx(2 * stfts.phase_loss(0 * x, x).item(), rel=1e-5)
+    assert stfts.mr_stft_loss(-x, x).item() == pytest.approx(0, abs=1e-6)  # which is deaf to it
 
 
 def test_without_a_mixture_the_references_are_what_silence_is_measured_against():

@@ -6,9 +6,10 @@ import torch
 
 from sepcli.dsp.consistency import add_up
 from sepcli.errors import SepcliError
+from sepcli.losses import spectral, waveforms
 from sepcli.models import build
 from sepcli.nn.filterbank import Stft
-from sepcli.training import losses, runs, spectral_losses, validation
+from sepcli.training import runs, validation
 from tests.models import EVERY, complete, randomise
 
 SPECTRAL = [(name, s) for name, s in EVERY if hasattr(build(name, **s), "spectra")]
@@ -37,8 +38,8 @@ def test_si_sdr_of_spectra_is_that_of_the_signals(kernel, hop, window):
     stft = Stft(kernel, hop, window=window).double()
     reference, error = signals(2, 3, 2, 1, 320)  # (S.., B, C, T): any leading shape
     estimate = 0.7 * reference + 0.2 * error
-    found = spectral_losses.si_sdr(analyse(stft, estimate), analyse(stft, reference))
-    torch.testing.assert_close(found, losses.si_sdr(estimate, reference), rtol=0, atol=1e-6)
+    found = spectral.si_sdr(analyse(stft, estimate), analyse(stft, reference))
+    torch.testing.assert_close(found, waveforms.si_sdr(estimate, reference), rtol=0, atol=1e-6)
 
 
 def test_what_frames_do_not_agree_on_counts_as_an_error():
@@ -48,30 +49,30 @@ def test_what_frames_do_not_agree_on_counts_as_an_error():
     masked = spectrum * torch.rand(spectrum.shape, generator=torch.Generator().manual_seed(0))
     made, _ = stft.synthesise(masked, spectrum.real.new_zeros(4, 32))
     made = made[:, 32:352] - made[:, 32:352].mean(-1, keepdim=True)
-    assert (spectral_losses.si_sdr(masked, spectrum) < losses.si_sdr(made, reference) - 0.1).all()
+    assert (spectral.si_sdr(masked, spectrum) < waveforms.si_sdr(made, reference) - 0.1).all()
 
 
 def test_si_sdr_comes_close_to_its_limit():
     t = analyse(Stft(64, 32).double(), signals(2, 320))
-    assert spectral_losses.si_sdr(2 * t, t, limit_db=30.0) == pytest.approx([30.0, 30.0], abs=1e-6)
+    assert spectral.si_sdr(2 * t, t, limit_db=30.0) == pytest.approx([30.0, 30.0], abs=1e-6)
     other = analyse(Stft(64, 32).double(), signals(4, 320)[2:])
-    found = spectral_losses.si_sdr(other, t, limit_db=30.0)
-    torch.testing.assert_close(found, spectral_losses.si_sdr(other, t), rtol=0, atol=0.1)
+    found = spectral.si_sdr(other, t, limit_db=30.0)
+    torch.testing.assert_close(found, spectral.si_sdr(other, t), rtol=0, atol=0.1)
 
 
 def test_snr_of_spectra_is_that_of_the_signals():
     stft = Stft(64, 32).double()
     reference, error = signals(2, 3, 320)
-    found = spectral_losses.snr(*(analyse(stft, x) for x in (0.9 * reference + error, reference)))
-    torch.testing.assert_close(found, losses.snr(0.9 * reference + error, reference))
+    found = spectral.snr(*(analyse(stft, x) for x in (0.9 * reference + error, reference)))
+    torch.testing.assert_close(found, waveforms.snr(0.9 * reference + error, reference))
 
 
 def test_the_loss_of_the_snr_minds_the_level_and_that_of_the_si_sdr_does_not():
     t = analyse(Stft(64, 32).double(), signals(2, 3, 1, 320))
     e = 0.1 * t
-    assert spectral_losses.si_sdr_loss(e, t, limit_db=25).item() == pytest.approx(-25, abs=1e-3)
-    assert spectral_losses.snr_loss(e, t).item() == pytest.approx(20 * np.log10(0.9), abs=1e-3)
-    assert spectral_losses.snr_loss(t, t, limit_db=25).item() == pytest.approx(-25, abs=1e-3)
+    assert spectral.si_sdr_loss(e, t, limit_db=25).item() == pytest.approx(-25, abs=1e-3)
+    assert spectral.snr_loss(e, t).item() == pytest.approx(20 * np.log10(0.9), abs=1e-3)
+    assert spectral.snr_loss(t, t, limit_db=25).item() == pytest.approx(-25, abs=1e-3)
 
 
 def test_where_nobody_speaks_the_energy_of_the_estimate_counts():
@@ -79,7 +80,7 @@ def test_where_nobody_speaks_the_energy_of_the_estimate_counts():
     x = analyse(Stft(64, 32).double(), signals(2, 1, 320))
     silence = torch.zeros_like(x)[:, None]
     for share, expected in ((1.0, 10 * np.log10(1.001)), (0.0, -30)):
-        found = spectral_losses.snr_loss(share * x[:, None], silence, x)
+        found = spectral.snr_loss(share * x[:, None], silence, x)
         assert found.item() == pytest.approx(expected, abs=1e-3)
 
 
@@ -88,7 +89,7 @@ def test_the_gradient_of_the_compressed_loss_is_its_gradient():
     e, t = (torch.randn(shape, dtype=torch.complex128) for _ in range(2))
 
     def loss(x, y):
-        return spectral_losses.compressed_loss(x, y, power=0.4, complex_weight=0.2)
+        return spectral.compressed_loss(x, y, power=0.4, complex_weight=0.2)
 
     assert torch.autograd.gradcheck(lambda x: loss(x, t), e.requires_grad_())
 
@@ -96,8 +97,7 @@ def test_the_gradient_of_the_compressed_loss_is_its_gradient():
 def test_a_normalised_loss_knows_no_level():
     e, t, x = (torch.randn(2, 1, 1, 5, 4, dtype=torch.complex128) for _ in range(3))
     found, softer = (
-        spectral_losses.compressed_loss(g * e, g * t, g * x[:, 0], normalise=True)
-        for g in (1.0, 1e-3)
+        spectral.compressed_loss(g * e, g * t, g * x[:, 0], normalise=True) for g in (1.0, 1e-3)
     )
     torch.testing.assert_close(found, softer, rtol=1e-5, atol=0)
     assert found > 0
@@ -108,7 +108,7 @@ def test_compressed_loss_of_a_scaled_spectrum_is_what_the_power_makes_of_it():
     t = analyse(Stft(64, 32).double(), signals(2, 1, 1, 320))
     expected = (1 - 0.25**0.5) ** 2 * t.abs().mean()
     for weight in (0.0, 0.3, 1.0):
-        found = spectral_losses.compressed_loss(0.25 * t, t, power=0.5, complex_weight=weight)
+        found = spectral.compressed_loss(0.25 * t, t, power=0.5, complex_weight=weight)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
 
 
@@ -159,7 +159,7 @@ def test_training_needs_no_inverse_transform_and_validates_the_sound(tmp_path, m
     data = run.valid_data
     mix, refs = (torch.stack(x) for x in zip(*(data[i] for i in range(4)), strict=True))
     with torch.no_grad():
-        found = validation.measured(losses.si_sdr, run.state.kept(mix), refs, mix)
+        found = validation.measured(waveforms.si_sdr, run.state.kept(mix), refs, mix)
     assert valid["si_sdr_db"] == pytest.approx(found.mean().item(), abs=1e-4)
 
 

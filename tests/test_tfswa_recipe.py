@@ -9,12 +9,12 @@ import torch
 
 from sepcli import config
 from sepcli.errors import SepcliError
+from sepcli.losses.stfts import magnitude_l1_loss
 from sepcli.mixing import datasets
 from sepcli.mixing.masked import Masked, MaskedSpec
 from sepcli.models import modelfile
 from sepcli.models.tfswa_unet import TfswaUnet
 from sepcli.training import runs
-from sepcli.training.losses import magnitude_l1_loss
 from sepcli.training.settings import Settings
 from tests.models import TFSWA
 

@@ -11,13 +11,15 @@ from typing import Any
 
 import torch
 
+from sepcli import losses
+from sepcli.losses import waveforms
 from sepcli.models.hifigan import (
     Discriminators,
     adversarial_loss,
     discriminator_loss,
     feature_loss,
 )
-from sepcli.training import losses, validation
+from sepcli.training import validation
 from sepcli.training.settings import Phase, Settings
 from sepcli.training.stepping import Batch, account, add_up, backward, separated
 
@@ -71,7 +73,7 @@ def step(
     for part in parts:
         estimates, refs, mix = separated(state, part, settings, device)
         loss, terms = loss_fn(estimates, refs, mix, state.step)
-        present = ~losses.is_silent(refs, mix)  # (B, S, C)
+        present = ~waveforms.is_silent(refs, mix)  # (B, S, C)
         if present.any():
             real, fake = refs[present][:, None], estimates[present][:, None]  # (n, 1, T)
             terms["discriminator"] = _teach(adversary, real, fake.detach(), settings)

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from sepcli import losses
 from sepcli.errors import SepcliError
 from sepcli.mixing import datasets
 from sepcli.mixing.datasets import Items
 from sepcli.nn.model import Model
-from sepcli.training import adversarial, losses, precision, sharding, stepping, validation
+from sepcli.training import adversarial, precision, sharding, stepping, validation
 from sepcli.training.adversarial import Adversary
 from sepcli.training.ranks import ALONE, Ranks, parallel, share_statistics
 from sepcli.training.settings import BEST, Plateau, Settings, learning_rate

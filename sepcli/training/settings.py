@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from sepcli import config
+from sepcli import config, losses
 from sepcli.errors import SepcliError
-from sepcli.training import losses
 
 AT_LEAST_1 = (
     "steps", "batch", "accumulate", "max_bad_steps", "log_every", "validate_every",

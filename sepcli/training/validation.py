@@ -5,28 +5,29 @@ from typing import Any
 
 import torch
 
+from sepcli import losses
+from sepcli.losses import spectral, waveforms
 from sepcli.mixing import datasets
 from sepcli.mixing.datasets import Items
 from sepcli.nn.model import Model
-from sepcli.training import losses, spectral_losses
 from sepcli.training.settings import Settings
 
 EXAMPLES = 2  # items of a validation to listen to
 CLEAN_DB = 60.0  # SI-SDR of mixtures that are their reference, but for rounding
 MEASURES = {
-    "si_sdr_db": losses.si_sdr,
-    "snr_db": losses.snr,
-    "rms_ratio_db": losses.level_ratio,
+    "si_sdr_db": waveforms.si_sdr,
+    "snr_db": waveforms.snr,
+    "rms_ratio_db": waveforms.level_ratio,
 }
 OF_SPECTRA = {
-    losses.si_sdr: spectral_losses.si_sdr,
-    losses.snr: spectral_losses.snr,
-    losses.level_ratio: spectral_losses.level_ratio,
+    waveforms.si_sdr: spectral.si_sdr,
+    waveforms.snr: spectral.snr,
+    waveforms.level_ratio: spectral.level_ratio,
 }
 BY_PRODUCTS = {
-    "si_sdr_db": spectral_losses.si_sdr_of,
-    "snr_db": spectral_losses.snr_of,
-    "rms_ratio_db": spectral_losses.level_ratio_of,
+    "si_sdr_db": spectral.si_sdr_of,
+    "snr_db": spectral.snr_of,
+    "rms_ratio_db": spectral.level_ratio_of,
 }
 
 
@@ -57,12 +58,12 @@ def evaluate(
                 sums[name] = sums.get(name, 0.0) + value.item() * len(mix)
             if taken is not mix:
                 estimates = model.synthesise(estimates, mix.shape[-1])  # (B, S, C, T)
-            si_sdr.append(measured(losses.si_sdr, estimates, refs, mix))  # (B, S)
-            before.append(measured(losses.si_sdr, mix[:, None].expand_as(refs), refs, mix))
-            snr.append(measured(losses.snr, estimates, refs, mix))
-            ratio.append(measured(losses.level_ratio, estimates, refs, mix))
-            whole = losses.level_ratio(mix[:, None].expand_as(refs), estimates)  # (B, S, C)
-            suppressed.append(whole[losses.is_silent(refs, mix)].cpu())
+            si_sdr.append(measured(waveforms.si_sdr, estimates, refs, mix))  # (B, S)
+            before.append(measured(waveforms.si_sdr, mix[:, None].expand_as(refs), refs, mix))
+            snr.append(measured(waveforms.snr, estimates, refs, mix))
+            ratio.append(measured(waveforms.level_ratio, estimates, refs, mix))
+            whole = waveforms.level_ratio(mix[:, None].expand_as(refs), estimates)  # (B, S, C)
+            suppressed.append(whole[waveforms.is_silent(refs, mix)].cpu())
         examples = examples or pick_examples(data.sources, mix, refs, estimates)
         yield {"event": "validating", "done": sum(map(len, si_sdr)), "items": data.items}
     si_sdr, before, snr = torch.cat(si_sdr), torch.cat(before), torch.cat(snr)  # (items, S)
@@ -105,11 +106,11 @@ def totals(
 ) -> dict[str, int | float | bool]:
     """Sums over the references of a batch that are not silent: of each of MEASURES, "audible"."""
     if refs.is_complex():
-        products = spectral_losses.products(estimates, refs)
+        products = spectral.products(estimates, refs)
         values = {name: measure(*products) for name, measure in BY_PRODUCTS.items()}
     else:
         values = {name: measure(estimates, refs) for name, measure in MEASURES.items()}
-    silent = losses.is_silent(refs, mix)
+    silent = waveforms.is_silent(refs, mix)
     audible = (~silent).sum(-1)  # (B, S) channels
     means = {
         name: (x.masked_fill(silent, 0).sum(-1) / audible.clamp(min=1)).sum().item()
@@ -131,7 +132,7 @@ def measured(
     """
     mix = refs.sum(1) if mix is None else mix
     measure = OF_SPECTRA[measure] if refs.is_complex() else measure
-    values = measure(estimates, refs).masked_fill(losses.is_silent(refs, mix), float("nan"))
+    values = measure(estimates, refs).masked_fill(waveforms.is_silent(refs, mix), float("nan"))
     return values.nanmean(-1).cpu()
 
 

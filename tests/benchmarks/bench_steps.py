@@ -25,10 +25,10 @@ sys.path.insert(0, os.path.dirname(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", ".."))
 from bench_mix import write_recordings
 
+from sepcli.losses import waveforms
 from sepcli.mixing import datasets
 from sepcli.models import build
 from sepcli.recordings.packing import Packing, find_sources
-from sepcli.training import losses
 from sepcli.training.loop import State, fit
 from sepcli.training.settings import Settings
 from tests.test_conv_tasnet import torchaudios
@@ -82,7 +82,7 @@ def stepper(model):
 
     def step():
         estimates = model(mix).reshape(refs.shape)
-        losses.si_sdr_loss(estimates, refs).backward()
+        waveforms.si_sdr_loss(estimates, refs).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         optimizer.zero_grad()

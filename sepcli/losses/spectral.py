@@ -8,8 +8,8 @@ import math
 
 import torch
 
-from sepcli.training import losses
-from sepcli.training.energies import dot, mean_square
+from sepcli.losses import waveforms
+from sepcli.losses.energies import dot, mean_square
 
 MIN_POWER = 1e-7  # added to a bin's power: keeps the slope of a root of it finite
 
@@ -86,12 +86,13 @@ def si_sdr_loss(
     reference: torch.Tensor,
     mixture: torch.Tensor | None = None,
     *,
-    silence_db: float = losses.SILENCE_DB,
+    silence_db: float = waveforms.SILENCE_DB,
     limit_db: float = math.inf,
 ) -> torch.Tensor:
     """Negative SI-SDR in dB, averaged over batch, sources and channels; `limit_db` as above.
 
-    Silent references, `silence_db` below the mixture (B, C, F, N), are as in `losses.si_sdr_loss`.
+    Silent references, `silence_db` below the mixture (B, C, F, N), are as in
+    `waveforms.si_sdr_loss`.
     Alone with such references it teaches no level: estimates that are all too soft cost nothing.
     """
     return _ratio_loss(si_sdr_of, estimate, reference, mixture, silence_db, limit_db)
@@ -102,7 +103,7 @@ def snr_loss(
     reference: torch.Tensor,
     mixture: torch.Tensor | None = None,
     *,
-    silence_db: float = losses.SILENCE_DB,
+    silence_db: float = waveforms.SILENCE_DB,
     limit_db: float = math.inf,
 ) -> torch.Tensor:
     """Negative SNR in dB, otherwise as `si_sdr_loss`: a wrong level is an error, too."""
@@ -110,11 +111,11 @@ def snr_loss(
 
 
 def _ratio_loss(ratio_of, estimate, reference, mixture, silence_db, limit_db):
-    loudness = losses.loudness_of(reference.sum(1) if mixture is None else mixture)
+    loudness = waveforms.loudness_of(reference.sum(1) if mixture is None else mixture)
     ee, et, tt = products(estimate, reference)
     powers = mean_square(estimate, square=ee), mean_square(reference, square=tt)
     values = -ratio_of(ee, et, tt, limit_db=limit_db)
-    return losses.where_silent(*powers, loudness, silence_db, values)
+    return waveforms.where_silent(*powers, loudness, silence_db, values)
 
 
 def compressed_loss(
@@ -128,7 +129,7 @@ def compressed_loss(
 ) -> torch.Tensor:
     """Mean squared difference of power-compressed spectra, complex and magnitude.
 
-    `losses.compressed_loss` with the model's own transform. normalise: divide the spectra by the
+    `stfts.compressed_loss` with the model's own transform. normalise: divide the spectra by the
     RMS of the mixture's, (B, C, F, N), so that soft items count as much as loud ones.
     """
     if normalise:

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 
-from sepcli.training import losses
+from sepcli.losses import waveforms
 
 BANDS = 49  # as in the wide-band mode
 LOWEST_HZ = 40.0
@@ -39,7 +39,7 @@ def perceptual_loss(
     heard, wanted, around = (
         bands @ torch.view_as_real(x).square().sum(-1) for x in (estimate, reference, mixture)
     )  # (B, S, C, BANDS, N), the last without S
-    silent = losses.is_silent(reference, mixture)  # (B, S, C)
+    silent = waveforms.is_silent(reference, mixture)  # (B, S, C)
     level = torch.where(silent, around.mean((-2, -1))[:, None], wanted.mean((-2, -1)))
     gain = 10 ** (SPEECH_DB / 10) / (level[..., None, None] + 1e-9)
     heard, wanted = gain * heard, gain * wanted

@@ -6,7 +6,7 @@ of (estimate, reference, mixture): (B, S, C, T), (B, S, C, T), (B, C, T).
 
 import torch
 
-from sepcli.training import losses
+from sepcli.losses import waveforms
 
 QUIET_DB = -30.0  # mean square of an estimate of an absent target that is good enough
 LEAST_RATIO = 0.05  # of levels; a softer estimate counts as this
@@ -25,7 +25,7 @@ def scene_loss(
     none; w = `absent_weight`.
     """
     present = ~_absent(reference, mixture)
-    similarity = _mean(-losses.si_sdr(estimate, reference), present)
+    similarity = _mean(-waveforms.si_sdr(estimate, reference), present)
     energy = energy_loss(estimate, reference, mixture)
     return (1 - absent_weight) * similarity + absent_weight * energy
 
@@ -57,7 +57,7 @@ def amplitude_loss(
 
 def _absent(reference, mixture):
     """Which channels (B, S, C) are absent; without a mixture, re the sum of the references."""
-    return losses.is_silent(reference, reference.sum(1) if mixture is None else mixture)
+    return waveforms.is_silent(reference, reference.sum(1) if mixture is None else mixture)
 
 
 def _mean(values, where):
