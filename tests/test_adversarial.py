@@ -10,7 +10,8 @@ from sepcli.mixing.datasets import Items
 from sepcli.mixing.source import Drawn, Source
 from sepcli.models.hifigan import adversarial_loss, discriminator_loss, feature_loss
 from sepcli.nn.model import Model
-from sepcli.training import checkpoint, stepping
+from sepcli.runs import checkpoint
+from sepcli.training import stepping
 from sepcli.training.loop import State, fit, seed_of_step
 from sepcli.training.settings import Settings
 from tests.test_train import assert_same_state, tensors

@@ -18,7 +18,7 @@ from sepcli.cli import main
 from sepcli.errors import SepcliError
 from sepcli.losses import stfts
 from sepcli.models import build, modelfile
-from sepcli.training import runs
+from sepcli.runs import runs
 from sepcli.training.loop import is_better
 from sepcli.training.settings import Settings
 from tests.models import OFFLINE, TFSWA

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sepcli.errors import SepcliError
-from sepcli.training import checkpoint
+from sepcli.runs import checkpoint
 
 
 class CodeInAFile:

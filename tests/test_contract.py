@@ -20,7 +20,7 @@ from sepcli.models import modelfile
 from sepcli.nn.causal import CausalModel, SpectralModel, conform
 from sepcli.nn.model import Model, checked, expanded
 from sepcli.nn.spectral import OfflineSpectralModel
-from sepcli.training.runs import Run, resolve
+from sepcli.runs.runs import Run, resolve
 from sepcli.training.settings import Settings
 
 # As the README says: a plain module, and one that can run chunk by chunk.

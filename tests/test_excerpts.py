@@ -11,7 +11,7 @@ from sepcli.errors import SepcliError
 from sepcli.mixing import batched, datasets
 from sepcli.mixing.excerpts import Excerpts
 from sepcli.mixing.specs import ExcerptSpec
-from sepcli.training import runs
+from sepcli.runs import runs
 
 RATE = 8000
 SMALL = {

@@ -14,8 +14,8 @@ from sepcli import cli
 from sepcli.losses import LOSSES, Loss
 from sepcli.metrics import METRICS, Metric
 from sepcli.mixing.datasets import KINDS, Kind
-from sepcli.training.runs import resolve
-from sepcli.training.trial import dry_run
+from sepcli.runs.runs import resolve
+from sepcli.runs.trial import dry_run
 
 PACKAGE = '''
 from dataclasses import dataclass

@@ -12,8 +12,8 @@ from sepcli import audio, files
 from sepcli.errors import SepcliError
 from sepcli.models import modelfile
 from sepcli.recordings.journal import Part
+from sepcli.runs import checkpoint
 from sepcli.samples.streams import open_sample_writer
-from sepcli.training import checkpoint
 from tests.disks import disk_of
 from tests.samples import make_sample
 

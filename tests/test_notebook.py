@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import fftconvolve
+from sepcli.training.losses import si_sdr, spectral_loss
 from torch.utils.data import DataLoader
 
 import sepcli
@@ -17,7 +18,6 @@ from sepcli.config import load
 from sepcli.errors import SepcliError
 from sepcli.models import build
 from sepcli.recordings import stored
-from sepcli.training.losses import si_sdr, spectral_loss
 from tests import notebook
 from tests.models import randomise
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from sepcli.cli import main
 from sepcli.errors import UsageError
-from sepcli.training import notify
-from sepcli.training.notify import Notifier, body
+from sepcli.runs import notify
+from sepcli.runs.notify import Notifier, body
 
 SECRET = "T0K3N-of-mine"
 CONFIG = """

@@ -16,7 +16,7 @@ from sepcli.quant import cpu, integers
 from sepcli.quant.convolution import PAIRED, Conv, packed
 from sepcli.quant.grids import set_phase
 from sepcli.quant.layers import along
-from sepcli.training import quantize
+from sepcli.runs import quantize
 from tests.models import TINY, randomise
 from tests.quantised import grid, twin_of
 

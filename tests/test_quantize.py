@@ -12,8 +12,8 @@ from sepcli.cli import main
 from sepcli.errors import SepcliError
 from sepcli.models import build, modelfile
 from sepcli.quant import cpu
-from sepcli.training import quantize
-from sepcli.training.runs import CHECKPOINT
+from sepcli.runs import quantize
+from sepcli.runs.runs import CHECKPOINT
 
 SETTINGS = {
     "filters": 16, "bottleneck": 8, "hidden": 8, "skip": 8, "blocks": 2, "repeats": 1,

@@ -18,7 +18,8 @@ from torch import nn
 from sepcli.cli import main
 from sepcli.errors import SepcliError
 from sepcli.mixing import datasets
-from sepcli.training import checkpoint, ranks
+from sepcli.runs import checkpoint
+from sepcli.training import ranks
 from sepcli.training.checks import check_ranks
 from sepcli.training.loop import seed_of_step
 from sepcli.training.ranks import Ranks, SharedBatchNorm

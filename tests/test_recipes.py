@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sepcli import config
-from sepcli.training import runs
+from sepcli.runs import runs
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 NAMES = sorted(path.parent.name for path in RECIPES.glob("*/run.sh"))

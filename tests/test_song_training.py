@@ -8,7 +8,7 @@ import torch
 from sepcli.errors import SepcliError
 from sepcli.mixing import datasets
 from sepcli.models.modelfile import load_model
-from sepcli.training import runs
+from sepcli.runs import runs
 from sepcli.training.settings import Plateau, Settings
 
 RATE = 8000

@@ -9,7 +9,8 @@ from sepcli.errors import SepcliError
 from sepcli.losses import spectral, waveforms
 from sepcli.models import build
 from sepcli.nn.filterbank import Stft
-from sepcli.training import runs, validation
+from sepcli.runs import runs
+from sepcli.training import validation
 from tests.models import EVERY, complete, randomise
 
 SPECTRAL = [(name, s) for name, s in EVERY if hasattr(build(name, **s), "spectra")]

@@ -14,7 +14,7 @@ from sepcli.mixing import datasets
 from sepcli.mixing.masked import Masked, MaskedSpec
 from sepcli.models import modelfile
 from sepcli.models.tfswa_unet import TfswaUnet
-from sepcli.training import runs
+from sepcli.runs import runs
 from sepcli.training.settings import Settings
 from tests.models import TFSWA
 

@@ -12,7 +12,7 @@ from sepcli.errors import SepcliError
 from sepcli.mixing.datasets import Items
 from sepcli.mixing.source import Drawn, Source
 from sepcli.nn.model import Model
-from sepcli.training import checkpoint
+from sepcli.runs import checkpoint
 from sepcli.training.loop import (
     State,
     clip_gradients,

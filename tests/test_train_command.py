@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from sepcli import config
 from sepcli.cli import main
 from sepcli.models import modelfile
-from sepcli.training import runlog, runs, validation
+from sepcli.runs import runlog, runs
+from sepcli.training import validation
 from sepcli.training.settings import Settings, learning_rate
 from tests.disks import disk_of
 

@@ -10,7 +10,7 @@ import soundfile
 from click.testing import CliRunner
 
 from sepcli.cli import main
-from sepcli.training import runlog
+from sepcli.runs import runlog
 
 RATE = 16000
 TINY = """

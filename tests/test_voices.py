@@ -9,7 +9,7 @@ from sepcli.errors import SepcliError
 from sepcli.mixing import datasets
 from sepcli.mixing.specs import VoiceSpec
 from sepcli.mixing.voices import Voices
-from sepcli.training import runs
+from sepcli.runs import runs
 
 RATE = 8000
 SMALL = {

@@ -110,7 +110,7 @@ def command(
     import torch
 
     from sepcli.models.modelfile import locate
-    from sepcli.training import quantize
+    from sepcli.runs import quantize
 
     output = files.in_folder(output or ".", f"{locate(model).stem}-{target}.safetensors")
     if output.suffix == ".onnx":

@@ -108,8 +108,9 @@ def command(
     import torch
 
     from sepcli.inference.separate import pick_device
-    from sepcli.training import ranks, runs
-    from sepcli.training.trial import dry_run
+    from sepcli.runs import runs
+    from sepcli.runs.trial import dry_run
+    from sepcli.training import ranks
 
     if ctx.get_parameter_source("seed") is not ParameterSource.DEFAULT:
         overrides = (*overrides, f"train.seed={seed}")
@@ -141,8 +142,9 @@ def in_folder(
 ) -> None:
     """Train in `folder`, anew or on, in one of the processes `chosen["ranks"]`."""
     from sepcli.models import modelfile
-    from sepcli.training import ranks, runfolder, runs
-    from sepcli.training.notify import Notifier
+    from sepcli.runs import runfolder, runs
+    from sepcli.runs.notify import Notifier
+    from sepcli.training import ranks
 
     among = chosen["ranks"]
     is_there, is_begun = among.share((runfolder.is_run(folder), runfolder.is_begun(folder)))
@@ -243,7 +245,7 @@ def display(run: Any, progress: str, quiet: bool) -> Any:
 
 
 def show_json(record: dict[str, Any]) -> None:
-    from sepcli.training.runlog import plain
+    from sepcli.runs.runlog import plain
 
     if record["event"] in ("train", "valid", "warning"):
         click.echo(json.dumps(plain(record)), err=True)

@@ -1,1 +1,1 @@
-"""Training: losses, the loop, validation, runs, checkpoints; quantisation as a procedure."""
+"""Training: settings, the loop and what its steps compute, validation, several processes."""

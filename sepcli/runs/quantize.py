@@ -24,7 +24,7 @@ from sepcli.quant.grids import set_phase
 from sepcli.quant.targets import LayerCost, target_module
 from sepcli.samples.streams import read_samples
 from sepcli.signals.resampling import resample
-from sepcli.training import runs
+from sepcli.runs import runs
 
 FREEZE = 0.7  # of the steps of fine-tuning are done when ranges stop moving
 MADE_UP = {"kind": "mixtures", "duration_s": 4.0}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sepcli.training.loop import fit
-from sepcli.training.runs import Run
+from sepcli.runs.runs import Run
 
 
 def dry_run(config: dict[str, Any], **options: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from sepcli import files
 from sepcli.errors import SepcliError
 from sepcli.models import modelfile
-from sepcli.training.runlog import METRICS
+from sepcli.runs.runlog import METRICS
 
 CONFIG, CHECKPOINT, SCORES = "config.yaml", "last.ckpt", "scores.json"
 BEST, LAST = modelfile.RUN_FILES

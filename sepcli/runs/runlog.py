@@ -15,7 +15,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary
 
 from sepcli.models.modelfile import METRICS
-from sepcli.training.tracking import Tracker
+from sepcli.runs.tracking import Tracker
 
 FFT, HOP, RANGE_DB = 512, 256, 80.0  # of pictures
 

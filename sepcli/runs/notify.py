@@ -15,7 +15,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from sepcli.errors import UsageError, note
-from sepcli.training.runlog import plain
+from sepcli.runs.runlog import plain
 
 ATTEMPTS_S = (0.0, 1.0, 4.0, 15.0)  # waits before each attempt
 TIMEOUT_S = 10.0  # of an attempt

@@ -26,11 +26,13 @@ from sepcli.mixing import datasets
 from sepcli.models import modelfile
 from sepcli.nn.spectral import OfflineSpectralModel
 from sepcli.nn.tfswa import attention_maps, has_attention
-from sepcli.training import checkpoint, initial, sharding, statistics
+from sepcli.training import sharding, statistics
+from sepcli.runs import checkpoint
+from sepcli.runs import initial
 from sepcli.training.checks import check_fit, check_ranks
 from sepcli.training.loop import DataError, State, fit
 from sepcli.training.ranks import ALONE, Ranks
-from sepcli.training.runfolder import (
+from sepcli.runs.runfolder import (
     BEST,
     CHECKPOINT,
     CONFIG,
@@ -43,7 +45,7 @@ from sepcli.training.runfolder import (
     is_run,
     trim,
 )
-from sepcli.training.runlog import RunLog, plain
+from sepcli.runs.runlog import RunLog, plain
 from sepcli.training.settings import Settings
 
 # What changes no weight that is still to come, and what may grow: it only makes a run longer.
