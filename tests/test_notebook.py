@@ -10,12 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.signal import fftconvolve
-from sepcli.training.losses import si_sdr, spectral_loss
 from torch.utils.data import DataLoader
 
 import sepcli
 from sepcli.config import load
 from sepcli.errors import SepcliError
+from sepcli.losses.stfts import spectral_loss
+from sepcli.losses.waveforms import si_sdr
 from sepcli.models import build
 from sepcli.recordings import stored
 from tests import notebook
