@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from sepcli import audio, files
 from sepcli.cli import main
 from sepcli.errors import SepcliError
-from sepcli.mixing.music import find_songs
 from sepcli.recordings.pools import find_audio
+from sepcli.recordings.songs import find_songs
 from sepcli.samples.sample import Sample
 from sepcli.samples.streams import read_samples
 from tests.samples import tone

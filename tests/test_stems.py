@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sepcli.errors import SepcliError
-from sepcli.mixing.music import AUGMENTATIONS, StemMixer, StemSpec, find_songs
+from sepcli.mixing.music import AUGMENTATIONS, StemMixer, StemSpec
 from sepcli.mixing.spectra import SpectraMixer, SpectraSpec
 from sepcli.recordings.packing import Packing, PackSpec, find_sources
+from sepcli.recordings.songs import find_songs
 
 RATE = 8000
 CUT = {"duration_s": 0.5, "sample_rate": RATE}
@@ -246,6 +247,47 @@ def test_folders_of_stems_are_paired_by_the_name_of_the_song(tones):
         "accompaniment": [str(tones / "accomp/song.wav")],
         "vocals": [str(tones / "vocals/song.wav")],
     }
+
+
+def test_stems_of_unrelated_names_are_remixed(tmp_path):
+    """Voices of 500 and 600 Hz, and music of 1000 Hz."""
+    sounds = {"vocals/anna": 500, "vocals/b/ben": 600, "accomp/beat 7": 1000}
+    sounds |= {"drums/x": 700, "mixture/anna": 800}  # which neither target needs
+    for name, hz in sounds.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(tmp_path / f"{name}.wav", tone(hz), RATE, subtype="FLOAT")
+    wanted = {"targets": "vocals,accompaniment", "augment": "remix"}
+    items = [draw(tmp_path, i, **wanted) for i in range(20)]
+    for item in items:
+        assert list(item.refs) == ["vocals", "accompaniment"]
+        assert peak_hz(item.refs["accompaniment"][0]) == 1000
+        np.testing.assert_allclose(sum(item.refs.values()), item.mix, atol=1e-6)
+    assert {peak_hz(item.refs["vocals"][0]) for item in items} == {500, 600}
+    with pytest.raises(SepcliError, match="unrelated names need the augmentation remix"):
+        draw(tmp_path, targets="vocals")
+    with pytest.raises(SepcliError, match="no guitar, but vocals, drums, accompaniment"):
+        draw(tmp_path, targets="guitar", augment="remix")
+
+
+def test_instruments_of_unrelated_names_add_up_to_an_accompaniment(tmp_path):
+    for name, hz in {"vocals/a": 500, "drums/b": 1000, "bass/c": 100, "bass/d": 200}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        soundfile.write(tmp_path / f"{name}.wav", tone(hz), RATE, subtype="FLOAT")
+    items = [
+        draw(tmp_path, i, targets="vocals,accompaniment", augment="remix,gain") for i in range(20)
+    ]
+    lows = set()
+    for item in items:
+        spectrum = np.abs(np.fft.rfft(item.refs["accompaniment"][0]))[:1000]  # 2 Hz each
+        heard = {hz for hz in (100, 200, 500, 1000) if spectrum[hz // 2] > 50}
+        assert 1000 in heard
+        assert 500 not in heard
+        lows |= heard - {1000}
+    assert lows == {100, 200}
+    (tmp_path / "bass/d.wav").unlink()
+    (tmp_path / "bass/c.wav").unlink()
+    item = draw(tmp_path, targets="vocals,accompaniment", augment="remix")
+    assert peak_hz(item.refs["accompaniment"][0]) == 1000
 
 
 def test_a_pack_of_songs_is_as_good_as_their_folder(musdb, tmp_path):

@@ -2,12 +2,9 @@
 
 import math
 import os
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,26 +13,14 @@ from scipy import fft
 from sepcli.dsp import level
 from sepcli.dsp.tempo import change_tempo
 from sepcli.errors import SepcliError
-from sepcli.files import composed
 from sepcli.mixing.augmentations import AUGMENTATIONS
 from sepcli.mixing.mixtures import Mixture, add, keep_memory
 from sepcli.mixing.source import Source
 from sepcli.mixing.specs import StemSpec
 from sepcli.recordings import stored
-from sepcli.recordings.pools import TRIES, Faults, Shares, find_audio, one_of, split_weight
-from sepcli.samples.sample import split_audio_name
-from sepcli.samples.stems import (
-    ACCOMPANIMENT,
-    MIXTURE,
-    SAME,
-    STEMS,
-    VOCALS,
-    stem_name,
-    stem_order,
-)
-
-_ARCHIVE = re.compile(r"\.(h5(:(train|validation|all))?|tar)$")
-_REFERENCE = "samples/ref."  # groups of packs that are stems
+from sepcli.recordings.pools import TRIES, Faults, Shares, one_of, split_weight
+from sepcli.recordings.songs import Song, find_songs, listed, with_targets
+from sepcli.samples.stems import ACCOMPANIMENT, stem_order
 
 LOWEST_HZ = 50.0  # where a frequency mask may begin
 FADE_S = 0.005  # at both ends of a time mask
@@ -58,12 +43,16 @@ class StemMixer(Source):
         self._songs, weights = [], []  # songs of each source
         for source in spec.stems:
             folder, weight = split_weight(source)
-            self._songs.append(find_songs(folder))
+            self._songs.append(find_songs(folder, singles="remix" in self._ranges))
             weights.append(weight)
         self._parts = self._instruments()
-        self._songs = [[self._with_targets(song) for song in songs] for songs in self._songs]
+        self._songs = [list(self._wanted(songs)) for songs in self._songs]
         self._shares, self._headers = Shares(weights), stored.Headers()
         self.names = self._common_names()
+        self._having = {
+            stem: [[song for song in songs if stem in song.stems] for songs in self._songs]
+            for stem in self._stems()
+        }
 
     def recordings(self) -> Iterator[Any]:
         """All stems of all songs."""
@@ -72,35 +61,54 @@ class StemMixer(Source):
 
     def _instruments(self):
         """The stems that make up an accompaniment whose instruments are drawn one by one, or ()."""
-        targets, songs = self.spec.targets, list(chain.from_iterable(self._songs))
+        targets, layouts = self.spec.targets, list(self._layouts())
         if "remix" not in self._ranges or ACCOMPANIMENT not in targets:
             return ()
-        parts = {frozenset(song.stems) - {*targets} for song in songs}
-        if len(parts) > 1 or any(ACCOMPANIMENT in song.stems for song in songs):
+        parts = {frozenset(stems) - {*targets} for _, stems in layouts}
+        if len(parts) > 1 or any(ACCOMPANIMENT in stems for _, stems in layouts):
             return ()
         found = sorted(parts.pop(), key=stem_order)
         return tuple(found) if len(found) > 1 else ()
 
-    def _with_targets(self, song):
-        """See `_with_targets`; an accompaniment of `_parts` is left in these."""
-        found = _with_targets(song, self.spec.targets)
-        if not self._parts:
-            return found
-        wanted = {*found.stems, *self._parts}
-        return Song(song.name, {n: paths for n, paths in song.stems.items() if n in wanted})
+    def _layouts(self):
+        """Yield (name, stems) of the songs; a source of single stems is as one song of all."""
+        for songs in self._songs:
+            if any(song.is_single for song in songs):
+                name = os.path.commonpath([song.name for song in songs])
+                yield name, {stem for song in songs for stem in song.stems}
+            else:
+                yield from ((song.name, set(song.stems)) for song in songs)
+
+    def _wanted(self, songs):
+        """The songs of a source `with_targets`; an accompaniment of `_parts` is left in these."""
+        targets = self.spec.targets
+        made = ACCOMPANIMENT in targets and not any(ACCOMPANIMENT in song.stems for song in songs)
+        for song in songs:
+            if song.is_single:
+                [(stem, paths)] = song.stems.items()
+                if stem in (*targets, *self._parts) or ACCOMPANIMENT not in targets:
+                    yield song
+                elif made:  # of the one instrument that it consists of
+                    yield Song(song.name, {ACCOMPANIMENT: paths})
+            elif self._parts:
+                kept = {*with_targets(song, targets).stems, *self._parts}
+                yield Song(song.name, {n: x for n, x in song.stems.items() if n in kept})
+            else:
+                yield with_targets(song, targets)
 
     def _common_names(self):
         """The names of the stems, which are those of every song."""
-        first, *others = (song for songs in self._songs for song in songs)
-        for song in others:
-            if set(song.stems) != set(first.stems):
+        (name, stems), *others = self._layouts()
+        for other, found in others:
+            if found != stems:
                 raise SepcliError(
-                    f"{song.name} has {_list(song.stems)}, but {first.name} {_list(first.stems)}; "
+                    f"{other} has {listed(found)}, but {name} {listed(stems)}; "
                     "name targets that all have, such as vocals,accompaniment"
                 )
         targets = self.spec.targets
-        rest = set(first.stems) - {*targets, *self._parts}
-        return [*targets, *sorted(rest, key=stem_order)]
+        if missing := {*targets} - stems - ({ACCOMPANIMENT} if self._parts else set()):
+            raise SepcliError(f"{name}: no {listed(missing)}, but {listed(stems)}")
+        return [*targets, *sorted(stems - {*targets, *self._parts}, key=stem_order)]
 
     def _parts_of(self, name):
         """The stems that a signal of `names` is the sum of, each of them drawn by itself."""
@@ -218,7 +226,7 @@ class StemMixer(Source):
     def _stem(self, name, samples, rng):
         """A stretch (C, T) of a stem of a song that `rng` draws, and where it is from."""
         spec = self.spec
-        song, place = self._song(rng), rng.random()
+        song, place = self._song(rng, name), rng.random()
         ranges = _UNCHANGED | self._ranges
         drawn = {name: float(rng.uniform(*ranges[name])) for name in _UNCHANGED}
         rate = round(spec.sample_rate / 2 ** (drawn["pitch"] / 12))  # as if it was sampled slower
@@ -239,9 +247,9 @@ class StemMixer(Source):
         drawn = {name: value for name, value in drawn.items() if name in self._ranges}
         return signal, {"song": song.name, "files": pieces, **drawn}
 
-    def _song(self, rng):
-        """A song: a source by weight, then one of its songs."""
-        return one_of(self._songs[self._shares.draw(rng)], rng)
+    def _song(self, rng, stem):
+        """A song that has the stem: a source by weight, then one of its songs."""
+        return one_of(self._having[stem][self._shares.draw(rng)], rng)
 
     def _seconds(self, song):
         """How long all stems of a song go on."""
@@ -295,81 +303,3 @@ def _notched(signal, sample_rate, low_hz, high_hz):
     low, high = (math.ceil(hz * n / sample_rate) for hz in (low_hz, high_hz))
     spectrum[:, low:high] = 0
     return fft.irfft(spectrum, n)[:, : signal.shape[1]]
-
-
-@dataclass(frozen=True)
-class Song:
-    """A song's name, and where its stems are: {stem: [recording, …]}, of which it is the sum."""
-
-    name: str
-    stems: dict[str, list]
-
-
-def find_songs(folder: str | Path) -> list[Song]:
-    """The songs in a folder or pack as `StemSpec` describes it, sorted by name.
-
-    Raises SepcliError where there are none, and for one that has less than two stems.
-    """
-    songs = _packed_songs(folder) if _ARCHIVE.search(str(folder)) else _songs_in_folder(folder)
-    for song, stems in songs.items():
-        if len(stems) < 2:
-            raise SepcliError(
-                f"{next(iter(stems.values()))[0]}: the only stem of {song or folder}; expected "
-                "SONG/STEM.wav, or vocals/SONG.wav and accomp/SONG.wav"
-            )
-    return [Song(os.path.join(folder, song), songs[song]) for song in sorted(songs)]
-
-
-def _packed_songs(source):
-    """{name: {stem: [recording]}} of the references of samples in a pack."""
-    if ".tar" in source:
-        raise SepcliError(f"{source}: stems are in folders or packs; make one with sepcli pack")
-    songs = {}
-    for recording in stored.in_archive(source, "audio") or ():
-        member, group = recording.group, recording.pack.groups[recording.group]
-        if member.startswith(_REFERENCE):
-            song = os.fsdecode(group.names[recording.index])
-            stems = songs.setdefault(song, {})
-            stems.setdefault(stem_name(member.removeprefix(_REFERENCE)), []).append(recording)
-    if not songs:
-        raise SepcliError(f"{source}: no stems in it; pack folders of SONG/STEM.wav")
-    return songs
-
-
-def _songs_in_folder(folder):
-    """{name: {stem: [path, …]}} of files."""
-    songs = {}
-    for path in find_audio(folder):
-        above, name = os.path.split(os.path.relpath(path, folder))
-        name = split_audio_name(name)[0]
-        first, _, rest = above.partition(os.sep)
-        if first in (*STEMS, *SAME):  # STEM/SONG.wav
-            song, stem = os.path.join(rest, name), first
-        else:
-            song, stem = above, name
-        song = composed(song)
-        if stem != MIXTURE:
-            songs.setdefault(song, {}).setdefault(stem_name(stem), []).append(path)
-    if not songs:
-        raise SepcliError(f"{folder}: mixtures only; name a folder with their stems")
-    return songs
-
-
-def _with_targets(song, targets):
-    """The song with an accompaniment if that is a target, and without if it is more than that."""
-    if missing := set(targets) - set(song.stems) - {ACCOMPANIMENT}:
-        raise SepcliError(f"{song.name}: no {_list(missing)}, but {_list(song.stems)}")
-    rest = {name: paths for name, paths in song.stems.items() if name not in targets}
-    if ACCOMPANIMENT in targets:
-        all_else = [path for paths in rest.values() for path in paths]
-        if not all_else and ACCOMPANIMENT not in song.stems:
-            raise SepcliError(f"{song.name}: no {ACCOMPANIMENT}, and no stems to compute it from")
-        stems = {ACCOMPANIMENT: all_else} | song.stems
-        return Song(song.name, {name: stems[name] for name in targets})
-    if ACCOMPANIMENT in rest and set(song.stems) > {VOCALS, ACCOMPANIMENT}:
-        return Song(song.name, {k: v for k, v in song.stems.items() if k != ACCOMPANIMENT})
-    return song
-
-
-def _list(names):
-    return ", ".join(sorted(names, key=stem_order))

@@ -68,7 +68,7 @@ class SpectraMixer(StemMixer):
     def _stem(self, name, samples, rng):
         """Frames (C, F, N) of a stem of a song that `rng` draws, and where they are from."""
         spec = self.spec
-        song, place = self._song(rng), rng.random()
+        song, place = self._song(rng, name), rng.random()
         wanted = 1 + samples // spec.hop
         length = 1 + int(self._seconds(song) * spec.sample_rate) // spec.hop
         start = int(place * (max(0, length - wanted) + 1))
