@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from sepcli import audio
 from sepcli.cli import main
+from sepcli.cluster.spread import Spread
 from sepcli.errors import SepcliError
 from sepcli.samples.streams import Sample
 from sepcli.scoring.evaluate import default_metrics, evaluate
@@ -226,7 +227,7 @@ def test_more_jobs_give_the_same_report():
 def test_samples_are_read_only_a_little_ahead(jobs, ahead):
     read = []
     endless = (read.append(index) or sample(index) for index in itertools.count())
-    rows = evaluate(endless, ["snr"], jobs=jobs)
+    rows = evaluate(endless, ["snr"], spread=Spread(jobs=jobs))
     assert [next(rows).key for _ in range(3)] == ["000000", "000001", "000002"]
     assert len(read) <= 3 + ahead
     rows.close()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from sepcli.cluster.spread import ALONE, Spread
 from sepcli.errors import SepcliError
 from sepcli.recordings.packing import Packing, PackSpec, find_sources, speaker_of, validation
 from sepcli.samples.pack import Pack, read_pack
@@ -29,12 +30,12 @@ def write_tones(folder, names, *, channels=1, frames=400, subtype="PCM_16"):
     return folder
 
 
-def make(output, *, samples=(), resume=False, overwrite=None, jobs=1, **settings):
+def make(output, *, samples=(), resume=False, overwrite=None, spread=ALONE, **settings):
     """Pack folders given as speech=…, noise=…, rir=…; returns the records."""
     kinds = {k: settings.pop(k) for k in ("speech", "noise", "rir") if k in settings}
     sources = [s for kind, folder in kinds.items() for s in find_sources(kind, [str(folder)])]
     packing = Packing(sources, samples, PackSpec(**settings))
-    return list(packing.run(output, resume=resume, overwrite=overwrite, jobs=jobs))
+    return list(packing.run(output, resume=resume, overwrite=overwrite, spread=spread))
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +140,7 @@ def test_the_same_inputs_give_the_same_bytes_with_any_number_of_jobs(tmp_path, p
     root = pack_path.parent
     sources = {"speech": root / "voices", "noise": root / "street", "rir": root / "rooms"}
     make(tmp_path / "again.h5", **sources)
-    make(tmp_path / "jobs.h5", jobs=2, **sources)
+    make(tmp_path / "jobs.h5", spread=Spread(jobs=2), **sources)
     assert (tmp_path / "again.h5").read_bytes() == pack_path.read_bytes()
     assert (tmp_path / "jobs.h5").read_bytes() == pack_path.read_bytes()
 

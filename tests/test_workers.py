@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
+from sepcli.cluster import workers
+from sepcli.cluster.workers import AHEAD, by_workers, in_order
 from sepcli.errors import SepcliError
-from sepcli.samples import workers
-from sepcli.samples.workers import AHEAD, by_workers, in_order
 from tests.tasks import (
     die,
     echo,
@@ -147,7 +147,7 @@ def test_workers_that_never_answer_end_with_the_iteration():
 # Left in the middle, by a program without `if __name__ == "__main__"`; it prints its workers.
 LEFT = """
 import itertools, os, sys
-from sepcli.samples.workers import by_workers
+from sepcli.cluster.workers import by_workers
 def pid(n):
     return os.getpid()
 results = by_workers(pid, itertools.count(), workers=2, method="fork")

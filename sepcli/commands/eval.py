@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ import click
 
 from sepcli import files, metrics, options
 from sepcli.errors import SepcliError
+from sepcli.options.metricnames import Limit, MetricNames
 
 if TYPE_CHECKING:
     from sepcli.samples.sample import Sample
@@ -21,43 +21,6 @@ if TYPE_CHECKING:
 FORMATS = {".json": "json", ".csv": "csv", ".md": "markdown"}
 FRAMEWISE = tuple(name for name, metric in metrics.METRICS.items() if metric.framewise)
 MUSEVAL = tuple(n for n, metric in metrics.METRICS.items() if metric.function == metrics.BSS_EVAL)
-
-
-class MetricNames(click.ParamType):
-    """Names of metrics with commas between them, as a tuple."""
-
-    name = "A,B,..."
-
-    def convert(self, value: Any, param: Any, ctx: click.Context) -> tuple[str, ...]:
-        names = [name.strip() for name in value.split(",")]
-        return tuple(dict.fromkeys(check_metric(name, param, ctx) for name in names))
-
-
-class Limit(click.ParamType):
-    """`METRIC=NUMBER`, as a pair."""
-
-    name = "METRIC=X"
-
-    def convert(self, value: Any, param: Any, ctx: click.Context) -> tuple[str, float]:
-        name, _, number = value.partition("=")
-        try:
-            if not math.isfinite(number := float(number)):
-                raise ValueError
-            return check_metric(name.strip(), param, ctx), number
-        except ValueError:
-            self.fail(f"{value!r} is not METRIC=NUMBER, such as si-sdri=5", param, ctx)
-
-
-def check_metric(name: str, param: Any, ctx: click.Context) -> str:
-    """Return `name`, or fail with the names there are and the most similar of them."""
-    if name in metrics.METRICS:
-        return name
-    from difflib import get_close_matches
-
-    close = get_close_matches(name.lower().replace("_", "-"), metrics.METRICS, 1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    message = f"No such metric {name!r}.{hint} There are {', '.join(metrics.METRICS)}."
-    raise click.BadParameter(message, ctx, param)
 
 
 @click.command()
@@ -146,7 +109,14 @@ def check_metric(name: str, param: Any, ctx: click.Context) -> str:
     metavar="FILE",
     help="Output file; .json, .csv and .md also choose the format.",
 )
-@options.jobs
+@click.option(
+    "--merge",
+    "parts",
+    multiple=True,
+    metavar="REPORT.json",
+    help="Instead of scoring, put the JSON reports of all shards together; a glob, or repeatable.",
+)
+@options.spread
 @options.strict
 @options.input_type
 @options.progress
@@ -169,7 +139,8 @@ def command(
     title: str | None,
     model: str | None,
     output: str | None,
-    jobs: int,
+    parts: Any,
+    spread: Any,
     strict: bool,
     input_type: str,
     progress: str,
@@ -182,6 +153,7 @@ def command(
         $ sepcli eval enhanced/ clean/ --mix noisy/ --metrics si-sdri,pesq,stoi
         $ sepcli eval - --json -o new.json --compare old.json --fail-under si-sdri=5
         $ sepcli eval --median-of-median separated/umx/ musdb/test/ --html report.html
+        $ sepcli eval samples/ --shard 1/8 -o part-1.json; sepcli eval --merge 'part-*.json'
 
     SAMPLES is a stream (-, the default in a pipe), a tar or a folder with est.* and ref.* in every
     sample. EST and REF are two files, or folders in which the same name means the same thing:
@@ -198,7 +170,6 @@ def command(
     Estimates called accomp, instrumental, no_vocals, or residual beside vocals alone are the
     accompaniment.
     """
-
     from sepcli.scoring import museval_json, report
     from sepcli.scoring.framewise import Framing
     from sepcli.scoring.gallery import Gallery
@@ -208,22 +179,23 @@ def command(
     if names is None and (median_of_median or museval):
         names = FRAMEWISE
     check_frames(names, median_of_median, museval, aggregate)
-    check_usage(estimates, references, mixtures, names, limits, old, form)
-    if (title or model) and not html:
-        raise click.UsageError("--title and --model are for a report; add --html FILE")
-    check_outputs(output, html, museval)
+    if parts:
+        check_merge(estimates, html, museval)
+    else:
+        check_usage(estimates, references, mixtures, names, limits, old, form)
+    check_outputs(output, html, museval, title or model)
     statistic = "median_of_median" if median_of_median else aggregate
     before = report.load(old) if old else None
-    gallery = Gallery() if html else None
-    samples = find(estimates, references, mixtures, strict, input_type)
-    settings = {"framing": framing, "pad": pad, "jobs": jobs}
-    rows = score(samples, names, settings, gallery)
-    rows = collect(rows, progress, quiet)
-    if names is None:
-        warn_of_missing({row.target for row in rows if not row.error})
-    if all(row.error for row in rows):
-        raise SepcliError(f"none of {len(rows)} could be scored, see above")
-    scores = report.build(rows, [statistic] if statistic else None, framing)
+    gallery, rows = Gallery() if html else None, []
+    statistics = [statistic] if statistic else None
+    if parts:
+        scores = merge(parts, statistics)
+    else:
+        samples = find(estimates, references, mixtures, strict, input_type)
+        settings = {"framing": framing, "pad": pad, "spread": spread}
+        rows = collect(score(samples, names, settings, gallery), progress, quiet)
+        check_rows(rows, names)
+        scores = report.build(rows, statistics, framing, spread.shard)
     if before:
         scores["compared"] = report.compare(scores, before, old, statistic or "mean")
     outputs = {
@@ -234,7 +206,13 @@ def command(
     complaints = write_all(outputs, quiet or progress == "json")
     complaints += report.shortfalls(scores, limits, statistic or "mean")
     if scores["failed"]:
-        complaints.append(f"{len(scores['failed'])} of {len(rows)} could not be scored, see above")
+        total = len(scores["failed"]) + len(scores["items"])
+        complaints.append(f"{len(scores['failed'])} of {total} could not be scored, see above")
+    end(complaints)
+
+
+def end(complaints: list[str]) -> None:
+    """Say what is wrong, and exit with 1 if anything is."""
     for line in complaints:
         click.echo(f"Error: {line}", err=True)
     if complaints:
@@ -256,9 +234,8 @@ def check_frames(
 
 
 def check_usage(
-    estimates: Any, references: str | None, mixtures: str | None,
-    names: Any, limits: Any, old: Any, form: str | None,
-) -> None:  # fmt: skip
+    estimates: Any, references: Any, mixtures: Any, names: Any, limits: Any, old: Any, form: Any
+) -> None:
     """Fail before any work on what cannot go together."""
     if estimates is None and sys.stdin is not None and sys.stdin.isatty():
         raise click.UsageError("Nothing to score: pipe samples in, or name EST and REF.")
@@ -272,8 +249,43 @@ def check_usage(
             raise click.UsageError(f"--fail-under {name}: add it to --metrics.")
 
 
-def check_outputs(output: str | None, html: str | None, museval: str | None) -> None:
-    """Fail before any work on what cannot be written after it."""
+def check_merge(estimates: Any, html: Any, museval: Any) -> None:
+    """Fail before any work on what does not go with reports that are put together."""
+    if estimates or html or museval:
+        raise click.UsageError(
+            "--merge takes reports, without samples, --html and --museval: "
+            "sepcli eval --merge 'scores-*.json' -o scores.json"
+        )
+
+
+def merge(parts: Iterable[str], statistics: Any) -> dict[str, Any]:
+    """The report out of those of all shards; the failures are named again."""
+    from sepcli.samples.inputs import expand
+    from sepcli.scoring import merging
+
+    paths = sorted({path for part in parts for path in expand(part)})
+    merged, failures = merging.merge(paths, statistics), options.Failures()
+    for record in merged["failed"]:
+        failures.add(record["error"])
+    failures.tell_rest()
+    return merged
+
+
+def check_rows(rows: Any, names: Any) -> None:
+    """Say what is left out for want of a package; fail where nothing could be scored."""
+    from sepcli.scoring.evaluate import left_out
+
+    for name in left_out({row.target for row in rows if not row.error and names is None}):
+        reason = "left out because its package is not installed"
+        click.echo(f"{name} is {reason}; {metrics.remedy(name)}", err=True)
+    if rows and all(row.error for row in rows):
+        raise SepcliError(f"none of {len(rows)} could be scored, see above")
+
+
+def check_outputs(output: str | None, html: str | None, museval: str | None, about: Any) -> None:
+    """Fail before any work on what cannot be written after it, or is `about` no report."""
+    if about and not html:
+        raise click.UsageError("--title and --model are for a report; add --html FILE")
     for path in (output, html):
         if path not in (None, "-"):
             files.check_place(path)
@@ -304,7 +316,7 @@ def write_all(outputs: Any, quiet: bool) -> list[Any]:
 
 
 def find(
-    estimates: Any, references: str | None, mixtures: str | None, strict: bool, input_type: str
+    estimates: Any, references: Any, mixtures: Any, strict: bool, input_type: str
 ) -> list[Sample] | Iterator[Sample]:
     """The samples that the arguments name."""
     from sepcli.samples.streams import read_samples
@@ -325,15 +337,6 @@ def score(samples: Any, names: Any, settings: Any, gallery: Any) -> Iterator[Row
     for row in evaluate(gallery.watch(samples), names, **settings):
         gallery.see(row)
         yield row
-
-
-def warn_of_missing(targets: Iterable[str]) -> None:
-    """Say on standard error which scores are left out for want of a package."""
-    from sepcli.scoring.evaluate import left_out
-
-    for name in left_out(targets):
-        reason = "left out because its package is not installed"
-        click.echo(f"{name} is {reason}; {metrics.remedy(name)}", err=True)
 
 
 def write_html(path: str, scores: dict[str, Any], rows: Any, gallery: Any, **about: Any) -> None:

@@ -192,7 +192,7 @@ def listed(field: str, metavar: str, text: str) -> Any:
     help=f"Set of other defaults. {'; '.join(map(_preset, PRESETS))}.",
 )
 @options.seed
-@options.jobs
+@options.spread
 @options.output
 @options.overwrite
 @options.progress
@@ -202,7 +202,7 @@ def command(
     context: click.Context,
     count: int,
     seed: int,
-    jobs: int,
+    spread: Any,
     output: str | None,
     overwrite: bool | None,
     progress: str,
@@ -222,9 +222,10 @@ def command(
         $ sepcli mix --stems MUSDB/train --augment swap,gain,remix -o music
 
     Every sample holds mix.wav, ref.speech.wav and ref.noise.wav (float32) and, in its JSON, all
-    that was drawn: files, places, gains, rooms. Sample i is the same whatever -n and -j are.
-    Recordings at other rates are resampled, channels are averaged, files shorter than --duration
-    are joined. mix = ref.speech + ref.noise, except in a room with --target dry or decayed.
+    that was drawn: files, places, gains, rooms. Sample i is the same whatever -n, -j and --shard
+    are. Recordings at other rates are resampled, channels are averaged, files shorter than
+    --duration are joined. mix = ref.speech + ref.noise, except in a room with --target dry or
+    decayed.
 
     Any of --interferers, --sir, --target-absent, --speed, --enroll or --speaker-regex makes samples
     of several speakers: mix = ref.speech (the target) + ref.interferers + ref.noise, --level and
@@ -237,18 +238,18 @@ def command(
 
     from sepcli.mixing.mixtures import draw_among_good, sample_key
     from sepcli.samples.streams import open_sample_writer, place_of
-    from sepcli.samples.workers import in_order
 
     given = {name: value for name, value in settings.items() if _is_given(context, name)}
     draw = partial(draw_among_good, _mixer(PRESETS.get(preset or "", {}) | given), seed)
-    numbers = range(count) if count else count_up()
+    numbers = spread.shard.of(range(count) if count else count_up())
+    total = spread.shard.size(count) if count else None
     faults, written = Faults(), options.Written()
     with open_sample_writer(output, overwrite=overwrite) as writer:
         wanted = (number for number in numbers if not writer.skips(sample_key(number)))
-        with closing(in_order(draw, wanted, jobs=jobs)) as drawn:
+        with closing(spread.each(draw, wanted)) as drawn:
             keys = (sample.key for sample in faults.watch(drawn) if writer.write(sample))
             records = ({"key": key, "outputs": [place_of(key, output)]} for key in keys)
-            for record in options.watch(records, "Mixing", progress, quiet, total=count or None):
+            for record in options.watch(records, "Mixing", progress, quiet, total=total):
                 written.add(*record["outputs"])
     faults.tell_rest()
     written.tell(quiet or progress == "json", "sample")

@@ -92,7 +92,7 @@ class Regex(click.ParamType):
 )
 @click.option("--stats", "mode", flag_value="stats", help="Print the totals of packs.")
 @click.option("--verify", "mode", flag_value="verify", help="Check packs by their checksums.")
-@options.jobs
+@options.spread
 @options.overwrite
 @options.strict
 @options.input_type
@@ -144,7 +144,7 @@ def write(
     noise: Any,
     rir: Any,
     resume: bool,
-    jobs: int,
+    spread: Any,
     overwrite: bool | None,
     strict: bool,
     input_type: str,
@@ -169,8 +169,8 @@ def write(
     inputs = [path for given in inputs for path in expand(given)]
     reading = {"strict": strict, "input_type": input_type}
     packing = Packing(found, inputs, PackSpec(**spec), form, **reading)
-    records = packing.run(output, resume=resume, overwrite=overwrite, jobs=jobs)
-    collect(records, packing.count, progress, quiet)
+    records = packing.run(output, resume=resume, overwrite=overwrite, spread=spread)
+    collect(records, packing.count(spread), progress, quiet)
     report(output, packing, quiet)
 
 

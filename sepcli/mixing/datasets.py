@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from sepcli import config
+from sepcli.cluster.workers import by_workers
 from sepcli.errors import SepcliError
 from sepcli.mixing.source import Source
 from sepcli.mixing.specs import PRESETS, MixtureSpec
 from sepcli.recordings import stored
-from sepcli.samples.workers import by_workers
 
 
 class Kind(NamedTuple):

@@ -2,23 +2,20 @@
 
 import os
 import re
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from sepcli import audio
+from sepcli.cluster.shard import WHOLE
+from sepcli.cluster.spread import ALONE, Spread
 from sepcli.errors import SepcliError
-from sepcli.files import explained
+from sepcli.recordings.encoding import Recording, encode_input
 from sepcli.recordings.journal import Part, fingerprint
 from sepcli.recordings.pools import find_audio
-from sepcli.samples.packwriting import BYTES, JSON, Item, encode, itemsize, write_pack
-from sepcli.samples.sample import split_audio_name, unreadable
+from sepcli.samples.packwriting import JSON, Item, itemsize, write_pack
+from sepcli.samples.sample import unreadable
 from sepcli.samples.streams import read_samples
-from sepcli.samples.workers import in_order
 
 
 @dataclass(frozen=True)
@@ -49,19 +46,6 @@ class Source:
     name: str
     paths: list[str]
     names: list[str]  # below the source, one for each path
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One recording to encode."""
-
-    group: str
-    path: str
-    name: str
-    speaker: str
-    dtype: str
-    sample_rate: int
-    keep_channels: bool
 
 
 def find_sources(kind: str, inputs: Sequence[str]) -> list[Any]:
@@ -117,40 +101,59 @@ class Packing:
         """form: `H5Form` (the default) or `TarForm`. reading: settings of `read_samples`."""
         self.sources, self.samples, self.spec = sources, list(samples), spec or PackSpec()
         self.form, self._reading = form or H5Form(), reading
+        self._ids: dict[str, set[str]] = {}  # of all shares, by source
         self.packed = self.skipped = self.clipped = 0  # inputs, inputs, and samples, in the end
 
     def run(
-        self, output: Any, *, resume: bool = False, overwrite: bool | None = None, jobs: int = 1
+        self,
+        output: Any,
+        *,
+        resume: bool = False,
+        overwrite: bool | None = None,
+        spread: Spread = ALONE,
     ) -> Iterator[dict[str, Any]]:
         """Yield a record of every input as it is packed or skipped, and write the pack at last.
 
         A record has a "name", and "skipped", the reason, where the input is damaged. What a
-        killed run did is not done, nor yielded, again when `resume` is set.
+        killed run did is not done, nor yielded, again when `resume` is set. The packs of all shares
+        have the items of an undivided run, for training and validation as there, unless some
+        input cannot be read: of a share, those count for the fraction that is for validation.
         """
+        self._spread = spread
         with Part(output, self._plan(), resume=resume, overwrite=overwrite) as part:
             kept = [record for record in part.records if "parts" in record]
             if not part.finished:
-                for record, contents in in_order(_encode, self._tasks(part.records), jobs=jobs):
+                for record, contents in spread.each(encode_input, self._tasks(part.records)):
                     if contents:
+                        if spread.shard != WHOLE:
+                            record["number"] = spread.shard.number(len(part.records))
                         self.form.keep(part, record, contents, len(kept))
                         kept.append(record)
                     part.commit(record)
                     yield record
                 if not kept:
-                    raise SepcliError(f"{output}: nothing to pack could be read, see above")
-                self.form.assemble(part, kept, for_validation(kept, self.spec.val_fraction))
+                    raise SepcliError(f"{output}: {self._nothing(part)}")
+                chosen = for_validation(kept, self.spec.val_fraction, self._ids)
+                self.form.assemble(part, kept, chosen)
             self.packed, self.skipped = len(kept), len(part.records) - len(kept)
             self.clipped = sum(about["clipped"] for record in kept for about in record["parts"])
             part.publish(self.form.result)
 
-    @property
-    def count(self) -> int | None:
+    def _nothing(self, part):
+        shard = self._spread.shard
+        if not part.records and shard != WHOLE:
+            return f"nothing is left for shard {shard.index}/{shard.count}; name fewer shards"
+        return "nothing to pack could be read, see above"
+
+    def count(self, spread: Spread = ALONE) -> int | None:
         """How many inputs there are, or None when only reading them tells."""
-        return None if self.samples else sum(len(source.paths) for source in self.sources)
+        total = sum(len(source.paths) for source in self.sources)
+        return None if self.samples else spread.shard.size(total)
 
     def _plan(self):
         """What must be the same when an interrupted run goes on."""
-        return {
+        shard = self._spread.shard
+        return ({} if shard == WHOLE else {"shard": [shard.index, shard.count]}) | {
             "spec": asdict(self.spec),
             "form": [type(self.form).__name__, vars(self.form)],
             "sources": [
@@ -161,39 +164,59 @@ class Packing:
         }
 
     def _tasks(self, done):
-        """What is left to encode after the records in `done`."""
-        position = 0
+        """What is left to encode, of this share, after the records in `done`."""
+        shard, place, number = self._spread.shard, 0, 0
         for source in self.sources:
-            begun = max(0, len(done) - position)
-            position += len(source.paths)
-            if begun < len(source.paths):
-                yield from islice(self._recordings(source), begun, None)
-        yield from self._left_samples(done[position:])
+            own = [n for n in range(len(source.paths)) if shard.has(number + n)]
+            begun = max(0, len(done) - place)
+            place, number = place + len(own), number + len(source.paths)
+            self._note_speakers(source)
+            if begun < len(own):
+                yield from self._recordings(source, own[begun:])
+        yield from self._left_samples(done[place:], number)
 
-    def _recordings(self, source):
+    def _note_speakers(self, source):
+        """Keep, of a run that is one share of several, who speaks in all of a source."""
+        if self._spread.shard != WHOLE:
+            ids = (self._speaker(source, name) or name for name in source.names)
+            self._ids[_group(source)] = set(ids)
+
+    def _speaker(self, source, name):
+        return speaker_of(name, self.spec.speaker_regex) if source.kind == "speech" else ""
+
+    def _recordings(self, source, numbers):
         spec = self.spec
         dtype = spec.dtype or ("float32" if source.kind == "rir" else "int16")
         keep = spec.keep_channels or source.kind == "rir"
         rate = spec.sample_rate or _first_rate(source.paths)
-        for path, name in zip(source.paths, source.names, strict=True):
-            speaker = speaker_of(name, spec.speaker_regex) if source.kind == "speech" else ""
-            group = f"{source.kind}/{source.name}"
-            yield Recording(group, path, name, speaker, dtype, rate, keep)
+        for number in numbers:
+            path, name = source.paths[number], source.names[number]
+            speaker = self._speaker(source, name)
+            yield Recording(_group(source), path, name, speaker, dtype, rate, keep)
 
-    def _left_samples(self, done):
-        """(sample, dtype, rate) for all samples behind those that `done` has."""
+    def _left_samples(self, done, number):
+        """(sample, dtype, rate) for all samples of this share behind those that `done` has.
+
+        number: how many items come before the samples.
+        """
         dtype, rate = self.spec.dtype or "int16", self.spec.sample_rate or _rate_of(done)
-        left = iter(done)
-        for source in self.samples:
-            for sample in self._read(source):
-                if (record := next(left, None)) is None:
-                    rate = rate or _rate_of_sample(sample)
-                    yield sample, dtype, rate
-                elif record["name"] != sample.key:
-                    raise SepcliError(
-                        f"{source}: sample {sample.key} comes where {record['name']} came before; "
-                        "start again with --overwrite, or repeat the original command"
-                    )
+        left, shard = iter(done), self._spread.shard
+        for place, (source, sample) in enumerate(self._all_samples()):
+            rate = rate or _rate_of_sample(sample)
+            if shard != WHOLE:
+                self._ids.setdefault(JSON, set()).add(sample.key)
+            if not shard.has(number + place):
+                continue
+            if (record := next(left, None)) is None:
+                yield sample, dtype, rate
+            elif record["name"] != sample.key:
+                raise SepcliError(
+                    f"{source}: sample {sample.key} comes where {record['name']} came before; "
+                    "start again with --overwrite, or repeat the original command"
+                )
+
+    def _all_samples(self):
+        return ((source, sample) for source in self.samples for sample in self._read(source))
 
     def _read(self, source):
         """The samples of a source; one that is not there, or is none, is left out like a sample."""
@@ -206,6 +229,10 @@ class Packing:
             if some:  # a stream that was cut off is an error, never a shorter result
                 raise
             yield unreadable(str(source), error)
+
+
+def _group(source):
+    return f"{source.kind}/{source.name}"
 
 
 def _state(path, name):
@@ -242,71 +269,6 @@ def _rate_of_sample(sample):
         return None
 
 
-def _encode(task):
-    """(record, contents): JSON with one of "parts" for each of `contents`, or with "skipped"."""
-    if isinstance(task, Recording):
-        name, speaker, encoder = task.name, task.speaker, _encode_recording(task)
-    else:
-        name, speaker, encoder = task[0].key, "", _encode_sample(*task)
-    try:
-        parts, contents = zip(*encoder, strict=True)
-    except SepcliError as error:
-        return {"name": name, "skipped": str(error)}, []
-    return {"name": name, "speaker": speaker, "parts": parts}, contents
-
-
-def _encode_recording(task):
-    """Yield the only (part, content) of a recording."""
-    signal, _ = audio.read(task.path, sample_rate=task.sample_rate)
-    if not task.keep_channels:
-        signal = signal.mean(axis=0, keepdims=True)
-    yield _encode_signal(signal, task.group, task.sample_rate, task.dtype)
-
-
-def _encode_sample(sample, dtype, rate):
-    """Yield (part, content) for the JSON of a sample and for all of its members."""
-    yield _encode_bytes(sample.json(), JSON)
-    stems = {split_audio_name(member)[0]: None for member in sample.ordered() if _is_audio(member)}
-    for stem in stems:
-        stem = stem or "mix"  # of a tar of plain audio files
-        _check_name(sample, stem)
-        signal = audio.resample(sample.audio(stem), sample.sample_rate, rate)
-        yield _encode_signal(signal, f"samples/{stem}", rate, dtype)
-    for member in sample.ordered():
-        if not _is_audio(member):
-            _check_name(sample, member)
-            content = sample.members[member]
-            content = content if isinstance(content, bytes) else _read_bytes(content)
-            yield _encode_bytes(content, f"files/{member}")
-
-
-def _is_audio(member):
-    return bool(split_audio_name(member)[1])
-
-
-def _check_name(sample, name):
-    if name in (".", "..") or not name.isprintable():
-        raise SepcliError(f"{sample.label(name)} cannot be a name in a pack; give it another")
-
-
-def _read_bytes(path):
-    with explained(path):
-        return path.read_bytes()
-
-
-def _encode_signal(signal, group, rate, dtype):
-    content = encode(signal, rate, dtype)
-    clipped = 0 if dtype == "float32" else int(np.count_nonzero(np.abs(signal) > 1))
-    part = {"group": group, "dtype": dtype, "sample_rate": rate, "frames": signal.shape[1]}
-    part |= {"channels": len(signal), "clipped": clipped, "crc32": zlib.crc32(content)}
-    return part | {"size": len(content) // itemsize(dtype)}, content
-
-
-def _encode_bytes(content, group):
-    part = {"group": group, "dtype": BYTES, "sample_rate": 0, "frames": 0, "channels": 0}
-    return part | {"clipped": 0, "crc32": zlib.crc32(content), "size": len(content)}, content
-
-
 class H5Form:
     """How a `Packing` makes an HDF5 file: sound is gathered by group, then put together."""
 
@@ -335,17 +297,22 @@ class H5Form:
         write_pack(part.folder / self.result, packed, skipped)
 
 
-def for_validation(kept: Any, fraction: float) -> set[Any]:
-    """The numbers, among the records `kept`, of what is for validation: a share of each source."""
+def for_validation(
+    kept: Any, fraction: float, all_ids: Mapping[str, set[str]] | None = None
+) -> set[Any]:
+    """The numbers, among the records `kept`, of what is for validation: a share of each source.
+
+    all_ids: of sources of which `kept` has only some, the speakers, or names, of all.
+    """
     ids = {}  # source -> {id: numbers}
     for number, record in enumerate(kept):
         of_source = ids.setdefault(record["parts"][0]["group"], {})
         of_source.setdefault(record["speaker"] or record["name"], []).append(number)
     return {
         number
-        for of_source in ids.values()
-        for chosen in validation(of_source, fraction)
-        for number in of_source[chosen]
+        for source, of_source in ids.items()
+        for chosen in validation(list((all_ids or {}).get(source, of_source)), fraction)
+        for number in of_source.get(chosen, ())
     }
 
 

@@ -58,7 +58,10 @@ class TarForm:
 
 
 def _key(number, record):
-    return record["name"] if record["parts"][0]["group"] == JSON else f"{number:06d}"
+    """Samples keep theirs; recordings are numbered, through all shares where there are several."""
+    if record["parts"][0]["group"] == JSON:
+        return record["name"]
+    return f"{record.get('number', number):06d}"
 
 
 def _sample(record, contents, number):

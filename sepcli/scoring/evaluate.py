@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from sepcli import metrics
+from sepcli.cluster.spread import ALONE, Spread
 from sepcli.errors import SepcliError
 from sepcli.samples.sample import Sample
 from sepcli.samples.stems import STEMS, is_music
-from sepcli.samples.workers import in_order
 from sepcli.scoring.framewise import Framing, score_frames
 from sepcli.scoring.targets import find_targets, read_pair, settle_rate
 
@@ -37,7 +37,7 @@ def evaluate(
     *,
     framing: Framing | None = None,
     pad: bool = False,
-    jobs: int = 1,
+    spread: Spread = ALONE,
 ) -> Iterator[Row]:
     """Yield a `Row` for every estimate in `samples`, in their order.
 
@@ -47,14 +47,15 @@ def evaluate(
     right-speaker; suppression if it is absent.
     framing: of metrics that are framewise; frames of 1 s in a row by default.
     pad: whether zeros are appended to what is shorter than the longest signal it is scored with.
-    jobs: processes; samples are read only a little ahead of their turn.
+    spread: which of the samples are scored, and by how many processes; samples are read only a
+        little ahead of their turn.
     Raises SepcliError when there are no samples, or already the first has no estimate: then there
     is a step missing, which more samples (maybe endlessly many) cannot bring back.
     """
     for name in names or ():
         metrics.find(name)
     score = partial(score_sample, names=names, framing=framing, pad=pad)
-    for rows in in_order(score, _with_estimates(samples), jobs=jobs):
+    for rows in spread.each(score, spread.shard.of(_with_estimates(samples))):
         yield from rows
 
 

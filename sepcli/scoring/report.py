@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 import sepcli
 from sepcli import metrics
+from sepcli.cluster.shard import WHOLE, Shard
 from sepcli.errors import SepcliError
 from sepcli.files import composed
 from sepcli.metrics import aggregate
@@ -18,7 +20,10 @@ from sepcli.scoring.framewise import Framing
 
 
 def build(
-    rows: Sequence[Row], statistics: Sequence[str] | None = None, framing: Framing | None = None
+    rows: Sequence[Row],
+    statistics: Sequence[str] | None = None,
+    framing: Framing | None = None,
+    shard: Shard = WHOLE,
 ) -> dict[str, Any]:
     """Make a report of `evaluate.Row`s, with the given statistics or the usual ones.
 
@@ -28,12 +33,14 @@ def build(
     Where a speaker is extracted, "scenes", {target: {"present", "absent"}}, says in how many items
     that one is. Scores may be NaN or infinite; "reasons" of an item says why. Scores out of frames
     are medians: "frames" of the metric has their length and distance (`framing`) in seconds,
-    "frames" of an item how many there are and how many of them have a score.
+    "frames" of an item how many there are and how many of them have a score. A report on a share of
+    the items says which one in "shard": {"index", "count"}.
     """
     scored = [row for row in rows if not row.error]
     scenes = {target: _scenes(scored, target) for target in dict.fromkeys(r.target for r in scored)}
     return {
         "sepcli": sepcli.__version__,
+        **({} if shard == WHOLE else {"shard": asdict(shard)}),
         "metrics": {metrics.key(name): _describe(name, framing) for name in _names(scored)},
         "summary": {
             target: _summary([row for row in scored if row.target == target], statistics)
