@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from sepcli.audio import read, write
 from sepcli.cli import main
 from sepcli.errors import SepcliError
-from sepcli.models import build, published
-from sepcli.models.published import PUBLISHED, Published, fetch
+from sepcli.models import build
+from sepcli.models.weights import published
+from sepcli.models.weights.published import PUBLISHED, Published, fetch
 
 DATA = np.random.default_rng(0).bytes(100_003)
 SHA256 = hashlib.sha256(DATA).hexdigest()

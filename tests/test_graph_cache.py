@@ -15,8 +15,8 @@ from sepcli.inference import cachedgraph
 from sepcli.inference import export as exporting
 from sepcli.inference.stream import Stream, open_runner
 from sepcli.models import MODELS
-from sepcli.models.cache import cache_folder
 from sepcli.models.modelfile import digest, save
+from sepcli.models.weights.cache import cache_folder
 from sepcli.nn.causal import CausalModel
 
 

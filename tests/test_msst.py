@@ -7,6 +7,8 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
+from demucs.htdemucs import HTDemucs
+from safetensors.torch import save_file
 
 from sepcli.audio import read, write
 from sepcli.cli import main
@@ -18,6 +20,17 @@ ROFORMER = {
     "dim": 8, "depth": 1, "stereo": True, "num_stems": 1, "num_bands": 6, "dim_head": 4, "heads": 2,
     "time_transformer_depth": 1, "freq_transformer_depth": 1, "stft_n_fft": 256,
     "stft_hop_length": 64, "stft_win_length": 256, "mask_estimator_depth": 1, "flash_attn": False,
+}  # fmt: skip
+BS_ROFORMER = {key: value for key, value in ROFORMER.items() if key != "num_bands"} | {
+    "freqs_per_bands": (2, 4, 8, 16, 32, 67), "num_stems": 2,
+}  # fmt: skip
+MDX23C = {
+    "act": "gelu", "norm": "InstanceNorm", "bottleneck_factor": 4, "growth": 4, "num_channels": 4,
+    "num_blocks_per_scale": 1, "num_scales": 1, "num_subbands": 4, "scale": [2, 2],
+}  # fmt: skip
+HTDEMUCS = {
+    "channels": 8, "depth": 2, "nfft": 256, "dconv_comp": 4, "bottom_channels": 8, "t_layers": 1,
+    "t_heads": 2, "t_hidden_scale": 1.0, "use_train_segment": True,
 }  # fmt: skip
 SCNET = {
     "sources": ["drums", "vocals"], "audio_channels": 2, "dims": [4, 4, 8, 8], "nfft": 256,
@@ -34,7 +47,26 @@ LAYOUTS = {
         "model": SCNET,
         "training": {"instruments": ["drums", "vocals"], "target_instrument": None},
     },
-}
+    "bs_roformer": {
+        "audio": AUDIO,
+        "model": BS_ROFORMER,
+        "training": {"instruments": ["drums", "vocals"], "target_instrument": None},
+    },
+    "mdx23c": {
+        "audio": AUDIO | {"dim_f": 128, "dim_t": 70, "hop_length": 64, "n_fft": 256},
+        "model": MDX23C,
+        "training": {"instruments": ["drums", "vocals"], "target_instrument": None},
+    },
+    "htdemucs": {
+        "audio": AUDIO,
+        "model": "htdemucs",
+        "htdemucs": HTDEMUCS,
+        "training": {
+            "instruments": ["drums", "vocals"], "target_instrument": None, "samplerate": 44100,
+            "channels": 2, "segment": 0.2, "use_amp": True,
+        },
+    },
+}  # fmt: skip
 
 
 def make(folder, layout, under=None):
@@ -66,6 +98,20 @@ def test_the_estimates_are_those_of_the_package(tmp_path, layout, under):
         np.testing.assert_allclose(y, one, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["m.chpt", "m.th", "m.safetensors"])
+def test_weights_of_other_endings_with_their_yaml_file_are_the_same(tmp_path, name):
+    path, net = make(tmp_path, "scnet", "state_dict")
+    expected = load(path).separate(audio := np.ones((2, 4416), np.float32), 44100)
+    path.unlink()
+    if name.endswith("safetensors"):
+        save_file({key: x.contiguous() for key, x in net.state_dict().items()}, tmp_path / name)
+    else:
+        torch.save({"state": net.state_dict(), "klass": HTDemucs}, tmp_path / name)
+    found = load(tmp_path / name).separate(audio, 44100)
+    for source, y in expected.items():
+        np.testing.assert_array_equal(found[source], y)
+
+
 def test_a_checkpoint_separates_files_as_any_model_and_info_says_its_licence(tmp_path):
     path, _ = make(tmp_path / "m", "roformer")
     song = 0.1 * np.random.default_rng(0).standard_normal((1, 20_000), np.float32)
@@ -88,7 +134,7 @@ class Evil:
 def test_what_is_no_checkpoint_is_one_line(tmp_path, capsys):
     path, _ = make(tmp_path, "roformer")
     torch.save({"state_dict": Evil()}, path)
-    with pytest.raises(SepcliError, match=r"m\.ckpt: not a checkpoint that can be read \(more"):
+    with pytest.raises(SepcliError, match=r"m\.ckpt: not a checkpoint .* \(it holds more"):
         load(path)
     assert "run" not in capsys.readouterr().out
     torch.save({"x": torch.ones(1)}, path)

@@ -7,8 +7,9 @@ from click.testing import CliRunner
 
 from sepcli.cli import main
 from sepcli.errors import SepcliError
-from sepcli.models import build, modelfile, openunmix_files
+from sepcli.models import build, modelfile
 from sepcli.models.open_unmix import OpenUnmix
+from sepcli.models.weights import openunmix as openunmix_files
 from sepcli.nn.spectral import CentredStft
 from tests.models import randomise
 from tests.openunmix_package import openunmix

@@ -28,7 +28,10 @@ OPTIONAL = {  # extra -> its packages, and what needs them
     "av": (("av",), "m4a, webm, wma and other sound that libsndfile lacks"),
     "plot": (("matplotlib",), "--plot of sepcli rt60 and rir-decay"),
     "export": (("onnx", "onnxscript"), "sepcli export, and quantize --target cpu"),
-    "models": (("pymss-core",), "checkpoints NAME.ckpt of other people's music models"),
+    "models": (
+        ("demucs", "pymss-core"),
+        "other people's music models: NAME.th, NAME.ckpt, bags of Demucs",
+    ),
     "serve": (
         ("fastapi", "starlette", "uvicorn", "websockets", "python-multipart"),
         "sepcli serve",

@@ -17,7 +17,7 @@ def command(names: tuple[str, ...]) -> None:
     kept in the folder models of the cache: that which SEPCLI_CACHE names, or the system's own. A
     download that broke off goes on where it was.
     """
-    from sepcli.models.published import PUBLISHED, download
+    from sepcli.models.weights.published import PUBLISHED, download
     from sepcli.scoring.tables import aligned
 
     if not names:

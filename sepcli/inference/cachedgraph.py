@@ -6,8 +6,8 @@ from pathlib import Path
 from sepcli import __version__
 from sepcli.errors import SepcliError, note
 from sepcli.inference.onnx import OnnxRunner
-from sepcli.models.cache import cache_folder
 from sepcli.models.modelfile import load_model
+from sepcli.models.weights.cache import cache_folder
 
 PACKAGES = ("onnx", "onnxscript")
 

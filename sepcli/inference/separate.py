@@ -1,6 +1,7 @@
 """Run a model by torch over audio of any length, sample rate and number of channels."""
 
 import copy
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
@@ -80,7 +81,7 @@ class Separator(Separates):
     def only(self, sources: Sequence[str]) -> Self:
         """The same with no other `sources` than these, which saves work."""
         chosen = copy.copy(self)
-        chosen.sources = tuple(sources)
+        chosen.sources, chosen.model = tuple(sources), self.model.focused(sources)
         return chosen
 
     def given(self, references: Sequence[np.ndarray], sample_rate: int) -> Self:
@@ -138,7 +139,10 @@ class Separator(Separates):
 
     def _in_segments(self, blocks, channels):
         """Run a model that is not causal on blocks (C, n) at its rate."""
-        length = max(1, round((self.method.segment_s or self.model.segment_s) * self.sample_rate))
+        seconds = min(
+            self.method.segment_s or self.model.segment_s, self.model.longest_s or math.inf
+        )
+        length = max(1, round(seconds * self.sample_rate))
         geometry = grid(length, self.method.overlap, self.model.hop)
         return in_segments(self._segment, blocks, geometry)
 

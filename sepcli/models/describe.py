@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from sepcli.errors import SepcliError
 from sepcli.models import build, known, model_class
 from sepcli.models.modelfile import load_model, read_card, shipped
+from sepcli.models.weights import bags
 
 if TYPE_CHECKING:
     from sepcli.nn.model import Model
@@ -22,10 +23,9 @@ def describe(name: str | Path) -> dict[str, Any]:
     `sources`, `latency_ms` (algorithmic), `receptive_field_ms`, `causal`; of a model file also
     its `card`, `bytes`, `sha256` and `licence`. Raises SepcliError.
     """
-    if Path(name).suffix in (".yaml", ".yml"):
+    if Path(name).suffix in bags.YAML and not bags.is_bag(Path(name)):
         return {"config": str(name), **_model(*configured(name))}
-    card = read_card(name)
-    model, _ = load_model(name)
+    model, card = load_model(name)
     return {
         "file": str(card.path),
         **_model(card.model, model, card.settings),

@@ -7,7 +7,6 @@ trained on, its scores and licence.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from sepcli import files
 from sepcli.errors import SepcliError
-from sepcli.models import openunmix_files, published
+from sepcli.models.weights import bags, formats, openunmix, published
+from sepcli.models.weights.cache import digest
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from sepcli.nn.model import Model
 
 FORMAT = 1
-MSST = ".ckpt"  # of Music-Source-Separation-Training; see `models/msst.py`
 SHIPPED = Path(__file__).parent.parent / "pretrained"
 RUN_FILES = (
     "best.safetensors",
@@ -40,11 +39,12 @@ class Card:
     model: str
     settings: dict
     card: dict
+    parts: tuple[Path, ...] = ()  # where the weights are in several files
 
     @property
     def files(self) -> list[Path]:
-        """The files of the weights: several in a folder of Open-Unmix."""
-        return [self.path] if self.path.is_file() else openunmix_files.checkpoints(self.path)
+        """The files of the weights."""
+        return list(self.parts) or [self.path]
 
     @property
     def sha256(self) -> str:
@@ -67,14 +67,6 @@ class Card:
         return bool(self.card.get("train", {}).get("mixture_consistency"))
 
 
-def digest(*paths: str | Path) -> str:
-    """The SHA-256 of files, one after the other, 64 hexadecimal digits."""
-    total = hashlib.sha256()
-    for path in paths:
-        total.update(Path(path).read_bytes())
-    return total.hexdigest()
-
-
 def shipped() -> list[str]:
     """The names of the models that come with the package."""
     return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
@@ -84,7 +76,7 @@ def locate(name: str | Path) -> Path:
     """The file of a shipped model's name, a model file, or a training run's folder.
 
     Checkpoints of Open-Unmix are themselves: a file, or a folder of them, such as that of weights
-    which `sepcli download` brought.
+    which `sepcli download` brought. A folder with a bag of Demucs is that bag.
 
     Raises SepcliError naming the shipped models when there is none.
     """
@@ -93,11 +85,13 @@ def locate(name: str | Path) -> Path:
         for candidate in RUN_FILES:
             if (path / candidate).is_file():
                 return path / candidate
-        if openunmix_files.is_checkpoint(path):
+        if openunmix.is_checkpoint(path):
             return path
+        if found := bags.in_folder(path):
+            return found
         raise SepcliError(
             f"{name}: a folder without {' or '.join(RUN_FILES)}; name a model file, or the folder "
-            "of a training run or of Open-Unmix (vocals.pth, ...)"
+            "of a training run, of Open-Unmix (vocals.pth, ...) or of Demucs (BAG.yaml)"
         )
     if path.is_file():
         return path
@@ -130,15 +124,17 @@ def save(
 def read_card(name: str | Path) -> Card:
     """What the model file `name` (see `locate`) says of itself; needs no torch.
 
-    Checkpoints of Open-Unmix, which do need it, say nothing but their settings.
+    Weights of other people, which do need it, say nothing but their settings.
     """
     path = locate(name)
     if path.is_file():
         files.check_meant(path)
-    if path.suffix == MSST:
-        return load_model(path)[1]
-    if openunmix_files.is_checkpoint(path):
-        return Card(path, "open_unmix", openunmix_files.read(path)[0], {})
+    kind = formats.format_of(path)
+    if kind == formats.OPEN_UNMIX:
+        settings = openunmix.read(path)[0]
+        return Card(path, kind, settings, {}, tuple(openunmix.checkpoints(path)))
+    if kind:
+        return _foreign(path, kind)[1]
     try:
         from safetensors import safe_open
 
@@ -153,7 +149,8 @@ def read_card(name: str | Path) -> Card:
         known, about = about["format"], Card(path, about["model"], about["settings"], about["card"])
     except (KeyError, TypeError, ValueError):
         raise SepcliError(
-            f"{path}: weights without sepcli's metadata; only files that sepcli wrote can be run"
+            f"{path}: weights without sepcli's metadata; only files that sepcli wrote can be run, "
+            "and those of other programs that have their settings in them or in a YAML file"
         ) from None
     if known != FORMAT:
         raise SepcliError(f"{path}: model format {known}, but this version reads {FORMAT}; update")
@@ -162,25 +159,31 @@ def read_card(name: str | Path) -> Card:
 
 def load_model(name: str | Path, device: str | torch.device = "cpu") -> tuple[Model, Card]:
     """Build the model of the file `name` (see `locate`), in eval mode; return it and its card."""
+    path = locate(name)
+    kind = formats.format_of(path)
+    if kind and kind != formats.OPEN_UNMIX:
+        files.check_meant(path)
+        model, card = _foreign(path, kind)
+    else:
+        card = read_card(path)
+        model = _built(card)
+    return model.to(device).eval(), card
+
+
+def _built(card):
+    """The model of a card, with its weights."""
     from safetensors.torch import load_file
 
     from sepcli.models import build
 
-    path = locate(name)
-    if path.suffix == MSST:
-        from sepcli.models.msst import load
-
-        foreign, settings = load(path)
-        return foreign.to(device).eval(), Card(path, "msst", settings, {})
-    card = read_card(path)
     try:
         model = build(card.model, **card.settings)
         if card.quantized:
             from sepcli.quant.targets import target_module
 
             model = target_module(card.quantized["target"]).prepare(model)
-        if openunmix_files.is_checkpoint(card.path):
-            weights = openunmix_files.read(card.path)[1]
+        if openunmix.is_checkpoint(card.path):
+            weights = openunmix.read(card.path)[1]
         else:
             weights = load_file(card.path)
         model.load_state_dict(weights)
@@ -191,4 +194,14 @@ def load_model(name: str | Path, device: str | torch.device = "cpu") -> tuple[Mo
             f"{card.path}: the weights do not fit their configuration ({reason}); "
             "the file is damaged or from another version"
         ) from None
-    return model.to(device).eval(), card
+    return model
+
+
+def _foreign(path, kind):
+    """The model and the card of weights of other people."""
+    from sepcli.models.weights import demucs, msst
+    from sepcli.nn.model import checked
+
+    load = {formats.MSST: msst.load, formats.DEMUCS: demucs.load}[kind]
+    model, settings, parts = load(path)
+    return checked(model), Card(path, kind, settings, {}, parts)

@@ -5,7 +5,7 @@ B batch, S sources, C channels, T samples.
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeAlias
 
 import torch
@@ -44,6 +44,7 @@ class Model(nn.Module):
     hop: samples; long audio is cut at multiples of it.
     receptive_field: samples of input that one sample of output depends on, None if not known.
     segment_s: seconds of long audio that it is run on at a time, unless somebody says otherwise.
+    longest_s: seconds that this may be at most, None where there is no limit.
     chip: of one that is made for a chip, the target of quantisation that is called so, None of all
         others. It then has `quantise()`, after which it computes with the chip's integers,
         `quantised`, and `network()`, what the chip runs (see `quant/chip.py`).
@@ -67,6 +68,7 @@ class Model(nn.Module):
     hop: int = 1
     receptive_field: int | None = None
     segment_s: float = 20.0
+    longest_s: float | None = None
     chip: str | None = None
     latency: int | None = None
     causal: bool = False
@@ -128,6 +130,10 @@ class Model(nn.Module):
                 "the model needs a reference of what to find; give one with --ref to sepcli "
                 "extract or stream"
             )
+        return self
+
+    def focused(self, sources: Sequence[str]) -> Self:
+        """The same without work that only other `sources` need; theirs may be anything then."""
         return self
 
     @property
@@ -202,5 +208,10 @@ def _is_whole(value: Any, least: int) -> bool:
 
 
 def _are_names(value: Any) -> bool:
-    named = isinstance(value, tuple | list) and all(isinstance(name, str) for name in value)
+    """Whether it is a list of different names, none of which leads a file elsewhere."""
+    named = isinstance(value, tuple | list) and all(_is_name(name) for name in value)
     return named and 0 < len(value) == len(set(value))
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & set("/\\\0")

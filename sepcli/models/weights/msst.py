@@ -1,20 +1,24 @@
 """Checkpoints of Music-Source-Separation-Training: NAME.ckpt with a YAML file beside it.
 
+So are NAME.th, such as those of Demucs, and NAME.safetensors, with NAME.yaml.
+
 The architectures (Mel-Band and BS-RoFormer, SCNet, MDX23C and others) are those of the package
 `pymss-core`, which is given the weights and never opens the file: only tensors are unpickled here.
 B batch, S sources, C channels, T samples.
 """
 
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from sepcli import files
 from sepcli.errors import SepcliError
+from sepcli.models.weights.demucs import allowed
+from sepcli.models.weights.unpickling import unpickled
 from sepcli.nn.model import Model
 
 UNDER = ("state", "state_dict", "model_state_dict")  # where a checkpoint may have its weights
@@ -32,7 +36,7 @@ class MsstModel(Model):
         super().__init__()
         self.net, self.chunk = net, chunk
         self.sources, self.sample_rate, self.channels = sources, sample_rate, channels
-        self.segment_s = chunk / sample_rate
+        self.segment_s = self.longest_s = chunk / sample_rate
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         parts = [self._piece(part) for part in x.split(self.chunk, -1)]
@@ -49,8 +53,11 @@ class MsstModel(Model):
         return y[..., : x.shape[-1]]
 
 
-def load(path: Path) -> tuple[MsstModel, dict[str, Any]]:
-    """The model of a checkpoint, and the settings in its YAML file; raises SepcliError."""
+def load(path: Path) -> tuple[MsstModel, dict[str, Any], tuple[Path, ...]]:
+    """The model of a checkpoint, the settings in its YAML file, and the files of its weights.
+
+    Raises SepcliError.
+    """
     config = _config(path)
     try:
         from pymss_core import get_model_from_config
@@ -76,7 +83,7 @@ def load(path: Path) -> tuple[MsstModel, dict[str, Any]]:
     except (RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise SepcliError(f"{path}: the weights do not fit {config.name} ({reason})") from None
-    return model, settings
+    return model, settings, (path,)
 
 
 def _config(path):
@@ -115,13 +122,12 @@ def _read(config):
 
 def _state(path):
     """The weights in a checkpoint; nothing but tensors and plain data is unpickled."""
+    if path.suffix == ".safetensors":
+        return load_file(path)
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = "more than tensors, or no archive of them"
-        if not isinstance(error, pickle.UnpicklingError):
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise SepcliError(f"{path}: not a checkpoint that can be read ({reason})") from None
+        saved = unpickled(path, allowed())
+    except ValueError as error:
+        raise SepcliError(f"{path}: not a checkpoint that can be read ({error})") from None
     if isinstance(saved, dict):
         saved = next((saved[key] for key in UNDER if key in saved), saved)
     return saved

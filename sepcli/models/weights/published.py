@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sepcli import files
 from sepcli.errors import SepcliError
-from sepcli.models.cache import OFF, VARIABLE, cache_folder
+from sepcli.models.weights.cache import OFF, VARIABLE, cache_folder, digest
 
 ATTEMPTS = 5  # in a row that bring nothing
 PAUSE_S = 1.0  # before the second one, twice as long before the third, and so on
@@ -140,7 +140,7 @@ def fetch(
                 f"{url}: {reason}; check the network and repeat the command, which goes on from "
                 f"{_size(part):,} bytes"
             )
-        found = _digest(part)
+        found = digest(part)
         if not found.startswith(sha256):
             part.unlink()
             raise SepcliError(
@@ -169,10 +169,3 @@ def _receive(url, part, tell):
 
 def _size(path):
     return path.stat().st_size if path.exists() else 0
-
-
-def _digest(path):
-    import hashlib
-
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,13 +8,13 @@ weights are files TARGET-HASH.pth. The sizes of a network are those of its weigh
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sepcli import files
 from sepcli.errors import SepcliError
+from sepcli.models.weights.unpickling import unpickled
 from sepcli.samples.stems import ACCOMPANIMENT, VOCALS, stem_order
 
 if TYPE_CHECKING:
@@ -86,24 +86,13 @@ def _state(file):
     """The state dict in a file; nothing but tensors and plain data is unpickled."""
     import torch
 
-    files.check_meant(file)
     try:
-        saved = torch.load(file, map_location="cpu", weights_only=True)
+        saved = unpickled(file)
         state = saved.get("state_dict", saved)
         if not all(isinstance(state[name], torch.Tensor) for name in ("input_mean", "fc1.weight")):
             raise TypeError("no tensors")
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OSError,
-    ) as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        if isinstance(error, pickle.UnpicklingError):  # torch would advise to trust it
-            reason = "not an archive of tensors alone"
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = str(error) or type(error).__name__
         raise SepcliError(
             f"{file}: not a checkpoint of Open-Unmix ({reason}); expected its state dict"
         ) from None
