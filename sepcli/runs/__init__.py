@@ -1,1 +1,1 @@
-"""Runs: trainings, and quantisations, from a configuration to a folder of models, logs and scores."""
+"""Runs of trainings and quantisations: from a configuration to a folder with a model in it."""

@@ -22,9 +22,9 @@ from sepcli.models import modelfile
 from sepcli.quant.convolution import packed
 from sepcli.quant.grids import set_phase
 from sepcli.quant.targets import LayerCost, target_module
+from sepcli.runs import runs
 from sepcli.samples.streams import read_samples
 from sepcli.signals.resampling import resample
-from sepcli.runs import runs
 
 FREEZE = 0.7  # of the steps of fine-tuning are done when ranges stop moving
 MADE_UP = {"kind": "mixtures", "duration_s": 4.0}

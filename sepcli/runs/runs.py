@@ -26,12 +26,7 @@ from sepcli.mixing import datasets
 from sepcli.models import modelfile
 from sepcli.nn.spectral import OfflineSpectralModel
 from sepcli.nn.tfswa import attention_maps, has_attention
-from sepcli.training import sharding, statistics
-from sepcli.runs import checkpoint
-from sepcli.runs import initial
-from sepcli.training.checks import check_fit, check_ranks
-from sepcli.training.loop import DataError, State, fit
-from sepcli.training.ranks import ALONE, Ranks
+from sepcli.runs import checkpoint, initial
 from sepcli.runs.runfolder import (
     BEST,
     CHECKPOINT,
@@ -46,6 +41,10 @@ from sepcli.runs.runfolder import (
     trim,
 )
 from sepcli.runs.runlog import RunLog, plain
+from sepcli.training import sharding, statistics
+from sepcli.training.checks import check_fit, check_ranks
+from sepcli.training.loop import DataError, State, fit
+from sepcli.training.ranks import ALONE, Ranks
 from sepcli.training.settings import Settings
 
 # What changes no weight that is still to come, and what may grow: it only makes a run longer.

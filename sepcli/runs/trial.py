@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from sepcli.training.loop import fit
 from sepcli.runs.runs import Run
+from sepcli.training.loop import fit
 
 
 def dry_run(config: dict[str, Any], **options: Any) -> dict[str, Any]:
