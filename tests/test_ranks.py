@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -154,7 +156,33 @@ def test_two_processes_have_the_losses_of_one(undisturbed, alone):
     assert losses(undisturbed) == pytest.approx(losses(alone()), rel=1e-3)
 
 
-@pytest.mark.slow  # it has been seen to wait without end after the launcher began again
+def met(store, size, order):
+    """Processes that start one after the other, in this order of ranks, share a store."""
+    with ThreadPoolExecutor(size) as threads:
+        found = []
+        for rank in order:
+            found.append(threads.submit(ranks.met, store, rank, size))
+            time.sleep(3 * ranks.POLL_S)
+        stores = [each.result(timeout=60) for each in found]
+    stores[0].set("said", "here")
+    assert {each.get("said") for each in stores} == {b"here"}
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_processes_that_start_again_do_not_find_those_that_are_gone(order):
+    store = dist.HashStore()
+    for number in range(3):
+        met(store, 3, order)
+        store.set(f"present/{1 + number % 2}", "gone")  # one that was killed before it was answered
+
+
+def test_a_process_that_does_not_start_is_missed(monkeypatch):
+    monkeypatch.setattr(ranks, "START_PATIENCE", timedelta(seconds=0.1))
+    for rank, reason in ((0, "missing: 1"), (1, "did not start within 0:00:00.1")):
+        with pytest.raises(SepcliError, match=reason):
+            ranks.met(dist.HashStore(), rank, 2)
+
+
 def test_what_a_killed_process_had_not_done_is_done_again(undisturbed, tmp_path):
     """By the launcher, which starts both of them anew."""
     launched = Launched(tmp_path, 3)

@@ -6,6 +6,8 @@ its statistics. So a training is the same, but for rounding, with any number of 
 """
 
 import os
+import time
+import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,11 +18,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 
 from sepcli.errors import SepcliError
 from sepcli.nn.model import Model
 
 PATIENCE = timedelta(hours=2)  # for one another, as when the first one scores or saves
+START_PATIENCE = timedelta(minutes=10)  # until all processes have started
+POLL_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -90,18 +95,69 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+    store, *_ = next(rendezvous("env://", timeout=START_PATIENCE))
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=met(store, rank, size),
+        rank=rank,
+        world_size=size,
+        timeout=PATIENCE,
+    )
     try:
         yield Ranks(rank, size, device)
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        reason = str(error).strip().splitlines()[0]
         raise SepcliError(
-            f"process {rank} of {size}: another one is gone ({reason}); go on with --resume"
+            f"process {rank} of {size} lost the connection to another process, which has stopped; "
+            "run the same command with --resume"
         ) from None
     finally:
         dist.destroy_process_group()
+
+
+def met(store: dist.Store, rank: int, size: int) -> dist.Store:
+    """A part of `store` that belongs to the `size` processes that have started now.
+
+    A launcher that starts processes again keeps the store, in which they would find the addresses
+    of those that are gone, and wait for them. So the first process answers each of the others by a
+    name that this one has made up now. Raises SepcliError when they are not there in time.
+    """
+    try:
+        name = _gathered(store, size) if rank == 0 else _introduced(store, rank)
+    except dist.DistError as error:
+        raise SepcliError(
+            f"process {rank} of {size}: the other processes did not start within "
+            f"{START_PATIENCE} ({str(error).strip().splitlines()[0]})"
+        ) from None
+    return dist.PrefixStore(name, store)
+
+
+def _gathered(store, size):
+    """The name of the new part, once all others know it."""
+    name, missing = uuid.uuid4().hex, set(range(1, size))
+    deadline = time.monotonic() + START_PATIENCE.total_seconds()
+    while missing:
+        for rank in sorted(missing):
+            if store.check([f"present/{rank}"]):
+                who = store.get(f"present/{rank}").decode()  # or who was there before
+                store.set(f"answer/{who}", name)
+            if store.check([f"{name}/{rank}"]):
+                missing.remove(rank)
+        if time.monotonic() > deadline:
+            raise dist.DistError(f"missing: {', '.join(map(str, sorted(missing)))}")
+        time.sleep(POLL_S)
+    return name
+
+
+def _introduced(store, rank):
+    """The name of the new part, by which the first process has answered."""
+    own = uuid.uuid4().hex
+    store.set(f"present/{rank}", own)
+    store.wait([f"answer/{own}"], START_PATIENCE)
+    name = store.get(f"answer/{own}").decode()
+    store.set(f"{name}/{rank}", "")
+    return name
 
 
 def parallel(model: Model, ranks: Ranks, estimate: Callable[..., Any], kind: str) -> Any:
