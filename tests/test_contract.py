@@ -15,10 +15,10 @@ from sepcli.cli import main
 from sepcli.errors import SepcliError
 from sepcli.inference.blockwise import Method
 from sepcli.inference.separate import Separator
-from sepcli.inference.stream import TorchRunner
 from sepcli.models import modelfile
 from sepcli.nn.causal import CausalModel, SpectralModel, conform
 from sepcli.nn.model import Model, checked, expanded
+from sepcli.nn.runner import TorchRunner
 from sepcli.nn.spectral import OfflineSpectralModel
 from sepcli.runs.runs import Run, resolve
 from sepcli.training.settings import Settings

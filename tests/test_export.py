@@ -14,12 +14,14 @@ from sepcli.audio import write
 from sepcli.cli import main
 from sepcli.dsp.stft import ChunkedStft
 from sepcli.errors import SepcliError
-from sepcli.inference import export as exporting
-from sepcli.inference.onnx import OnnxRunner
-from sepcli.inference.stream import Stream, TorchRunner, open_runner
+from sepcli.graphs import export as exporting
+from sepcli.graphs.onnx import OnnxRunner
+from sepcli.inference.live import open_runner
+from sepcli.inference.stream import Stream
 from sepcli.models import build
 from sepcli.models.modelfile import SHIPPED, save
 from sepcli.nn.filterbank import Stft
+from sepcli.nn.runner import TorchRunner
 from tests.models import TINY, randomise
 
 SMALLEST = dict(reversed(TINY))  # the first form of each

@@ -13,16 +13,18 @@ from sepcli.audio import read, write
 from sepcli.cli import main
 from sepcli.dsp import stft
 from sepcli.errors import SepcliError
-from sepcli.inference import export as exporting
+from sepcli.graphs import export as exporting
+from sepcli.graphs.onnx import OnnxRunner
+from sepcli.graphs.tracing import to_onnx
 from sepcli.inference.blockwise import Method
+from sepcli.inference.live import open_runner
 from sepcli.inference.loading import load
-from sepcli.inference.onnx import OnnxRunner
-from sepcli.inference.stream import Stream, TorchRunner, open_runner
-from sepcli.inference.tracing import to_onnx
+from sepcli.inference.stream import Stream
 from sepcli.models import MODELS, build
 from sepcli.models.modelfile import save
 from sepcli.nn.causal import CausalModel
 from sepcli.nn.filterbank import Stft
+from sepcli.nn.runner import TorchRunner
 from sepcli.nn.spectral import CentredStft
 from tests.models import EVERY, randomise
 
@@ -283,7 +285,7 @@ def test_the_card_is_inside(graphs):
 
 
 def test_real_parts_know_the_transform_of_causal_models():
-    from sepcli.inference.realparts import RealParts
+    from sepcli.graphs.realparts import RealParts
 
     class Round(torch.nn.Module):
         def __init__(self):

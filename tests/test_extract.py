@@ -10,9 +10,9 @@ from click.testing import CliRunner
 from sepcli import audio, models
 from sepcli.cli import main
 from sepcli.errors import UsageError
-from sepcli.inference.extract import extractor
 from sepcli.inference.fullband import FullBand
 from sepcli.inference.separate import Separator
+from sepcli.jobs.extract import extractor
 from sepcli.samples.streams import Sample, open_sample_writer, read_samples
 from tests.extractors import HIGH, LOW, NAMES, RATE, Comparing, Tuned, save, tone, voice
 from tests.test_contract import Told

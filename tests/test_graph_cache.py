@@ -11,9 +11,10 @@ import torch
 
 from sepcli import __version__
 from sepcli.errors import SepcliError
-from sepcli.inference import cachedgraph
-from sepcli.inference import export as exporting
-from sepcli.inference.stream import Stream, open_runner
+from sepcli.graphs import cached
+from sepcli.graphs import export as exporting
+from sepcli.inference.live import open_runner
+from sepcli.inference.stream import Stream
 from sepcli.models import MODELS
 from sepcli.models.modelfile import digest, save
 from sepcli.models.weights.cache import cache_folder
@@ -102,7 +103,7 @@ def test_torch_runs_what_cannot_be_made_and_the_reason_is_told(
     assert "differs from the model" in caplog.messages[-1]
     assert caplog.messages[-1].endswith("run by torch")
     assert kept(cache) == []
-    monkeypatch.setattr(cachedgraph, "find_spec", lambda _name: None)
+    monkeypatch.setattr(cached, "find_spec", lambda _name: None)
     assert open_runner(path).engine == "torch"
     assert "pip install 'sepcli[export]'" in caplog.messages[-1]
     with pytest.raises(SepcliError, match="no such graph; make it: sepcli export"):

@@ -7,11 +7,11 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from sepcli.inference import qdq
-from sepcli.inference.onnx import OnnxRunner
-from sepcli.inference.stream import TorchRunner
-from sepcli.inference.tracing import quiet
+from sepcli.graphs import qdq
+from sepcli.graphs.onnx import OnnxRunner
+from sepcli.graphs.tracing import quiet
 from sepcli.models import build, modelfile
+from sepcli.nn.runner import TorchRunner
 from sepcli.quant import cpu, integers
 from sepcli.quant.convolution import PAIRED, Conv, packed
 from sepcli.quant.grids import set_phase

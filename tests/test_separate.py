@@ -11,8 +11,8 @@ from sepcli.dsp.mel import mel_filters
 from sepcli.errors import SepcliError
 from sepcli.inference import blockwise, loading, separate
 from sepcli.inference.blockwise import Average, Method, WithResidual
-from sepcli.inference.outputs import default_model
 from sepcli.inference.separate import Separator
+from sepcli.jobs.outputs import default_model
 from sepcli.models import build, modelfile
 from sepcli.nn.model import Model
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel

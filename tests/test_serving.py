@@ -16,7 +16,8 @@ from websockets.sync.client import connect
 
 import sepcli
 from sepcli.cli import main
-from sepcli.inference.stream import Stream, TorchRunner
+from sepcli.inference.stream import Stream
+from sepcli.nn.runner import TorchRunner
 from tests.serving import ROOT, Served, make_models, multipart, noise, silence, sound
 
 LIMITS = ("--upload-mb", "1", "--max-duration", "100", "--queue", "3", "--streams", "2")

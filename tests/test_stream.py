@@ -8,9 +8,10 @@ import torch
 
 from sepcli.errors import SepcliError
 from sepcli.inference.separate import Separator
-from sepcli.inference.stream import Stream, TorchRunner
+from sepcli.inference.stream import Stream
 from sepcli.inference.streamcheck import measure
 from sepcli.models import build
+from sepcli.nn.runner import TorchRunner
 from tests.models import TINY, complete, randomise
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sepcli.inference import export as exporting
+from sepcli.graphs import export as exporting
 from sepcli.models import build
 from sepcli.models.modelfile import load_model, save
 from sepcli.models.tcn_max78000 import ChipGrid

@@ -53,7 +53,7 @@ def command(
     stream runs.
     Needs the packages onnx and onnxscript: pip install 'sepcli[export]'.
     """
-    from sepcli.inference.export import export
+    from sepcli.graphs.export import export
     from sepcli.models.modelfile import locate
 
     output = files.in_folder(output or ".", f"{locate(model).stem}.onnx")

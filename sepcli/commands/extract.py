@@ -84,8 +84,8 @@ def command(
     --json it is printed for every recording, as a whole and for stretches of about 4 s.
     """
     from sepcli.inference.blockwise import Method
-    from sepcli.inference.extract import MODEL, UNSURE, Extraction
-    from sepcli.inference.outputs import Form, Models, Part
+    from sepcli.jobs.extract import MODEL, UNSURE, Extraction
+    from sepcli.jobs.outputs import Form, Models, Part
 
     if as_json and choices["output"] in (None, "-"):
         raise click.UsageError("--json takes standard output; name a file or folder with -o")

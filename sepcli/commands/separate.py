@@ -130,9 +130,9 @@ def command(
     Files may be of any length: they are read, separated and written piece by piece. A stereo model
     takes the channels of other files in pairs.
     """
-    from sepcli.inference.batch import Separation
     from sepcli.inference.blockwise import Method
-    from sepcli.inference.outputs import Form, Models, Part
+    from sepcli.jobs.batch import Separation
+    from sepcli.jobs.outputs import Form, Models, Part
 
     if not griffin_lim and (gl_iters or gl_init):
         raise click.UsageError("--gl-iters and --gl-init go with --griffin-lim; add it.")

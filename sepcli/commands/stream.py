@@ -129,7 +129,8 @@ def command(
     """
     if input_type != "raw" and (rate or channels or encoding):
         raise click.UsageError("--rate, --channels and --encoding describe raw PCM; add -t raw")
-    from sepcli.inference.stream import Stream, open_runner
+    from sepcli.inference.live import open_runner
+    from sepcli.inference.stream import Stream
 
     name = model or ("extract" if references else "denoise")
     with Signals() as signals:

@@ -1,1 +1,1 @@
-"""Run models: whole files in bounded memory, streams, exported graphs."""
+"""Run models: whole files in bounded memory, and streams; by torch or by their graphs."""

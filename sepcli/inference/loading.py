@@ -30,7 +30,7 @@ def load(
 def _graph(path, device, method, threads):
     if path.suffix != ".onnx":
         return None
-    from sepcli.inference.graphs import GraphSeparator
+    from sepcli.inference.graphseparator import GraphSeparator
 
     return GraphSeparator(path, method, device=device, threads=threads)
 

@@ -14,17 +14,11 @@ from sepcli.dsp.wiener import wiener
 from sepcli.errors import SepcliError
 from sepcli.inference.blockwise import Method, Separates, at_rate
 from sepcli.inference.segments import grid, in_segments
-from sepcli.inference.stream import (
-    Sources,
-    Stream,
-    TorchRunner,
-    batched,
-    check_channels,
-    unbatched,
-)
+from sepcli.inference.stream import Sources, Stream, batched, check_channels, unbatched
 from sepcli.inference.vocoder import FLOOR, MEL, MEL_BANDS, find_vocoder
 from sepcli.models.modelfile import Card
 from sepcli.nn.model import Model, checked
+from sepcli.nn.runner import TorchRunner
 from sepcli.nn.spectral import OfflineSpectralModel, with_phase
 from sepcli.signals.resampling import resample
 

@@ -1,57 +1,19 @@
 """Live separation: chunks in, chunks out, the state carried from one to the next.
 
-Nothing here needs torch. What runs the model is a `Runner` (`nn/runner.py`): `TorchRunner` here, or
-`OnnxRunner` in `inference/onnx.py`. What hop and delay mean to who brings audio in any pieces is
-known here alone.
+Nothing here needs torch. What runs the model is a `Runner` (`nn/runner.py`). What hop and delay
+mean to who brings audio in any pieces is known here alone.
 B batch, S sources, C channels, T samples.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from sepcli import files
 from sepcli.dsp.consistency import add_up
 from sepcli.dsp.frames import flush
 from sepcli.dsp.level import multiplier
 from sepcli.errors import SepcliError
-from sepcli.nn.runner import RUNNER, Runner
-
-CHUNK_MS = 10.0  # what live audio programs hand over at a time
-
-
-class TorchRunner:
-    """A causal model run by torch; `torch.set_num_threads(1)` is the caller's to decide.
-
-    Raises SepcliError when the model is not causal, or lacks a condition.
-    """
-
-    engine = "torch"
-
-    sample_rate: int
-    sources: tuple[str, ...]
-    channels: int
-    hop: int
-    delay: int
-    consistent: bool
-
-    def __init__(self, model: Any) -> None:
-        if not model.causal:
-            raise SepcliError("the model is not causal: it needs the whole signal; use separate")
-        self.model = model.complete().eval()
-        for name in RUNNER:
-            setattr(self, name, getattr(model, name))
-
-    def initial_state(self, batch: int = 1) -> Any:
-        return self.model.initial_state(batch)
-
-    def step(self, x: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
-        import torch
-
-        with torch.inference_mode():
-            y, state = self.model.step(torch.from_numpy(x).to(self.model.device), state)
-        return y.cpu().numpy(), state
+from sepcli.nn.runner import CHUNK_MS, Runner, whole_hops
 
 
 class Sources:
@@ -186,11 +148,6 @@ class Stream(Sources):
         return estimate.astype(np.float32, copy=False)
 
 
-def whole_hops(milliseconds: float, runner: Runner) -> int:
-    """The samples of so many ms, rounded down to whole hops, but at least one hop."""
-    return max(1, int(milliseconds * runner.sample_rate / 1000 // runner.hop)) * runner.hop
-
-
 def separate(runner: Runner, audio: np.ndarray) -> np.ndarray:
     """All sources (S, C, T) of audio (C, T) at the runner's sample rate, streamed."""
     sources = Sources(runner, len(audio))
@@ -228,63 +185,3 @@ def unbatched(y: np.ndarray, channels: int) -> np.ndarray:
 def _cut(audio: np.ndarray, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """The first frames of (C, T), and the rest; `np.split` takes ten times as long."""
     return audio[:, :frames], audio[:, frames:]
-
-
-def open_runner(name: str, engine: str = "auto", references: Sequence[str] = ()) -> Runner:
-    """Load the model `name` (see `modelfile.locate`), or a graph NAME.onnx, to be run live.
-
-    engine: `torch`; `onnx`, the graph that lies beside the weights under the same name, or one that
-    is made of them and kept in the cache; `auto`, that graph if it was made from these very weights
-    or can be, torch otherwise. references: sound files of what a conditioned model is to find.
-    Raises SepcliError.
-    """
-    from sepcli.models.modelfile import load_model, locate
-
-    path = locate(name)
-    runner = None if engine == "torch" else _graph_runner(path, strict=engine == "onnx")
-    if runner is None:
-        model = load_model(path)[0]
-        return TorchRunner(given(model, references) if references else model)
-    if not references:
-        return runner
-    from sepcli.inference.references import read_references
-
-    return runner.given(read_references(references, runner.sample_rate))
-
-
-def _graph_runner(path, *, strict):
-    """What runs the graph of the model `path`; None where torch has to, an error if `strict`."""
-    from sepcli.inference.onnx import OnnxRunner
-    from sepcli.models.modelfile import digest
-
-    graph = files.companion(path, ".onnx")
-    if path == graph:
-        return OnnxRunner(graph)
-    if not path.is_file():
-        return None
-    sha256 = digest(path)
-    if graph.is_file():
-        runner = OnnxRunner(graph)
-        if runner.sha256 == sha256:
-            return runner
-        if strict:
-            raise SepcliError(
-                f"{graph}: made from other weights than {path.name}; make it again: "
-                f"sepcli export {path} -o {graph} --overwrite"
-            )
-    from sepcli.inference.cachedgraph import cached_runner
-
-    runner = cached_runner(path, sha256)
-    if runner is None and strict:
-        raise SepcliError(f"{graph}: no such graph; make it: sepcli export {path} -o {graph}")
-    return runner
-
-
-def given(model: Any, references: Sequence[str]) -> Any:
-    """A conditioned model, in torch, for the speaker of sound files."""
-    from sepcli.inference.references import read_references
-    from sepcli.inference.separate import Separator
-
-    separator = Separator(model)
-    found = read_references(references, separator.sample_rate)
-    return separator.given(found, separator.sample_rate).model

@@ -9,7 +9,9 @@ import numpy as np
 
 from sepcli.audio import open_blocks
 from sepcli.errors import SepcliError
-from sepcli.inference.stream import Runner, Stream, batched, given, unbatched
+from sepcli.inference.live import given
+from sepcli.inference.stream import Stream, batched, unbatched
+from sepcli.nn.runner import Runner
 
 TOLERANCE = 1e-5  # largest difference of torch to itself over the whole file
 MOST_HOPS = 20  # per chunk, when their numbers are drawn

@@ -1,12 +1,15 @@
 """What runs a causal model on arrays: by torch, by ONNX Runtime, or in whole numbers.
 
-Nothing here needs torch. B batch, S sources, C channels.
+Torch is imported when a model is run by it. B batch, S sources, C channels.
 """
 
 from typing import Any, Protocol
 
 import numpy as np
 
+from sepcli.errors import SepcliError
+
+CHUNK_MS = 10.0  # what live audio programs hand over at a time
 RUNNER = ("sample_rate", "sources", "channels", "hop", "delay", "consistent")
 
 
@@ -31,3 +34,41 @@ class Runner(Protocol):
         A state may be used up by its step.
         """
         ...
+
+
+class TorchRunner:
+    """A causal model run by torch; `torch.set_num_threads(1)` is the caller's to decide.
+
+    Raises SepcliError when the model is not causal, or lacks a condition.
+    """
+
+    engine = "torch"
+
+    sample_rate: int
+    sources: tuple[str, ...]
+    channels: int
+    hop: int
+    delay: int
+    consistent: bool
+
+    def __init__(self, model: Any) -> None:
+        if not model.causal:
+            raise SepcliError("the model is not causal: it needs the whole signal; use separate")
+        self.model = model.complete().eval()
+        for name in RUNNER:
+            setattr(self, name, getattr(model, name))
+
+    def initial_state(self, batch: int = 1) -> Any:
+        return self.model.initial_state(batch)
+
+    def step(self, x: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        import torch
+
+        with torch.inference_mode():
+            y, state = self.model.step(torch.from_numpy(x).to(self.model.device), state)
+        return y.cpu().numpy(), state
+
+
+def whole_hops(milliseconds: float, runner: Runner) -> int:
+    """The samples of so many ms, rounded down to whole hops, but at least one hop."""
+    return max(1, int(milliseconds * runner.sample_rate / 1000 // runner.hop)) * runner.hop

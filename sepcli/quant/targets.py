@@ -19,7 +19,7 @@ integer(twin)           an `nn.runner.Runner` that computes in numpy integers, a
                         frozen twin gives in eval mode, bit for bit.
 layers(twin)            a list of `LayerCost`, in the order in which they run.
 BUDGET                  how many bytes of weights the hardware holds, None where any number does.
-QDQ                     whether `inference/qdq.py` can write the twin as a graph for ONNX Runtime.
+QDQ                     whether `graphs/qdq.py` can write the twin as a graph for ONNX Runtime.
 """
 
 from dataclasses import dataclass

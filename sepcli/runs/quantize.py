@@ -15,8 +15,9 @@ import torch
 
 from sepcli import files, metrics
 from sepcli.errors import SepcliError
-from sepcli.inference import qdq
-from sepcli.inference.stream import TorchRunner, separate
+from sepcli.graphs import qdq
+from sepcli.nn.runner import TorchRunner
+from sepcli.inference.stream import separate
 from sepcli.mixing import datasets
 from sepcli.models import modelfile
 from sepcli.quant.convolution import packed

@@ -26,8 +26,10 @@ from typing import Any
 import numpy as np
 
 from sepcli.audio import Resampler
+from sepcli.inference.live import open_runner
 from sepcli.inference.references import LONGEST_S, check_reference
-from sepcli.inference.stream import Stream, TorchRunner, open_runner
+from sepcli.inference.stream import Stream
+from sepcli.nn.runner import TorchRunner
 from sepcli.serving.metrics import Metrics
 from sepcli.serving.settings import RequestError, Settings
 from sepcli.signals import pcm

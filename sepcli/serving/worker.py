@@ -24,11 +24,11 @@ from sepcli import files
 from sepcli.audio import Writer, open_blocks
 from sepcli.errors import SepcliError
 from sepcli.inference.blockwise import Separates, WithResidual
-from sepcli.inference.extract import extractor
 from sepcli.inference.loading import load
-from sepcli.inference.outputs import Form, choose, write_stems
 from sepcli.inference.presence import Watched
 from sepcli.inference.references import read_references
+from sepcli.jobs.extract import extractor
+from sepcli.jobs.outputs import Form, choose, write_stems
 from sepcli.serving.settings import BUSIEST, FASTEST, RequestError
 from sepcli.serving.views import write_views
 

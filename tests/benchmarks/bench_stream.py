@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sepcli.inference.export import export
-from sepcli.inference.stream import Stream, open_runner
+from sepcli.graphs.export import export
+from sepcli.inference.live import open_runner
+from sepcli.inference.stream import Stream
 from sepcli.inference.streamcheck import measure
 from sepcli.models import MODELS, build, model_class
 from sepcli.models.modelfile import save

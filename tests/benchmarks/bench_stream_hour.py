@@ -12,7 +12,8 @@ import time
 
 import numpy as np
 
-from sepcli.inference.stream import Stream, open_runner
+from sepcli.inference.live import open_runner
+from sepcli.inference.stream import Stream
 
 HOURS, SLICE_MINUTES, PATTERN_SECONDS = 1, 10, 60
 MODEL = "denoise"

@@ -9,11 +9,11 @@ from typing import Any, Self
 import numpy as np
 
 from sepcli.errors import SepcliError
+from sepcli.graphs.onnx import OnnxRunner, open_graph
+from sepcli.graphs.whole import OnnxWhole
 from sepcli.inference.blockwise import Method, Separates, at_rate
-from sepcli.inference.onnx import OnnxRunner, open_graph
 from sepcli.inference.segments import grid, in_segments
 from sepcli.inference.stream import Sources, Stream, batched, check_channels, unbatched
-from sepcli.inference.whole import OnnxWhole
 from sepcli.signals.resampling import resample
 
 SEGMENT_S = 20.0  # of long audio, at a time

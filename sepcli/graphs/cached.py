@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sepcli import __version__
 from sepcli.errors import SepcliError, note
-from sepcli.inference.onnx import OnnxRunner
+from sepcli.graphs.onnx import OnnxRunner
 from sepcli.models.modelfile import load_model
 from sepcli.models.weights.cache import cache_folder
 
@@ -39,7 +39,7 @@ def _made(path, graph):
             "pip install 'sepcli[export]'"
         )
         return None
-    from sepcli.inference.export import export
+    from sepcli.graphs.export import export
 
     note(f"{path}: making its streaming graph, once: {graph}")
     try:

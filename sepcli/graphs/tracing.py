@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sepcli.errors import SepcliError
-from sepcli.inference.realparts import RealParts
+from sepcli.graphs.realparts import RealParts
 
 LOGGERS = ("torch.onnx", "torch.export", "torch.__trace", "onnxscript", "onnx_ir")
 ONNX_GATES = (0, 3, 1, 2)  # input, output, forget, cell: of torch's input, forget, cell, output

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 
 from sepcli import files
 from sepcli.errors import SepcliError
-from sepcli.inference import export
-from sepcli.inference.onnx import OnnxRunner
-from sepcli.inference.stream import CHUNK_MS, TorchRunner, whole_hops
+from sepcli.graphs import export
+from sepcli.graphs.onnx import OnnxRunner
+from sepcli.nn.runner import CHUNK_MS, TorchRunner, whole_hops
 from sepcli.quant import layers
 from sepcli.quant.convolution import CONVOLUTIONS, Conv
 

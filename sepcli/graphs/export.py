@@ -10,7 +10,7 @@ import torch
 
 from sepcli import files
 from sepcli.errors import SepcliError
-from sepcli.inference.forms import (
+from sepcli.graphs.forms import (
     LOUD,
     ConditionGraph,
     StreamingGraph,
@@ -22,15 +22,14 @@ from sepcli.inference.forms import (
     repeated,
     whole_inputs,
 )
-from sepcli.inference.onnx import FORMAT, OnnxRunner, condition_of
-from sepcli.inference.onnxfile import finished
-from sepcli.inference.stream import TorchRunner
-from sepcli.inference.tracing import FixedSizeError, check_packages, to_onnx
-from sepcli.inference.whole import OnnxWhole
+from sepcli.graphs.onnx import FORMAT, OnnxRunner, condition_of
+from sepcli.graphs.onnxfile import finished
+from sepcli.graphs.tracing import FixedSizeError, check_packages, to_onnx
+from sepcli.graphs.whole import OnnxWhole
 from sepcli.models.modelfile import Card, load_model
 from sepcli.nn.causal import flat
 from sepcli.nn.model import expanded
-from sepcli.nn.runner import Runner
+from sepcli.nn.runner import Runner, TorchRunner
 
 TOLERANCE = 1e-4  # largest difference to torch
 CHUNKS = ((1, 1), (1, 7), (3, 2))  # (batch, hops) to check
@@ -142,7 +141,7 @@ def _condition(model, form, card):
 
 
 def facts(model: Any, card: Card) -> dict[str, Any]:
-    """What a runner of any graph of a model has to know of it; see `inference/onnx.py`."""
+    """What a runner of any graph of a model has to know of it; see `graphs/onnx.py`."""
     return {
         "format": FORMAT,
         "model": card.model,
@@ -157,7 +156,7 @@ def facts(model: Any, card: Card) -> dict[str, Any]:
 
 
 def about(model: Any, form: Any, card: Card, condition: Any = None) -> dict[str, Any]:
-    """What a runner has to know of a streaming graph; see `inference/onnx.py`."""
+    """What a runner has to know of a streaming graph; see `graphs/onnx.py`."""
     states = flat(form.core_state(1, *given(condition)))
     if condition is None and any(state.any() for state in states):
         raise SepcliError(f"{card.path}: its states do not start at zero; it cannot be exported")

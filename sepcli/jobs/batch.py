@@ -11,7 +11,7 @@ from sepcli import files
 from sepcli.audio import Peekable, names_a_file, open_blocks
 from sepcli.errors import OutputError, SepcliError, UsageError
 from sepcli.inference.blockwise import WithResidual
-from sepcli.inference.outputs import (
+from sepcli.jobs.outputs import (
     FOLDER,
     Form,
     Models,

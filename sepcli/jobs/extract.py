@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sepcli.errors import SepcliError, UsageError
-from sepcli.inference.batch import Separation
 from sepcli.inference.blockwise import Separates, WithResidual
 from sepcli.inference.fullband import FullBand
 from sepcli.inference.presence import Watched
 from sepcli.inference.references import enrolments, read_references, speech_in
+from sepcli.jobs.batch import Separation
 
 MODEL = "extract"  # unless another one is named
 UNSURE = 0.5  # a lower presence is remarked on

@@ -1,7 +1,7 @@
 """Run a model's graph for whole signals with ONNX Runtime: no torch.
 
 A graph has the inputs `x, condition0, ...` and the output `y`. Its metadata `sepcli` is that of a
-streaming graph (see `inference/onnx.py`) with the kind "offline", without states, and with "length"
+streaming graph (see `graphs/onnx.py`) with the kind "offline", without states, and with "length"
 (samples that it takes; null: any number). x and y are waveforms (B, C, T) and (B, S, C, T), or, for
 the front end "stft", real and imaginary parts (B, C, 2, F, N) and (B, S, C, 2, F, N) of spectra,
 and "stft" is {"window", "hop"}, or that of a causal model.
@@ -16,7 +16,7 @@ import numpy as np
 
 from sepcli.dsp.frames import flush
 from sepcli.dsp.stft import CentredStft, ChunkedStft
-from sepcli.inference.onnx import Graph, condition_of, conditions, foreign, lacking, opened
+from sepcli.graphs.onnx import Graph, condition_of, conditions, foreign, lacking, opened
 
 
 class OnnxWhole:
