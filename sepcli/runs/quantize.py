@@ -16,10 +16,10 @@ import torch
 from sepcli import files, metrics
 from sepcli.errors import SepcliError
 from sepcli.graphs import qdq
-from sepcli.nn.runner import TorchRunner
 from sepcli.inference.stream import separate
 from sepcli.mixing import datasets
 from sepcli.models import modelfile
+from sepcli.nn.runner import TorchRunner
 from sepcli.quant.convolution import packed
 from sepcli.quant.grids import set_phase
 from sepcli.quant.targets import LayerCost, target_module
