@@ -2,7 +2,7 @@
 
 Stöter et al., "Open-Unmix - A Reference Implementation for Music Source Separation", JOSS 2019.
 The parameters are named as in the authors' package, whose checkpoints fit (see
-`sepcli.models.openunmix_files`).
+`sepcli.models.weights.openunmix`).
 B batch, S sources, C channels, T samples, N frames, F frequencies.
 """
 
