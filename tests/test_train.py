@@ -11,8 +11,10 @@ from torch import nn
 from sepcli.errors import SepcliError
 from sepcli.mixing.datasets import Items
 from sepcli.mixing.source import Drawn, Source
+from sepcli.models import build
 from sepcli.nn.model import Model
 from sepcli.runs import checkpoint
+from sepcli.training import validation
 from sepcli.training.loop import (
     State,
     clip_gradients,
@@ -334,6 +336,27 @@ def test_validation_scores_are_means_of_known_values():
     assert set(audio) == {
         f"{i}/{n}" for i in (0, 1) for n in ("mix", "ref.a", "ref.b", "est.a", "est.b")
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("spectral_tasnet", {"sources": ["a", "b"]}),
+        ("open_unmix", {"sources": ["a", "b"], "window": 256, "hop": 64, "hidden": 8, "layers": 1}),
+    ],
+)
+def test_what_a_step_on_spectra_sounds_like_are_their_signals(name, settings):
+    model = build(name, **settings)
+    refs = 0.1 * torch.randn(3, 2, model.channels, 4096)
+    mix, estimates = refs.sum(1), 0.5 * refs
+    spectra = [model.analyse(x) for x in (mix, refs, estimates)]
+    plain = validation.listen(model, mix, refs, estimates, 4096)
+    heard = validation.listen(model, *spectra, 4096)
+    assert plain.keys() == heard.keys()
+    for key, signal in plain.items():
+        torch.testing.assert_close(heard[key], signal, atol=1e-5, rtol=0)
+    estimates[0, 0, 0, 7] = math.nan  # of a step that is skipped
+    assert validation.listen(model, mix, refs, estimates, 4096)["0/est.a"].isfinite().all()
 
 
 class Noisy(Tones):

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
-from sepcli import config
+from sepcli import audio, config
 from sepcli.cli import main
 from sepcli.models import modelfile
 from sepcli.runs import runlog, runs
@@ -144,6 +145,50 @@ def test_tensorboard_finds_the_curves_and_examples_to_hear(folder):
     examples = {"0/mix", "0/ref.sines", "0/est.modulated"}
     assert examples <= set(board.Tags()["audio"])
     assert examples <= set(board.Tags()["images"])
+
+
+@pytest.mark.parametrize("files", [True, False])
+def test_sounds_of_training_and_validation_are_kept_every_so_many_steps(folder, files):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trained("--set", "train.audio_every=5", "--set", f"train.audio_files={files}")
+    board = EventAccumulator(str(folder / "run")).Reload()
+    for tag, steps in {
+        "train/0/mix": [5, 10],
+        "train/0/est.sines": [5, 10],
+        "train/0/ref.modulated": [5, 10],
+        "0/est.sines": [0, 5, 10, 12],
+        "0/mix": [0],
+    }.items():
+        assert [sound.step for sound in board.Audio(tag)] == steps
+    sounds = {str(p.relative_to(folder / "run/audio")) for p in folder.glob("run/audio/*/*")}
+    names = {"mix", "ref.sines", "ref.modulated", "est.sines", "est.modulated"}
+    validated = {f"{step:08d}/valid-0-{n}.wav" for step in (0, 5, 10, 12) for n in names}
+    heard = {f"{step:08d}/train-0-{n}.wav" for step in (5, 10) for n in names}
+    assert sounds >= validated | heard if files else not sounds
+    for path in sounds:
+        sound, rate = audio.read(folder / "run/audio" / path)
+        assert rate == 16000
+        assert np.isfinite(sound).all()
+    if files:
+        parts = [
+            audio.read(folder / f"run/audio/00000005/train-0-{name}.wav")[0]
+            for name in ("mix", "ref.sines", "ref.modulated")
+        ]
+        np.testing.assert_allclose(parts[0], parts[1] + parts[2], atol=1e-5)
+        trained("--overwrite")
+        assert not list(folder.glob("run/audio/*/*"))
+
+
+def test_listening_changes_no_weight_and_may_begin_on_resume(folder):
+    trained()
+    trained("--set", "train.audio_every=3", output="heard")
+    for plain, heard in zip(weights("run"), weights("heard"), strict=True):
+        torch.testing.assert_close(plain, heard, rtol=0, atol=0)
+    more = ("--set", "train.audio_every=7", "--set", "train.audio_files=true")
+    trained("--resume", "--set", "train.steps=15", *more, output="heard")
+    kept = {path.name for path in folder.glob("heard/audio/*")}
+    assert kept == {"00000014", "00000015"}  # a step, and the last validation
 
 
 def test_the_picture_of_a_sine_is_one_white_row_at_its_frequency_counted_from_the_bottom():

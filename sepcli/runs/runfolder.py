@@ -14,6 +14,7 @@ BEST, LAST = modelfile.RUN_FILES
 FILES = (CONFIG, METRICS, CHECKPOINT, SCORES, BEST, LAST)
 KEPT, RECENT = "epoch-*.safetensors", "step-*.safetensors"
 EVENTS = "events.out.tfevents.*"  # TensorBoard's
+SOUNDS = "audio/*/*.wav"
 
 
 def is_run(folder: str | Path) -> bool:
@@ -42,7 +43,7 @@ def check_free(folder: Path, overwrite: bool) -> None:
 def clear(folder: Path) -> None:
     """Make the folder, without the files of an earlier run."""
     folder.mkdir(parents=True, exist_ok=True)
-    globbed = (path for glob in (EVENTS, KEPT, RECENT) for path in folder.glob(glob))
+    globbed = (path for glob in (EVENTS, KEPT, RECENT, SOUNDS) for path in folder.glob(glob))
     for path in (*(folder / name for name in FILES), *globbed):
         path.unlink(missing_ok=True)
 

@@ -14,8 +14,10 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard import summary
 
+from sepcli import audio
 from sepcli.models.modelfile import METRICS
 from sepcli.runs.tracking import Tracker
+from sepcli.training.settings import Settings
 
 FFT, HOP, RANGE_DB = 512, 256, 80.0  # of pictures
 
@@ -23,13 +25,13 @@ FFT, HOP, RANGE_DB = 512, 256, 80.0  # of pictures
 class RunLog:
     """The open logs of a run that goes on after step `step`; a context manager."""
 
-    def __init__(self, folder: Path, *, sample_rate: int, step: int, wandb: str = "") -> None:
+    def __init__(self, folder: Path, *, sample_rate: int, step: int, settings: Settings) -> None:
         self.folder, self.sample_rate, self.step = folder, sample_rate, step
-        self.wandb = wandb  # a project, see `Tracker`
-        self.heard = False  # mixtures and references do not change: once is enough
+        self.settings = settings
+        self.heard = False  # what validates does not change but for the estimates: once is enough
 
     def __enter__(self):
-        self.tracker = Tracker(self.wandb, self.folder)
+        self.tracker = Tracker(self.settings.wandb, self.folder)
         self.metrics = open(self.folder / METRICS, "a", encoding="utf-8")
         name = f"events.out.tfevents.{time.time_ns()}.{platform.node()}.{os.getpid()}"
         self.board = Board(open(self.folder / name, "wb"))
@@ -45,7 +47,10 @@ class RunLog:
             self.board.close()
 
     def write(self, record: dict[str, Any]) -> None:
-        """Write a "train" or "valid" record; the other ones are for progress bars."""
+        """Write a "train", "valid" or "audio" record; the other ones are for progress bars."""
+        if record["event"] == "audio":
+            self._write_audio(record, "train/")
+            self.board.flush()
         if record["event"] not in ("train", "valid"):
             return
         values = plain(record)
@@ -58,19 +63,27 @@ class RunLog:
         for name, picture in record.get("pictures", {}).items():
             shown = (picture / picture.max().clamp(min=1e-12))[None]
             self.board.add(summary.image(name, shown, dataformats="CHW"), record["step"])
-        if record.get("best"):
+        if record.get("best") or (record["event"] == "valid" and self.settings.audio_every):
             self._write_audio(record)
         self.board.flush()
 
-    def _write_audio(self, record):
-        for name, audio in record["audio"].items():
-            if "/est." in name or not self.heard:
-                mono = audio.mean(0).clamp(-1, 1)  # (T,)
-                sound = summary.audio(name, mono, sample_rate=self.sample_rate)
+    def _write_audio(self, record, group=""):
+        for name, signal in record["audio"].items():
+            if group or "/est." in name or not self.heard:
+                mono = signal.mean(0).clamp(-1, 1)  # (T,)
+                sound = summary.audio(group + name, mono, sample_rate=self.sample_rate)
                 self.board.add(sound, record["step"])
-                picture = summary.image(name, spectrogram(mono), dataformats="CHW")
+                picture = summary.image(group + name, spectrogram(mono), dataformats="CHW")
                 self.board.add(picture, record["step"])
-        self.heard = True
+            if self.settings.audio_files:
+                self._write_file((group or "valid/") + name, signal, record["step"])
+        self.heard = self.heard or not group
+
+    def _write_file(self, name, signal, step):
+        """The signal (C, T) as audio/STEP/GROUP-NUMBER-NAME.wav."""
+        path = self.folder / "audio" / f"{step:08d}" / f"{name.replace('/', '-')}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        audio.write(path, signal.float().numpy(), self.sample_rate)
 
 
 class Board:

@@ -2,6 +2,7 @@
 
 config.yaml         the complete configuration, which `sepcli train` takes like any other
 metrics.jsonl       one object per log line and per validation; the same for TensorBoard
+audio/STEP/         what the training and the validations sound like, if that is asked for
 last.ckpt           the state of the training, to resume
 best.safetensors    the model with the best validation score; last.safetensors the newest
 scores.json         scores on the validation set before and after training
@@ -50,7 +51,7 @@ from sepcli.training.settings import Settings
 # What changes no weight that is still to come, and what may grow: it only makes a run longer.
 FREE_ON_RESUME = (
     "workers", "log_every", "save_minutes", "keep_epochs", "keep_every", "keep_last", "stop_after",
-    "init", "parallel", "wandb",
+    "init", "parallel", "wandb", "audio_every", "audio_files",
 )  # fmt: skip
 LENGTHS = ("steps", "epochs")
 MOST_WARNINGS = 20  # of unreadable recordings, which are counted besides
@@ -148,7 +149,7 @@ class Run:
         for each in data:
             each.spare()
         fitted = fit(self.state, *data, self.settings, device=self.device)
-        about = {"sample_rate": self.model.sample_rate, "wandb": self.settings.wandb}
+        about = {"sample_rate": self.model.sample_rate, "settings": self.settings}
         open_log = RunLog(self.folder, step=self.state.step, **about)
         with open_log if self.ranks.first else nullcontext() as log:
             try:

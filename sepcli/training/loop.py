@@ -40,7 +40,7 @@ class State:
     and of the last one. since_best: validations since. plateau: what `Plateau` remembers.
     adversary: the discriminators of `train.gan`, or None. skipped, bad_in_a_row: steps without a
     finite gradient. sums: of the values since the last log line. seconds: spent on training and
-    validation.
+    validation. audio: what the step that is being done sounds like, if it is to be heard.
     """
 
     COUNTERS = (
@@ -71,6 +71,7 @@ class State:
         self.plateau: dict[str, Any] = Plateau(**settings.plateau).start()
         self.since_best = self.skipped = self.bad_in_a_row = 0
         self.sums = {}
+        self.audio: dict[str, torch.Tensor] = {}
         device = next(model.parameters()).device
         self.scaler = precision.scaler(settings, device)
         self.adversary = Adversary(settings, device) if settings.gan else None
@@ -142,9 +143,10 @@ def fit(
 
     Records are told apart by "event": "step" after every step; before it, every `log_every` steps,
     "train" with means over these; "validating" during a validation, and "valid" after it with the
-    scores, "best" (whether none was better) and "audio" (examples, {name: (C, T)}). Validation
-    happens before the first step, every `validate_every` steps, and after the last. "warning" has
-    a "message": what could not be done as the settings want it.
+    scores, "best" (whether none was better) and "audio" (examples, {name: (C, T)}); "audio", every
+    `audio_every` steps, with those of the step. Validation happens before the first step, every
+    `validate_every` steps, and after the last. "warning" has a "message": what could not be done
+    as the settings want it.
 
     Raises SepcliError when `max_bad_steps` steps in a row had no finite loss and gradient, and
     DataError when items cannot be made.
@@ -215,6 +217,9 @@ def _steps(state, batches, first, valid_data, settings, device):
                 f"training diverged: steps {state.step - state.bad_in_a_row + 1} to {state.step} "
                 "had no finite loss and gradient; lower train.lr or train.clip, or check the data"
             )
+        if settings.listens(state.step):
+            audio, state.audio = state.audio, {}
+            yield {"event": "audio", "step": state.step, "audio": audio}
         if state.step % settings.log_every == 0:
             sums, state.sums = state.sums, {}  # before the yield, where a run may be saved
             yield summary(sums, state, settings)

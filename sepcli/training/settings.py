@@ -18,7 +18,7 @@ NUMBERS = ("none", "bf16", "fp16")  # of autocast
 PARALLEL = ("ddp", "fsdp")
 AT_LEAST_0 = (
     "epochs", "keep_every", "warmup", "final_lr", "weight_decay", "clip", "seed", "workers",
-    "save_minutes", "stop_after", "keep_last",
+    "save_minutes", "stop_after", "keep_last", "audio_every",
 )  # fmt: skip
 
 
@@ -50,6 +50,9 @@ class Settings:
     ema: decay of the moving average of the weights that is validated and kept, 0 for none.
     max_bad_steps: so many steps in a row without a finite loss and gradient end the training.
     seed: of the initial weights, the order of the data, and dropout.
+    audio_every: after every so many steps, what the step heard and made of it is kept to listen to,
+        and so is every validation, not only the best one; 0 for the best alone. audio_files: also
+        as WAV files in the run folder, not only for TensorBoard.
     log_every, validate_every: steps. save_minutes: longest time between checkpoints.
     workers: processes that make training items ahead of time.
     autocast: numbers in which the model computes products, "bf16", "fp16" (for GPUs without
@@ -87,6 +90,8 @@ class Settings:
     seed: int = 0
     log_every: int = 50
     validate_every: int = 1000
+    audio_every: int = 0
+    audio_files: bool = False
     save_minutes: float = 10.0
     workers: int = 0
     autocast: str = "none"
@@ -145,6 +150,10 @@ class Settings:
         epoch, rest = divmod(step, self.validate_every // self.validate_epochs)
         wanted = epoch in self.keep_epochs or (self.keep_every and epoch % self.keep_every == 0)
         return epoch if wanted and not rest else 0
+
+    def listens(self, step: int) -> bool:
+        """Whether what this step (from 1) makes is kept to listen to."""
+        return bool(self.audio_every) and step % self.audio_every == 0
 
     def resolution(self, step: int) -> int:
         """The part of its resolution that the model is trained with in a step, 2 for a half."""

@@ -46,7 +46,12 @@ def separated(
     with precision.autocast(settings, device):
         estimates = state.estimate(mix, enroll)
     gathered = state.ranks.gathered
-    return gathered(estimates.to(refs.dtype)), gathered(refs), gathered(mix)
+    estimates, refs, mix = gathered(estimates.to(refs.dtype)), gathered(refs), gathered(mix)
+    if settings.listens(state.step + 1) and not state.audio:  # of the first part
+        is_sound = not part[0].is_complex()
+        samples = part[0].shape[-1] if is_sound else (mix.shape[-1] - 1) * state.model.stft.hop
+        state.audio = validation.listen(state.model, mix, refs, estimates, samples)
+    return estimates, refs, mix
 
 
 def backward(state: Any, loss: torch.Tensor, settings: Settings) -> None:

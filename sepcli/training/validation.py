@@ -136,6 +136,17 @@ def measured(
     return values.nanmean(-1).cpu()
 
 
+def listen(
+    model: Any, mix: torch.Tensor, refs: torch.Tensor, estimates: torch.Tensor, samples: int
+) -> dict[str, torch.Tensor]:
+    """`pick_examples` of a step of training, of signals of `samples`, or of their spectra."""
+    signals = [x[:EXAMPLES].detach() for x in (mix, refs, estimates)]
+    if mix.is_complex():
+        signals = [model.synthesise(x, samples) for x in signals]
+    finite = (torch.nan_to_num(x.float()) for x in signals)  # also of a step that is skipped
+    return pick_examples(model.sources, *finite)
+
+
 def pick_examples(
     sources: Sequence[str], mix: torch.Tensor, refs: torch.Tensor, estimates: torch.Tensor
 ) -> dict[str, torch.Tensor]:
