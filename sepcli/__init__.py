@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # for type checkers; at run time, see _API
     from sepcli.audio import read as read
     from sepcli.audio import write as write
+    from sepcli.data.datasets import Dataset as Dataset
     from sepcli.dsp.acoustics import measure_rir as measure_rir
     from sepcli.dsp.decay import decay_rir as decay_rir
     from sepcli.dsp.frames import FrameCutter as FrameCutter
@@ -24,7 +25,6 @@ if TYPE_CHECKING:  # for type checkers; at run time, see _API
     from sepcli.dsp.room import convolve as apply_rir
     from sepcli.inference.loading import load as load
     from sepcli.inference.separate import Separator as Separator
-    from sepcli.mixing.datasets import Dataset as Dataset
     from sepcli.mixing.mixtures import Mixer as Mixer
     from sepcli.mixing.specs import MixtureSpec as MixtureSpec
     from sepcli.models import build as build
@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # for type checkers; at run time, see _API
 __version__ = "0.1.0"
 
 _API = {  # public name -> "module:name", imported on first use
-    "Dataset": "sepcli.mixing.datasets:Dataset",
+    "Dataset": "sepcli.data.datasets:Dataset",
     "FrameCutter": "sepcli.dsp.frames:FrameCutter",
     "Mixer": "sepcli.mixing.mixtures:Mixer",
     "MixtureSpec": "sepcli.mixing.specs:MixtureSpec",

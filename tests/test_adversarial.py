@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from sepcli.data.datasets import Items
 from sepcli.errors import SepcliError
-from sepcli.mixing.datasets import Items
 from sepcli.mixing.source import Drawn, Source
 from sepcli.models.hifigan import adversarial_loss, discriminator_loss, feature_loss
 from sepcli.nn.model import Model

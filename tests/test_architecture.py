@@ -76,6 +76,34 @@ def test_the_contract_lists_exactly_the_rooms_that_there_are():
     assert there - LEAVES - {"pretrained", "py.typed"} == set().union(*ROOMS)
 
 
+def first_line(room):
+    """The first line of the docstring of a room, a package or a module."""
+    path = ROOT / room / "__init__.py"
+    tree = ast.parse((path if path.exists() else ROOT / f"{room}.py").read_text())
+    return ast.get_docstring(tree).splitlines()[0]
+
+
+def test_the_map_in_contributing_is_the_contract_in_the_words_of_the_rooms():
+    text = (ROOT.parent / "CONTRIBUTING.md").read_text()
+    rooms = [room for layer in CONTRACT["layers"] for room in layer.split(" | ")]
+    rows = [f"| `{room}` | {first_line(room)} |" for room in rooms]
+    assert "|---|---|\n" + "\n".join(rows) + "\n\n" in text
+
+
+FOLDERS = sorted({path.parent for path in FILES})
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
+def test_a_folder_is_seen_at_a_glance(folder):
+    count = sum(path.is_file() for path in folder.iterdir())
+    assert count <= 15 or folder.name in ("commands", "pretrained")  # which grow by their items
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_file_is_read_in_one_go(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
 def test_the_leaves_import_only_leaves():
     for leaf in LEAVES:
         for name in imports(ast.parse((ROOT / f"{leaf}.py").read_text())):

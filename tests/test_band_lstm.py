@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from sepcli.layers.band_lstm import BandEncoder, RunningMean, band_widths
 from sepcli.models import build
-from sepcli.nn.band_lstm import BandEncoder, RunningMean, band_widths
 from tests.models import TINY, randomise
 
 SETTINGS = dict(TINY)["band_lstm"]

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sepcli.nn.bands import WIDE_BINS, BandMerge, BandSplit, mel_bands, wide_bands
+from sepcli.layers.bands import WIDE_BINS, BandMerge, BandSplit, mel_bands, wide_bands
 
 
 def test_the_53_bands_are_those_of_the_closed_form():

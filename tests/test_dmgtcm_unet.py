@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sepcli.layers.gated_tcm import DoubleGatedTcm, GatedBranch
 from sepcli.models.dmgtcm_unet import DmgtcmUnet
-from sepcli.nn.gated_tcm import DoubleGatedTcm, GatedBranch
 from tests.models import TINY, randomise
 
 SMALL = next(settings for name, settings in TINY if name == "dmgtcm_unet")

@@ -7,9 +7,9 @@ import pytest
 import soundfile
 import torch
 
+from sepcli.data import batched, datasets
+from sepcli.data.excerpts import Excerpts
 from sepcli.errors import SepcliError
-from sepcli.mixing import batched, datasets
-from sepcli.mixing.excerpts import Excerpts
 from sepcli.mixing.specs import ExcerptSpec
 from sepcli.runs import runs
 

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 
 import sepcli
 from sepcli import cli
+from sepcli.data.datasets import KINDS, Kind
 from sepcli.losses import LOSSES, Loss
 from sepcli.metrics import METRICS, Metric
-from sepcli.mixing.datasets import KINDS, Kind
 from sepcli.runs.runs import resolve
 from sepcli.runs.trial import dry_run
 

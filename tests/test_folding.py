@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sepcli.nn.folding import fold
+from sepcli.layers.folding import fold
 from tests.models import randomise
 
 

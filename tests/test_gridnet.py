@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from sepcli.nn.gridnet import FullGridBlock, GridBlock
+from sepcli.layers.gridnet import FullGridBlock, GridBlock
 
 GOLDEN = Path(__file__).parent / "golden" / "espnet_gridnet.npz"
 NAMES = (  # espnet's, and ours

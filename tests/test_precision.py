@@ -5,12 +5,12 @@ import torch
 from click.testing import CliRunner
 
 from sepcli.cli import main
+from sepcli.data.datasets import Items
+from sepcli.data.toy import Toy, ToySpec
 from sepcli.errors import SepcliError
+from sepcli.layers import rows
 from sepcli.losses import waveforms
-from sepcli.mixing.datasets import Items
-from sepcli.mixing.toy import Toy, ToySpec
 from sepcli.models import build
-from sepcli.nn import rows
 from sepcli.training.loop import State, fit
 from sepcli.training.settings import Settings
 

@@ -18,8 +18,8 @@ from click.testing import CliRunner
 from torch import nn
 
 from sepcli.cli import main
+from sepcli.data import datasets
 from sepcli.errors import SepcliError
-from sepcli.mixing import datasets
 from sepcli.runs import checkpoint
 from sepcli.training import ranks
 from sepcli.training.checks import check_ranks

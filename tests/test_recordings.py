@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from sepcli.data.datasets import Items
 from sepcli.errors import SepcliError
-from sepcli.mixing.datasets import Items
 from sepcli.mixing.mixtures import Mixer, MixtureSpec
 from sepcli.recordings.packing import Packing, PackSpec, find_sources
 from sepcli.recordings.pools import Pool

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from sepcli.layers import rows
+from sepcli.layers.tcn import Tcn
 from sepcli.models import build
-from sepcli.nn import rows
-from sepcli.nn.tcn import Tcn
 from tests.models import randomise
 
 BLOCKS = {"skip": 5, "kernel": 3, "blocks": 3, "repeats": 2}

@@ -5,8 +5,8 @@ import pytest
 import soundfile
 import torch
 
+from sepcli.data import datasets
 from sepcli.errors import SepcliError
-from sepcli.mixing import datasets
 from sepcli.models.modelfile import load_model
 from sepcli.runs import runs
 from sepcli.training.settings import Plateau, Settings

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from sepcli.layers.speaker import LEAST, Film, Likeness, Recall, SpeakerEncoder, log_spoken, spoken
 from sepcli.models import build
-from sepcli.nn.speaker import LEAST, Film, Likeness, Recall, SpeakerEncoder, log_spoken, spoken
 from tests.models import SPEAKER, randomise
 
 

@@ -15,10 +15,10 @@ import torch
 from click.testing import CliRunner
 
 from sepcli.cli import main
+from sepcli.data import datasets
+from sepcli.data.spectra import SpectraMixer, SpectraSpec
 from sepcli.errors import SepcliError
-from sepcli.mixing import datasets
 from sepcli.mixing.music import StemMixer, StemSpec
-from sepcli.mixing.spectra import SpectraMixer, SpectraSpec
 from sepcli.nn.spectral import CentredStft
 from sepcli.recordings.packing import Packing, PackSpec
 from sepcli.training import validation

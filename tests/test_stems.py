@@ -9,9 +9,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sepcli.data.spectra import SpectraMixer, SpectraSpec
 from sepcli.errors import SepcliError
 from sepcli.mixing.music import AUGMENTATIONS, StemMixer, StemSpec
-from sepcli.mixing.spectra import SpectraMixer, SpectraSpec
 from sepcli.recordings.packing import Packing, PackSpec, find_sources
 from sepcli.recordings.songs import find_songs
 

@@ -8,10 +8,10 @@ import soundfile
 import torch
 
 from sepcli import config
+from sepcli.data import datasets
+from sepcli.data.masked import Masked, MaskedSpec
 from sepcli.errors import SepcliError
 from sepcli.losses.stfts import magnitude_l1_loss
-from sepcli.mixing import datasets
-from sepcli.mixing.masked import Masked, MaskedSpec
 from sepcli.models import modelfile
 from sepcli.models.tfswa_unet import TfswaUnet
 from sepcli.runs import runs

@@ -10,11 +10,11 @@ from torch import nn
 
 from sepcli.inference.blockwise import Method
 from sepcli.inference.separate import Separator
+from sepcli.layers import tfswa
+from sepcli.layers.tfswa import Axis, Windows
 from sepcli.models import build
 from sepcli.models.tfswa_resunet import TfswaResunet
 from sepcli.models.tfswa_unet import TfswaUnet, codes
-from sepcli.nn import tfswa
-from sepcli.nn.tfswa import Axis, Windows
 from tests.models import RESUNET, TFSWA, randomise
 
 SIZES = [(16, 24), (8, 8), (1, 1), (3, 30), (17, 9), (5, 5), (30, 4)]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from sepcli.data.datasets import Items
 from sepcli.errors import SepcliError
-from sepcli.mixing.datasets import Items
 from sepcli.mixing.source import Drawn, Source
 from sepcli.models import build
 from sepcli.nn.model import Model

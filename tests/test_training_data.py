@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sepcli.data import datasets
+from sepcli.data.toy import Toy, ToySpec
 from sepcli.errors import SepcliError
-from sepcli.mixing import datasets
 from sepcli.mixing.mixtures import Mixer, MixtureSpec
 from sepcli.mixing.source import Drawn, Source
 from sepcli.mixing.speakers import SpeakerMixer, SpeakerSpec
 from sepcli.mixing.specs import PRESETS
-from sepcli.mixing.toy import Toy, ToySpec
 
 
 class Numbers(Source):
@@ -267,7 +267,7 @@ def test_batches_for_a_gpu_are_in_pinned_memory(monkeypatch):
 LEFT = """
 import os, numpy, torch
 from sepcli.mixing import datasets
-from sepcli.mixing.toy import Toy, ToySpec
+from sepcli.data.toy import Toy, ToySpec
 data = datasets.Items(Toy(ToySpec(duration_s=0.1)), ["sines"], items=0, seed=0)
 batches = datasets.batches(data, 2, seed=0, workers=2)
 for number, (mix, refs) in enumerate(batches):

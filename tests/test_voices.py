@@ -5,10 +5,10 @@ import pytest
 import soundfile
 import torch
 
+from sepcli.data import datasets
+from sepcli.data.voices import Voices
 from sepcli.errors import SepcliError
-from sepcli.mixing import datasets
 from sepcli.mixing.specs import VoiceSpec
-from sepcli.mixing.voices import Voices
 from sepcli.runs import runs
 
 RATE = 8000

@@ -8,8 +8,8 @@ import torch
 
 from sepcli.errors import SepcliError
 from sepcli.inference.stream import batched, check_channels
+from sepcli.layers.tfswa import attention_maps, has_attention
 from sepcli.models.modelfile import load_model
-from sepcli.nn.tfswa import attention_maps, has_attention
 from sepcli.recordings import stored
 from sepcli.rirs.plots import save
 

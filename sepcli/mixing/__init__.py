@@ -1,1 +1,1 @@
-"""What `mix` does: mixtures of speech, noise, rooms and music, and the data that training draws."""
+"""What `mix` does: mixtures of speech, noise, rooms and music, each drawn by its number."""

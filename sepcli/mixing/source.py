@@ -41,7 +41,7 @@ class Source(ABC):
     """Items by number, each a function of the arguments of `draw` and of nothing else.
 
     It is made of one argument, the settings of its kind: a dataclass that has `sample_rate` in Hz
-    and what else the table `sepcli.mixing.datasets.KINDS` says. Raises SepcliError for settings
+    and what else the table `sepcli.data.datasets.KINDS` says. Raises SepcliError for settings
     that make no sense.
 
     draws_batches: whether it makes whole batches on any device, by `draw_many`.

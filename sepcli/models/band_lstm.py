@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sepcli.nn.band_lstm import (
+from sepcli.layers.band_lstm import (
     BandDecoder,
     BandEncoder,
     BandLstm,
@@ -26,11 +26,11 @@ from sepcli.nn.band_lstm import (
     RunningMean,
     band_widths,
 )
+from sepcli.layers.modules import Modules
+from sepcli.layers.tcn import Tcn
 from sepcli.nn.causal import SpectralModel
 from sepcli.nn.filterbank import Stft
 from sepcli.nn.model import State
-from sepcli.nn.modules import Modules
-from sepcli.nn.tcn import Tcn
 
 FLOOR = 1e-9  # added to powers; it bounds the gradients
 COMPRESSION = 0.3  # power of the magnitudes that the network reads

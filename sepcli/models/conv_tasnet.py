@@ -11,11 +11,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sepcli.nn import rows
+from sepcli.layers import rows
+from sepcli.layers.tcn import Tcn, norm_layer
 from sepcli.nn.causal import CausalModel
 from sepcli.nn.filterbank import LearnedDecoder, LearnedEncoder, perfect_reconstruction_
 from sepcli.nn.model import State
-from sepcli.nn.tcn import Tcn, norm_layer
 
 
 class Separator(nn.Module):

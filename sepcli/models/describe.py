@@ -121,6 +121,6 @@ def macs_per_second(model: Model) -> int:
 
 def attends(model: Model) -> bool:
     """Whether it is between transforms and has attention, which takes long, but only on numbers."""
-    from sepcli.nn.tfswa import Attention
+    from sepcli.layers.tfswa import Attention
 
     return model.spectral and any(isinstance(layer, Attention) for layer in model.modules())

@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from sepcli.layers.folding import fold
+from sepcli.layers.gated_tcm import DoubleGatedTcm, GroupedPReLU, OneFrameTcms
+from sepcli.layers.modules import Modules
 from sepcli.nn.causal import SpectralModel
 from sepcli.nn.filterbank import Stft
-from sepcli.nn.folding import fold
-from sepcli.nn.gated_tcm import DoubleGatedTcm, GroupedPReLU, OneFrameTcms
 from sepcli.nn.model import State
-from sepcli.nn.modules import Modules
 
 KERNEL, STRIDE = 4, 2  # of the convolutions along frequency; along time they are 1
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
-from sepcli.nn.modules import Modules
+from sepcli.layers.modules import Modules
 
 PERIODS = (2, 3, 5, 7, 11)
 SLOPE = 0.1  # of the leaky ReLUs

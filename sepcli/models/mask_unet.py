@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sepcli.nn.modules import Modules
+from sepcli.layers.modules import Modules
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel
 
 FOLD = 4  # neighbouring frequencies that become channels at the input

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from sepcli.nn.band_lstm import BandLstm, RunningMean
+from sepcli.layers.band_lstm import BandLstm, RunningMean
+from sepcli.layers.modules import Modules
+from sepcli.layers.speaker import FLOOR, Film, Likeness, Recall, SpeakerEncoder, log_spoken
 from sepcli.nn.causal import SpectralModel
 from sepcli.nn.filterbank import Stft
 from sepcli.nn.model import State
-from sepcli.nn.modules import Modules
-from sepcli.nn.speaker import FLOOR, Film, Likeness, Recall, SpeakerEncoder, log_spoken
 
 COMPRESSION = 0.3  # power of the magnitudes that the network reads
 TYPICAL = 0.9  # likeness of frames of speech

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from sepcli.layers.tcn import Tcn
 from sepcli.nn.causal import SpectralModel
 from sepcli.nn.filterbank import Stft
 from sepcli.nn.model import State
-from sepcli.nn.tcn import Tcn
 
 
 class SpectralTasNet(SpectralModel):

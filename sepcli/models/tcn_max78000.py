@@ -17,10 +17,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sepcli.layers.modules import Modules
 from sepcli.nn.causal import CausalModel
 from sepcli.nn.filterbank import LearnedDecoder, LearnedEncoder, Stft, perfect_reconstruction_
 from sepcli.nn.model import State
-from sepcli.nn.modules import Modules
 from sepcli.quant.chip import HIGH, INPUT, LOW, ChipLayer, ChipNetwork
 from sepcli.quant.grids import TensorRange
 

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sepcli.nn.modules import Modules
+from sepcli.layers.modules import Modules
+from sepcli.layers.tfswa import ResidualBlock, computed_again
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel, with_phase
-from sepcli.nn.tfswa import ResidualBlock, computed_again
 
 UNITS = 4  # residual units at every level
 

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sepcli.nn.modules import Modules
+from sepcli.layers.modules import Modules
+from sepcli.layers.tfswa import Block, ResidualBlock, computed_again
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel
-from sepcli.nn.tfswa import Block, ResidualBlock, computed_again
 
 BLOCKS: dict[str, Any] = {"parallel": Block, "residual": ResidualBlock}
 QUIET = 1e-5  # added to the RMS of a frequency

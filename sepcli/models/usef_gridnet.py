@@ -2,7 +2,7 @@
 
 Zeng et al., "USEF-TSE: Universal speaker embedding free target speaker extraction", 2024: no
 speaker embedding, the mixture's bands ask those of the reference by attention. The blocks are
-those of `sepcli.nn.gridnet`, the bands those of `sepcli.nn.bands`.
+those of `sepcli.layers.gridnet`, the bands those of `sepcli.layers.bands`.
 B batch, T samples, C channels (1), N frames, F bins, K bands, D features.
 """
 
@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from sepcli.nn.bands import WIDE_BINS, BandMerge, BandSplit, mel_bands, wide_bands
-from sepcli.nn.gridnet import Attention, FullGridBlock, GridBlock
-from sepcli.nn.modules import Modules
+from sepcli.layers.bands import WIDE_BINS, BandMerge, BandSplit, mel_bands, wide_bands
+from sepcli.layers.gridnet import Attention, FullGridBlock, GridBlock
+from sepcli.layers.modules import Modules
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel
 
 

@@ -1,1 +1,1 @@
-"""Layers that two or more models use; each causal one has `initial_state` and `step`."""
+"""What a model is: the contract, the transforms around it, and what runs one on arrays."""

@@ -13,8 +13,8 @@ import torch
 from torch import fx, nn
 
 from sepcli.errors import SepcliError
-from sepcli.nn.gated_tcm import GroupedPReLU
-from sepcli.nn.tcn import ChannelNorm
+from sepcli.layers.gated_tcm import GroupedPReLU
+from sepcli.layers.tcn import ChannelNorm
 from sepcli.quant import layers
 from sepcli.quant.convolution import Conv
 from sepcli.quant.grids import TINIEST, CodeGrid

@@ -10,10 +10,10 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.fx.proxy import TraceError
 
 from sepcli.errors import SepcliError
+from sepcli.layers.gated_tcm import GroupedPReLU
+from sepcli.layers.tcn import ChannelNorm
 from sepcli.nn import filterbank
 from sepcli.nn.causal import flat
-from sepcli.nn.gated_tcm import GroupedPReLU
-from sepcli.nn.tcn import ChannelNorm
 
 
 class Core(nn.Module):

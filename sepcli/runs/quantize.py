@@ -14,10 +14,10 @@ import numpy as np
 import torch
 
 from sepcli import files, metrics
+from sepcli.data import datasets
 from sepcli.errors import SepcliError
 from sepcli.graphs import qdq
 from sepcli.inference.stream import separate
-from sepcli.mixing import datasets
 from sepcli.models import modelfile
 from sepcli.nn.runner import TorchRunner
 from sepcli.quant.convolution import packed

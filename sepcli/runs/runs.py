@@ -22,11 +22,11 @@ import torch
 
 from sepcli import config as configuration
 from sepcli import files, models
+from sepcli.data import datasets
 from sepcli.errors import SepcliError
-from sepcli.mixing import datasets
+from sepcli.layers.tfswa import attention_maps, has_attention
 from sepcli.models import modelfile
 from sepcli.nn.spectral import OfflineSpectralModel
-from sepcli.nn.tfswa import attention_maps, has_attention
 from sepcli.runs import checkpoint, initial
 from sepcli.runs.runfolder import (
     BEST,

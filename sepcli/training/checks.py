@@ -1,8 +1,8 @@
 """What is found out before the first step, and not after an hour."""
 
 from sepcli import losses
+from sepcli.data.datasets import Items
 from sepcli.errors import SepcliError
-from sepcli.mixing.datasets import Items
 from sepcli.nn.model import Model
 from sepcli.training.ranks import Ranks
 from sepcli.training.settings import Settings

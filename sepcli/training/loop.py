@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from sepcli import losses
+from sepcli.data import datasets
+from sepcli.data.datasets import Items
 from sepcli.errors import SepcliError
-from sepcli.mixing import datasets
-from sepcli.mixing.datasets import Items
 from sepcli.nn.model import Model
 from sepcli.training import adversarial, precision, sharding, stepping, validation
 from sepcli.training.adversarial import Adversary

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from sepcli.mixing.datasets import Items
+from sepcli.data.datasets import Items
 from sepcli.nn.model import Model
 
 ITEMS = 256  # of training data without end; else all of an epoch

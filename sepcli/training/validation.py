@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from sepcli import losses
+from sepcli.data import datasets
+from sepcli.data.datasets import Items
 from sepcli.losses import spectral, waveforms
-from sepcli.mixing import datasets
-from sepcli.mixing.datasets import Items
 from sepcli.nn.model import Model
 from sepcli.training.settings import Settings
 

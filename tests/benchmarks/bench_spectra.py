@@ -14,8 +14,8 @@ import numpy as np
 import soundfile
 from scipy import fft
 
+from sepcli.data.spectra import SpectraMixer, SpectraSpec
 from sepcli.mixing.music import StemMixer, StemSpec
-from sepcli.mixing.spectra import SpectraMixer, SpectraSpec
 
 RATE, SECONDS, SONGS, ITEMS, TURNS = 44100, 30, 4, 10, 5
 WINDOW, HOP = 4096, 1024

@@ -25,8 +25,8 @@ sys.path.insert(0, os.path.dirname(__file__))
 sys.path.insert(0, os.path.join(os.path.dirname(__file__), "..", ".."))
 from bench_mix import write_recordings
 
+from sepcli.data import datasets
 from sepcli.losses import waveforms
-from sepcli.mixing import datasets
 from sepcli.models import build
 from sepcli.recordings.packing import Packing, find_sources
 from sepcli.training.loop import State, fit

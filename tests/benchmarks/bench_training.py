@@ -18,7 +18,7 @@ from pathlib import Path
 sys.path.insert(0, os.path.dirname(__file__))
 from bench_mix import write_recordings
 
-from sepcli.mixing import datasets
+from sepcli.data import datasets
 from sepcli.recordings.packing import Packing, find_sources
 
 BATCH, SECONDS, WORKERS, BATCHES, WARM_UP = 10, 5.0, 2, 60, 10

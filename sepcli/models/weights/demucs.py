@@ -18,10 +18,10 @@ import torch
 from torch.nn import functional as F
 
 from sepcli.errors import SepcliError
+from sepcli.layers.modules import Modules
 from sepcli.models.weights.bags import SUFFIX, read_bag
 from sepcli.models.weights.unpickling import stand_in, unpickled
 from sepcli.nn.model import Model
-from sepcli.nn.modules import Modules
 
 KLASSES = ("demucs.demucs.Demucs", "demucs.hdemucs.HDemucs", "demucs.htdemucs.HTDemucs")
 OLD = ("demucs.model.Demucs", "demucs.tasnet.ConvTasNet")  # what the package no longer has

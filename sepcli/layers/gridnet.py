@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sepcli.nn.modules import Modules
+from sepcli.layers.modules import Modules
 
 
 class Attention(nn.Module):

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from sepcli.nn.folding import scale_and_shift
+from sepcli.layers.folding import scale_and_shift
+from sepcli.layers.modules import Modules
 from sepcli.nn.model import State
-from sepcli.nn.modules import Modules
 
 
 class GroupedPReLU(nn.PReLU):

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from sepcli.nn import rows
+from sepcli.layers import rows
+from sepcli.layers.modules import Modules
 from sepcli.nn.model import State
-from sepcli.nn.modules import Modules
 
 
 class ChannelNorm(nn.Module):

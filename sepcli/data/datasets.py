@@ -42,18 +42,18 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "excerpts": Kind("sepcli.mixing.specs:ExcerptSpec", "sepcli.mixing.excerpts:Excerpts"),
-    "masked": Kind("sepcli.mixing.masked:MaskedSpec", "sepcli.mixing.masked:Masked"),
+    "excerpts": Kind("sepcli.mixing.specs:ExcerptSpec", "sepcli.data.excerpts:Excerpts"),
+    "masked": Kind("sepcli.data.masked:MaskedSpec", "sepcli.data.masked:Masked"),
     "mixtures": Kind("sepcli.mixing.specs:MixtureSpec", "sepcli.mixing.mixtures:Mixer"),
     "speakers": Kind(
         "sepcli.mixing.specs:SpeakerSpec", "sepcli.mixing.speakers:SpeakerMixer", enrolments=True
     ),
     "spectrograms": Kind(
-        "sepcli.mixing.spectra:SpectraSpec", "sepcli.mixing.spectra:SpectraMixer", spectrograms=True
+        "sepcli.data.spectra:SpectraSpec", "sepcli.data.spectra:SpectraMixer", spectrograms=True
     ),
     "stems": Kind("sepcli.mixing.specs:StemSpec", "sepcli.mixing.music:StemMixer"),
-    "voices": Kind("sepcli.mixing.specs:VoiceSpec", "sepcli.mixing.voices:Voices", enrolments=True),
-    "toy": Kind("sepcli.mixing.toy:ToySpec", "sepcli.mixing.toy:Toy"),
+    "voices": Kind("sepcli.mixing.specs:VoiceSpec", "sepcli.data.voices:Voices", enrolments=True),
+    "toy": Kind("sepcli.data.toy:ToySpec", "sepcli.data.toy:Toy"),
 }
 
 

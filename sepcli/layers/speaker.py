@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sepcli.dsp.mel import mel_filters
-from sepcli.nn.tcn import Tcn
+from sepcli.layers.tcn import Tcn
 
 FLOOR = 1e-9  # added to powers
 QUIET_DB = 40.0  # below the loudest frame: what of a reference is a pause

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from sepcli.data import batched, excerpts, memory
+from sepcli.data.excerpts import Excerpts
 from sepcli.dsp import level
-from sepcli.mixing import batched, excerpts, memory
-from sepcli.mixing.excerpts import Excerpts
 from sepcli.mixing.mixtures import Mixture
 from sepcli.mixing.speakers import cast_of
 from sepcli.mixing.specs import VoiceSpec

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from sepcli.data import batched, memory
 from sepcli.dsp import level
-from sepcli.mixing import batched, memory
 from sepcli.mixing.mixtures import Mixture
 from sepcli.mixing.source import Source
 from sepcli.mixing.specs import ExcerptSpec

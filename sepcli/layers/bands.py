@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from sepcli.nn.modules import Modules
+from sepcli.layers.modules import Modules
 
 FINE = [(0, 4), *((4 * i - 1, 4 * i + 4) for i in range(1, 9)), (35, 42)]
 MEDIUM = [(41, 60), *((42 + 16 * j, 60 + 16 * j) for j in range(1, 17)), (314, 341)]

@@ -1,0 +1,1 @@
+"""Layers that two or more models use; each causal one has `initial_state` and `step`."""
