@@ -2,9 +2,12 @@
 
 import numpy as np
 import torch
+from click.testing import CliRunner
 
+from sepcli.cli import main
 from sepcli.mixing import synthetic
 from sepcli.models import build
+from sepcli.models.modelfile import save
 from sepcli.quant.chip import INPUT, ChipLayer, ChipNetwork
 from sepcli.quant.grids import set_phase
 
@@ -61,3 +64,18 @@ def audio(seconds, sample_rate=16000, seed=0):
     rng, samples = np.random.default_rng(seed), int(seconds * sample_rate)
     speech = synthetic.speech(samples, sample_rate, rng, seed)
     return (speech + 0.02 * rng.standard_normal(samples)).astype(np.float32)
+
+
+QUANTISED = {"quantized": {"target": "max78000"}}  # what the card of a model file says
+
+
+def run(*args):
+    return CliRunner().invoke(main, ["export-max78000", *map(str, args)])
+
+
+def make(path, **changed):
+    """Write a small quantised model; return the path."""
+    settings = {"hidden": 16, "dilations": [1, 4], **changed}
+    model = calibrated(**settings)
+    save(path, "tcn_max78000", settings, model.state_dict(), QUANTISED)
+    return path

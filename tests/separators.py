@@ -2,9 +2,12 @@
 
 import numpy as np
 import torch
+from click.testing import CliRunner
 
+from sepcli.cli import main
 from sepcli.inference.separate import Separator
 from sepcli.models import build
+from sepcli.samples.streams import Sample
 from tests.models import randomise
 
 NAME, SETTINGS = "spectral_tasnet", {"width": 8, "hidden": 8, "blocks": 2, "repeats": 1}
@@ -36,3 +39,15 @@ def vocoder_file(path, bands, frames="N"):
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     save(made, path)
     return str(path)
+
+
+def invoke(*args, **kwargs):
+    return CliRunner().invoke(main, ["separate", *map(str, args)], **kwargs)
+
+
+def sample(index, length=2000, rate=16000):
+    made = Sample(f"{index:06d}", {"sample_rate": rate, "targets": ["speech"]})
+    made.set_audio("mix", noise(1, length, seed=index))
+    made.set_audio("ref.speech", noise(1, length, seed=index + 100))
+    made.members["note.txt"] = b"kept"
+    return made

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import sepcli
 from sepcli.audio import Writer, decode, encode_wav
 from sepcli.models import build, modelfile
 from sepcli.nn.model import Model
@@ -212,3 +213,11 @@ def silence(seconds, rate=8000):
         for _ in range(seconds):
             writer.write(np.zeros((1, rate), np.float32))
     return buffer.getvalue()
+
+
+LIMITS = ("--upload-mb", "1", "--max-duration", "100", "--queue", "3", "--streams", "2")
+
+
+def expected(models, name, audio, rate):
+    """What the library makes of it, {source: (C, T)}."""
+    return sepcli.load(models[name]).separate(audio, rate)

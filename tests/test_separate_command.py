@@ -1,26 +1,18 @@
 """`sepcli separate` as one runs it, on files and on streams of samples."""
 
 import io
-import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 from sepcli import audio
-from sepcli.cli import main
-from sepcli.errors import SepcliError
 from sepcli.inference.separate import Separator
 from sepcli.models import build, modelfile
-from sepcli.samples.streams import Sample, open_sample_writer, read_samples
+from sepcli.samples.streams import open_sample_writer, read_samples
 from tests.models import randomise
-from tests.separators import NAME, SETTINGS, noise, tiny, vocoder_file
+from tests.separators import NAME, SETTINGS, invoke, noise, sample, tiny, vocoder_file
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +25,6 @@ def model_file(separator, tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
     modelfile.save(path, NAME, SETTINGS, separator.model.state_dict(), {})
     return str(path)
-
-
-def invoke(*args, **kwargs):
-    return CliRunner().invoke(main, ["separate", *map(str, args)], **kwargs)
 
 
 # Audio files
@@ -261,239 +249,3 @@ def test_songs_are_separated_by_the_model_that_ships_unless_another_is_named(
     assert names == {"vocals.wav", "accompaniment.wav"}
     parts = [audio.read(Path("separated/vocals/track") / name)[0] for name in names]
     np.testing.assert_allclose(sum(parts), audio.read(track)[0], rtol=0, atol=1e-5)
-
-
-def test_existing_files_are_neither_lost_nor_made_anew(track, model_file, tmp_path):
-    args = ("-m", model_file, track, "-o", tmp_path / "out")
-    assert invoke(*args).exit_code == 0
-    target = tmp_path / "out/track/speech.wav"
-    target.write_bytes(b"mine")
-    result = invoke(*args)
-    assert result.exit_code == 1
-    assert "exists; use --overwrite or --skip-existing" in result.stderr
-    assert invoke(*args, "--skip-existing").exit_code == 0
-    assert target.read_bytes() == b"mine"
-    assert invoke(*args, "--overwrite").exit_code == 0
-    assert audio.info(target).frames == 5000
-
-
-def test_the_other_files_are_done_when_one_is_broken(track, model_file, tmp_path):
-    broken = tmp_path / "broken.wav"
-    broken.write_bytes(b"RIFF\x00")
-    result = invoke("-m", model_file, broken, track, "-o", tmp_path / "out")
-    assert result.exit_code == 1
-    assert "Failed: " in result.stderr
-    assert "Error: 1 of 2 could not be separated, see above" in result.stderr
-    assert (tmp_path / "out/track/speech.wav").exists()
-
-
-# Batches
-
-
-@pytest.mark.parametrize("bad", ["missing.wav", "broken.wav", "empty.wav", "nothing/", "no*.wav"])
-@pytest.mark.parametrize("place", [0, 1, 2])
-def test_one_bad_input_does_not_end_the_batch(model_file, tmp_path, monkeypatch, bad, place):
-    monkeypatch.chdir(tmp_path)
-    Path("broken.wav").write_bytes(b"RIFF\x00")
-    Path("empty.wav").touch()
-    Path("nothing").mkdir()
-    good = ["a.wav", "b.wav"]
-    for name in good:
-        audio.write(name, noise(1, 1000), 8000)
-    inputs = [*good[:place], bad, *good[place:]]
-    result = invoke("-m", model_file, *inputs, "--target", "noise", "-o", "out")
-    assert result.exit_code == 1
-    assert sorted(map(str, Path("out").rglob("*.wav"))) == ["out/a/noise.wav", "out/b/noise.wav"]
-    failed, wrote, error = result.stderr.splitlines()
-    assert failed.startswith(f"Failed: {bad.rstrip('/')}: ")
-    assert failed.count(bad.rstrip("/")) == 1
-    assert wrote == "Wrote 2 files to out"
-    assert error == "Error: 1 of 3 could not be separated, see above"
-
-
-def test_many_failures_are_counted_and_only_the_first_are_named(track, model_file, tmp_path):
-    missing = [f"no-{i}.wav" for i in range(50)]
-    result = invoke("-m", model_file, *missing, track, "-o", tmp_path / "out")
-    lines = result.stderr.splitlines()
-    assert lines[19].startswith("Failed: no-19.wav: ")
-    assert lines[20:] == [
-        "Failed: 30 more",
-        f"Wrote 2 files to {tmp_path}/out/track",
-        "Error: 50 of 51 could not be separated, see above",
-    ]
-
-
-def test_files_of_the_same_name_are_told_apart_by_their_folders(model_file, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    names = ["disc 1/01.wav", "disc 2/01.wav", "disc 2/02.wav", "b/disc 2/01.wav", "b/01.flac"]
-    for name in [*names, "b/01.wav"]:
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        audio.write(name, noise(1, 1000), 8000)
-    for given in ([*names, "b/01.wav"], ["disc 1", "disc 2", "b"], ["**/*.wav", "b/01.flac"]):
-        shutil.rmtree("out", ignore_errors=True)
-        result = invoke("-m", model_file, *given, "--target", "noise", "-o", "out")
-        assert result.exit_code == 0, result.stderr
-        made = {str(path.parent.relative_to("out")) for path in Path("out").rglob("noise.wav")}
-        assert len(made) == 6
-        assert {"disc 1/01", "02"} <= made
-
-
-def test_an_input_given_twice_is_done_once(track, model_file, tmp_path):
-    given = [track, track, tmp_path, str(tmp_path / "*.wav")]
-    result = invoke("-m", model_file, *given, "-o", tmp_path / "out")
-    assert result.stderr == f"Wrote 2 files to {tmp_path}/out/track\n"
-
-
-@pytest.mark.parametrize(
-    "name", ["v1.0/", "v1.0", "Vol. 2", "a/b.c/d", "x.wav/", "there.wav", "é.è"]
-)
-def test_an_output_that_does_not_end_like_sound_is_a_folder(track, model_file, tmp_path, name):
-    (tmp_path / "there.wav").mkdir()
-    args = ("-m", model_file, track, "--target", "noise", "-o", f"{tmp_path}/{name}")
-    assert invoke(*args).exit_code == 0
-    assert (tmp_path / name / "track" / "noise.wav").is_file()
-
-
-def test_progress_in_json_tells_what_became_of_what(track, model_file, tmp_path):
-    out = tmp_path / "out"
-    args = ("--progress", "json", "-q", "--target", "noise", "-o", out)
-    result = invoke("-m", model_file, "no.wav", track, *args)
-    records = [json.loads(line) for line in result.stderr.splitlines() if line.startswith("{")]
-    error = "no.wav: no such file or folder; check the spelling"
-    assert records == [
-        {"key": "no.wav", "input": "no.wav", "error": error},
-        {
-            "key": "track",
-            "input": str(track),
-            "outputs": [f"{out}/track/noise.wav"],
-            "notes": [],
-        },
-    ]
-
-
-def test_the_place_of_stems_is_looked_at_before_the_work(track, model_file, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for place in ("separated", "taken"):
-        Path(place).touch()
-    for args, place in (((), "separated"), (("-o", "taken/out"), "taken")):
-        result = invoke("-m", model_file, track, *args)
-        assert result.exit_code == 1
-        line = f"Error: {place}: a file, where a folder is needed; choose another place\n"
-        assert result.stderr.endswith(line)
-        assert result.stderr.count("\n") == 1
-
-
-# Samples
-
-
-def sample(index, length=2000, rate=16000):
-    made = Sample(f"{index:06d}", {"sample_rate": rate, "targets": ["speech"]})
-    made.set_audio("mix", noise(1, length, seed=index))
-    made.set_audio("ref.speech", noise(1, length, seed=index + 100))
-    made.members["note.txt"] = b"kept"
-    return made
-
-
-@pytest.fixture
-def stream(tmp_path):
-    path = tmp_path / "samples.tar"
-    with open_sample_writer(path) as writer:
-        for index in range(3):
-            writer.write(sample(index))
-    return path.read_bytes()
-
-
-def test_a_sample_stream_gets_estimates_and_keeps_all_else(stream, model_file, separator):
-    result = invoke("-m", model_file, "-", input=stream)
-    assert result.exit_code == 0
-    before = list(read_samples("-", stdin=io.BytesIO(stream)))
-    after = list(read_samples("-", stdin=io.BytesIO(result.stdout_bytes)))
-    assert [s.key for s in after] == [s.key for s in before]
-    for old, new in zip(before, after, strict=True):
-        assert {name: new.members[name] for name in old.members} == old.members
-        assert set(new.members) - set(old.members) == {"est.speech.wav"}
-        expected = separator.separate(old.audio("mix"), 16000)["speech"]
-        np.testing.assert_allclose(new.audio("est.speech"), expected, atol=1e-6)
-
-
-def test_targets_choose_the_estimates(stream, model_file):
-    args = ("-m", model_file, "--target", "noise", "--target", "speech", "-")
-    result = invoke(*args, input=stream)
-    for new in read_samples("-", stdin=io.BytesIO(result.stdout_bytes)):
-        assert new.names("est") == ["est.noise.wav", "est.speech.wav"]
-
-
-def test_a_folder_of_samples_goes_into_a_folder_of_samples(model_file, tmp_path):
-    with open_sample_writer(tmp_path / "in") as writer:
-        writer.write(sample(0))
-    assert invoke("-m", model_file, tmp_path / "in", "-o", tmp_path / "out").exit_code == 0
-    assert (tmp_path / "out/000000/est.speech.wav").exists()
-
-
-def test_a_stream_that_was_cut_off_is_an_error(stream, model_file):
-    result = invoke("-m", model_file, "-", input=stream[:30_000])
-    assert result.exit_code == 1
-    failed, error = result.stderr.splitlines()
-    assert failed.startswith("Failed: standard input: cut off ")
-    assert "1 sample complete;" in failed
-    assert error.startswith("Error: standard output: left incomplete, as not all inputs were")
-    whole = read_samples("-", stdin=io.BytesIO(result.stdout_bytes))
-    with pytest.raises(SepcliError):  # and what we wrote tells the next command
-        list(whole)
-
-
-def test_a_sample_that_cannot_be_separated_goes_on_as_it_came(model_file, tmp_path):
-    broken = sample(1)
-    del broken.members["mix.wav"]
-    with open_sample_writer(tmp_path / "in.tar") as writer:
-        for item in (sample(0), broken, sample(2)):
-            writer.write(item)
-    data = (tmp_path / "in.tar").read_bytes()
-    result = invoke("-m", model_file, "-", input=data)
-    assert result.exit_code == 1
-    assert result.stderr.splitlines() == [
-        "Failed: standard input: sample 000001 has no mix; it holds ref.speech.wav, note.txt",
-        "Error: 1 of 3 could not be separated, see above",
-    ]
-    after = list(read_samples("-", stdin=io.BytesIO(result.stdout_bytes)))
-    assert [s.has("est.speech") for s in after] == [True, False, True]
-
-
-def test_a_sample_is_separated_whole(stream, model_file):
-    result = invoke("-m", model_file, "-", "--duration", "1", input=stream)
-    assert result.exit_code == 2
-    assert "Error: samples are separated whole; omit --start and --duration" in result.stderr
-
-
-@pytest.mark.parametrize(
-    "option", [("--format", "flac"), ("--subtype", "PCM_16"), ("--filename", "{stem}.wav")]
-)
-def test_what_is_for_stems_is_not_ignored_with_samples(stream, model_file, option):
-    result = invoke("-m", model_file, "-", *option, input=stream)
-    assert result.exit_code == 2
-    assert "--filename, --format and --subtype are for the stems of audio files" in result.stderr
-
-
-def test_empty_standard_input_says_so(model_file):
-    result = invoke("-m", model_file, "-", input=b"")
-    assert result.exit_code == 1
-    assert "standard input is empty" in result.stderr
-
-
-def test_a_sample_is_handed_on_before_the_next_one_arrives(stream, model_file):
-    """A live pipe: the first sample comes out while the second has not been written yet."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sepcli", "separate", "-m", model_file, "-"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    second = stream.index(b"000001.json")
-    process.stdin.write(stream[:second])
-    process.stdin.flush()
-    head = b""
-    while b"000000.est.speech.wav" not in head:
-        head += process.stdout.read1(4096)
-    rest, _ = process.communicate(stream[second:], timeout=60)
-    assert process.returncode == 0
-    assert len(list(read_samples("-", stdin=io.BytesIO(head + rest)))) == 3

@@ -266,7 +266,7 @@ def test_batches_for_a_gpu_are_in_pinned_memory(monkeypatch):
 # A program without `if __name__ == "__main__"` that leaves the loop.
 LEFT = """
 import os, numpy, torch
-from sepcli.mixing import datasets
+from sepcli.data import datasets
 from sepcli.data.toy import Toy, ToySpec
 data = datasets.Items(Toy(ToySpec(duration_s=0.1)), ["sines"], items=0, seed=0)
 batches = datasets.batches(data, 2, seed=0, workers=2)
