@@ -27,7 +27,7 @@ TIMES = ("minutes", "items_per_s")
 # Runs `sepcli` and does something to its own process right after step 8 was logged.
 AT_STEP_8 = """
 import os, signal
-from sepcli.training import runlog
+from sepcli.runs import runlog
 write = runlog.RunLog.write
 def write_and_act(self, record):
     write(self, record)
