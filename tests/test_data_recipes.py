@@ -72,7 +72,7 @@ def get(debian, *packages, **environment):
     return debian.run("data-debian.sh", folder, *names, **environment), folder
 
 
-@pytest.mark.parametrize("name", ["data-debian.sh", "data-prepare.sh"])
+@pytest.mark.parametrize("name", ["data-debian.sh", "data-parts.sh", "data-prepare.sh"])
 def test_the_scripts_are_executable_posix_scripts_that_show_how_to_use_them(name, machine):
     script = RECIPES / name
     assert script.read_text().startswith("#!/bin/sh\n")

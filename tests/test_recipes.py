@@ -26,7 +26,9 @@ command, out = arguments[0], pathlib.Path("out")
 if command == os.environ.get("FAILING"):
     sys.exit(1)
 if command == "train":
-    out.mkdir(exist_ok=True)
+    for folder in (out, out / "float"):
+        folder.mkdir(exist_ok=True)
+        (folder / "scores.json").write_text("{{}}")
     about = ("parameters", "minutes", "steps", "items_seen", "si_sdr_db", "improvement_db")
     scores = dict.fromkeys(about, 1000) | {{"command": "sepcli train"}}
     (out / "scores.json").write_text(json.dumps(scores))
@@ -61,6 +63,8 @@ FORMS = {
     ("denoise-16k", "", True): (0, 100),
     ("denoise-16k", "SMALL", False): (0, 50),
     ("denoise-16k", "SMALL", True): (0, 50),
+    ("denoise-16k", "MASK", False): (0, 50),
+    ("denoise-16k", "MASK", True): (0, 50),
     ("denoise-16k", "SMOKE", False): (0, 16),
     ("denoise-16k", "SMOKE", True): (0, 16),
     ("extract", "", False): (0, 96),
@@ -79,6 +83,12 @@ FORMS = {
     ("tasnet-max78000", "SMOKE", True): (0, 16),
     ("tasnet-toy", "", False): (5000, 200),
     ("tasnet-toy", "SMOKE", False): (5000, 32),
+    ("tasnet-vocals", "", False): (0, 50),
+    ("tasnet-vocals", "", True): (0, 50),
+    ("tasnet-vocals", "CHIP", False): (0, 50),
+    ("tasnet-vocals", "CHIP", True): (0, 50),
+    ("tasnet-vocals", "SMOKE", False): (0, 8),
+    ("tasnet-vocals", "SMOKE", True): (0, 8),
     ("vocals-open-unmix", "", False): (640, 3),
     ("vocals-open-unmix", "", True): (5504, 14),
     ("vocals-open-unmix", "SMOKE", False): (16, 3),
@@ -96,7 +106,8 @@ class Script:
     def __init__(self, name, folder):
         self.name, self.folder = name, folder / name
         shutil.copytree(RECIPES / name, self.folder, ignore=shutil.ignore_patterns("out"))
-        shutil.copy(RECIPES / "card.py", folder)
+        for shared in ("card.py", "data-parts.sh"):
+            shutil.copy(RECIPES / shared, folder)
         self.log, self.bin = folder / "log", folder / "bin"
         self.bin.mkdir()
         stub = self.bin / "sepcli"
@@ -106,7 +117,19 @@ class Script:
     def run(self, *arguments, **variables):
         """Run it; the arguments of each `sepcli`."""
         self.log.write_text("")
-        forms = ("SMOKE", "SMALL", "V1", "DATA", "MUSDB", "EPOCHS", "FORM", "MODEL", "TEST")
+        forms = (
+            "SMOKE",
+            "SMALL",
+            "MASK",
+            "CHIP",
+            "TUNING",
+            "V1",
+            "DATA",
+            "MUSDB",
+            "EPOCHS",
+            "FORM",
+        )
+        forms += ("MODEL", "TEST")
         kept = {k: v for k, v in os.environ.items() if k not in forms}
         self.process = subprocess.run(
             ["sh", self.folder / "run.sh", *arguments],
@@ -129,7 +152,11 @@ class Script:
 def run_form(script, size, given, *arguments):
     """Run a recipe in one of its forms; the arguments of each `sepcli`."""
     variables = {size: "1"} if size else {}
-    variables |= {DATA.get(script.name, "DATA"): str(script.folder.parent)} if given else {}
+    if given:
+        folder = script.folder.parent
+        variables[DATA.get(script.name, "DATA")] = str(folder)
+        for part, kind in itertools.product(("train", "valid"), ("speech", "noise", "rir")):
+            (folder / part / kind).mkdir(parents=True, exist_ok=True)
     calls = script.run(*arguments, **variables)
     assert script.process.returncode == 0, script.process.stderr
     return calls

@@ -4,18 +4,23 @@
 # folder for Analog Devices' tools. The learned filterbank of the TasNet is the model's default;
 # the Fourier transform of config.yaml makes an eighth of its frames, and so learns faster.
 # Meant for a few hours on one CPU core; not run yet.
-# DATA=FOLDER: recordings in FOLDER/{train,valid}/{speech,noise}; else everything is made up.
+# DATA=FOLDER|FILE.h5: recordings in any layout of data-parts.sh, such as DATA/{train,valid}/{speech,
+# noise}, lists of data-prepare.sh, what data-debian.sh makes, or packs; else all is made up.
 # SMOKE=1: a small model and short items, a minute or two.
 # Settings of both trainings may follow, e.g. run.sh --threads 2 --set train.workers=2
 set -eu
 
 STEPS=2000 ITEMS=100 GOAL=si_sdri_db=4  # of fine-tuning; of the table; of the float model
 if [ -n "${DATA:-}" ]; then
-    DATA=$(cd "$DATA" && pwd)
-    for part in train valid; do
-        set -- --set "data.$part.speech=$DATA/$part/speech" \
-            --set "data.$part.noise=$DATA/$part/noise" "$@"
-    done
+    here=$(dirname "$0")
+    mkdir -p "$here/out"
+    sh "$here/../data-parts.sh" "$DATA" "$here/out" >"$here/out/data"
+    while IFS= read -r setting; do
+        case $setting in
+        *.rir=*) ;; # what the chip separates is dry
+        *) set -- --set "$setting" "$@" ;;
+        esac
+    done <"$here/out/data"
 fi
 if [ -n "${SMOKE:-}" ]; then
     STEPS=20 ITEMS=10 GOAL=improvement_db=1
@@ -31,7 +36,10 @@ sepcli quantize out/float -o out/chip.safetensors --overwrite --target max78000 
 sepcli export-max78000 out/chip.safetensors -o out/export --overwrite
 
 set -- --snr -5:15 -n "$ITEMS" --seed 7
-[ -z "${DATA:-}" ] || set -- --speech "$DATA/valid/speech" --noise "$DATA/valid/noise" "$@"
+if [ -n "${DATA:-}" ]; then
+    set -- --speech "$(sed -n 's/^data.valid.speech=//p' out/data)" \
+        --noise "$(sed -n 's/^data.valid.noise=//p' out/data)" "$@"
+fi
 sepcli mix "$@" -o - > out/mixtures.tar
 for model in float chip.safetensors; do
     echo "$model"
