@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sepcli.mixing.datasets import Dataset
+from sepcli.data.datasets import Dataset
 from tests.machines import FILES, Machine, fill
 
 SEPCLI = """#!/bin/sh
