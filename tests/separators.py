@@ -6,7 +6,7 @@ from click.testing import CliRunner
 
 from sepcli.cli import main
 from sepcli.inference.separate import Separator
-from sepcli.models import build
+from sepcli.models import build, modelfile
 from sepcli.samples.streams import Sample
 from tests.models import randomise
 
@@ -21,6 +21,12 @@ def tiny():
     """A separator of small random weights, the same every time."""
     torch.manual_seed(0)
     return Separator(randomise(build(NAME, **SETTINGS)))
+
+
+def save_tiny(path):
+    """The model of `tiny` as a file."""
+    modelfile.save(path, NAME, SETTINGS, tiny().model.state_dict(), {})
+    return str(path)
 
 
 def vocoder_file(path, bands, frames="N"):

@@ -15,7 +15,7 @@ from sepcli.cluster import shard
 from sepcli.errors import UsageError
 from sepcli.samples.pack import Pack
 from sepcli.samples.streams import read_samples
-from tests.separators import noise
+from tests.separators import noise, save_tiny
 
 SHARES = 3
 
@@ -135,6 +135,76 @@ def test_a_share_of_a_pack_is_resumed_as_such(tmp_path, recordings):
     assert "nothing is left for shard 9/9" in line.stderr
     run("pack", "--speech", recordings, "-o", tmp_path / "x.h5", "--resume", code=1)
     assert len(packed(output)) == 2
+
+
+def test_separate_files(tmp_path, recordings, model_file):
+    args = ("separate", "-m", model_file, recordings, recordings / "ann")
+    run(*args, "-o", tmp_path / "whole", "-q")
+    shares(*args, folder=tmp_path)
+    assert len(contents(tmp_path / "whole")) == 16
+    assert contents(tmp_path / "all") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("form", ["in", "in.tar"])
+def test_separate_samples(tmp_path, model_file, form):
+    run("mix", "-n", 5, "--duration", 0.1, "-o", tmp_path / form, "-q")
+    args = ("separate", "-m", model_file, tmp_path / form)
+    run(*args, "-o", tmp_path / "whole", "-q")
+    shares(*args, folder=tmp_path)
+    assert len(contents(tmp_path / "whole")) == 25
+    assert contents(tmp_path / "all") == contents(tmp_path / "whole")
+
+
+def test_extract(tmp_path, recordings):
+    sepcli.write(tmp_path / "ref.wav", noise(1, 12000), 16000)
+    args = ("extract", recordings, "--ref", tmp_path / "ref.wav", "--json")
+    lines = run(*args, "-o", tmp_path / "whole", "-q").stdout.splitlines()
+    found = [
+        run(*args, "-o", tmp_path / "all", "--shard", f"{i}/3", "-q").stdout.splitlines()
+        for i in (1, 2, 3)
+    ]
+    assert [len(each) for each in found] == [2, 2, 2]
+    assert sorted(itertools.chain(*found)) == sorted(
+        line.replace(f"{tmp_path}/whole", f"{tmp_path}/all") for line in lines
+    )
+    assert contents(tmp_path / "all") == contents(tmp_path / "whole")
+
+
+def test_the_tars_of_all_shares_are_the_whole_one(tmp_path, model_file):
+    run("mix", "-n", 5, "--duration", 0.1, "-o", tmp_path / "in.tar", "-q")
+    args = ("separate", "-m", model_file, tmp_path / "in.tar")
+    run(*args, "-o", tmp_path / "whole.tar", "-q")
+    parts = shares(*args, outputs="{}.tar".format, folder=tmp_path)
+    whole, *found = (
+        {s.key: s.members for s in read_samples(p)} for p in (tmp_path / "whole.tar", *parts)
+    )
+    assert {key: members for part in found for key, members in part.items()} == whole
+
+
+def test_a_failure_is_of_one_share(tmp_path, recordings, model_file):
+    (tmp_path / "bad.wav").write_bytes(b"RIFF")
+    args = ("separate", "-m", model_file, recordings, tmp_path / "bad.wav", tmp_path / "gone.wav")
+    for i, code in ((1, 1), (2, 1), (3, 0)):
+        run(*args, "-o", tmp_path / "out", "--shard", f"{i}/{SHARES}", code=code)
+    assert len(contents(tmp_path / "out")) == 12
+
+
+def test_what_two_shares_would_write_is_an_error_of_one(tmp_path, recordings, model_file):
+    args = ("separate", "-m", model_file, recordings, "--target", "speech")
+    args = (*args, "--filename", "{stem}.wav", "-o", tmp_path / "out", "--shard")
+    run(*args, "1/6")
+    assert "two inputs would be written there" in run(*args, "2/6", code=1).stderr
+
+
+def test_one_file_is_no_output_of_several_shares(tmp_path, recordings, model_file):
+    args = ("separate", "-m", model_file, recordings, "--target", "speech")
+    result = run(*args, "-o", tmp_path / "x.wav", "--shard", "1/6", code=2)
+    assert "one file for 6 inputs" in result.stderr
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("models") / "tiny.safetensors")
 
 
 @pytest.fixture(scope="module")

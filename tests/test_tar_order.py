@@ -33,6 +33,13 @@ def read_file(folder, data, **settings):
     return list(read_samples(path, **settings))
 
 
+def test_the_closing_count_may_come_before_the_last_member(tmp_path):
+    members = members_of(WHOLE)
+    assert members[-1][0] == "__end__"
+    read = read_file(tmp_path, tar_of([*members[:-2], members[-1], members[-2]]))
+    assert by_key(read) == by_key(from_tar(WHOLE))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("tars")

@@ -17,6 +17,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 from sepcli.errors import SepcliError
@@ -26,6 +27,13 @@ AHEAD = 2  # tasks that a worker has at once: one to do, one to begin without wa
 _running = weakref.WeakSet()  # workers
 
 
+@dataclass(frozen=True)
+class Ready:
+    """Stands among tasks for one that needs no work: `result` comes in its place."""
+
+    result: Any
+
+
 def in_order(
     function: Callable[..., Any], tasks: Iterable[Any], *, jobs: int
 ) -> Generator[Any, None, None]:
@@ -33,7 +41,11 @@ def in_order(
 
     One job is done by this process itself. See `by_workers`.
     """
-    yield from map(function, tasks) if jobs == 1 else by_workers(function, tasks, workers=jobs)
+    if jobs > 1:
+        yield from by_workers(function, tasks, workers=jobs)
+        return
+    for task in tasks:
+        yield task.result if isinstance(task, Ready) else function(task)
 
 
 def by_workers(
@@ -48,7 +60,8 @@ def by_workers(
 
     function and tasks must be picklable; tasks may be endless: at most `AHEAD` a worker are taken
     ahead of the result that is yielded. An exception of the function is raised where its result
-    would have come. However the iteration ends, or this process does, the workers end too.
+    would have come; a task that is `Ready` is given to no process. However the iteration ends, or
+    this process does, the workers end too.
     method: how they start, see `multiprocessing`; None for the usual way of the system. Where
         threads run, as those of BLAS or a progress bar, they must not be forked.
     remedy: what to do about a worker that died.
@@ -59,19 +72,25 @@ def by_workers(
         with _signals_ignored():
             for worker in pool:
                 worker.start()
-        turns = itertools.cycle(pool)
-        busy = deque(
-            worker.give(task)
-            for worker, task in zip(turns, itertools.islice(tasks, AHEAD * workers), strict=False)
-        )
-        while busy:
-            worker = busy.popleft()
-            result = worker.take()
-            busy.extend(worker.give(task) for task in itertools.islice(tasks, 1))
+        free, ahead = deque(pool * AHEAD), deque()
+        _fill(ahead, tasks, free, AHEAD * workers)
+        while ahead:
+            worker, result = ahead.popleft()
+            if worker:
+                result = worker.take()
+                free.append(worker)
+            _fill(ahead, tasks, free, AHEAD * workers)
             yield result
     finally:
         for worker in pool:
             worker.stop()
+
+
+def _fill(ahead, tasks, free, length):
+    """Give tasks to workers that are `free` until `ahead` has (worker, result) of so many."""
+    for task in itertools.islice(tasks, length - len(ahead)):
+        ready = isinstance(task, Ready)
+        ahead.append((None, task.result) if ready else (free.popleft().give(task), None))
 
 
 class _Worker:

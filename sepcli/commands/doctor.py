@@ -36,6 +36,8 @@ OPTIONAL = {  # extra -> its packages, and what needs them
         ("fastapi", "starlette", "uvicorn", "websockets", "python-multipart"),
         "sepcli serve",
     ),
+    "cluster": (("dask", "distributed"), "--cluster of commands over many items"),
+    "remote": (("fsspec", "s3fs"), "inputs and outputs by URL, s3://…"),
 }
 INSTEAD = {"av": "ffmpeg"}  # programs that do the work of a package
 SETTINGS = (  # environment variables that change how commands run

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from sepcli import files, metrics, options
+from sepcli.cluster import objects
 from sepcli.errors import SepcliError
 from sepcli.options.metricnames import Limit, MetricNames
 
@@ -193,7 +194,7 @@ def command(
     else:
         samples = find(estimates, references, mixtures, strict, input_type)
         settings = {"framing": framing, "pad": pad, "spread": spread}
-        rows = collect(score(samples, names, settings, gallery), progress, quiet)
+        rows = collect(score(samples, names, settings, gallery), spread, progress, quiet)
         check_rows(rows, names)
         scores = report.build(rows, statistics, framing, spread.shard)
     if before:
@@ -253,8 +254,7 @@ def check_merge(estimates: Any, html: Any, museval: Any) -> None:
     """Fail before any work on what does not go with reports that are put together."""
     if estimates or html or museval:
         raise click.UsageError(
-            "--merge takes reports, without samples, --html and --museval: "
-            "sepcli eval --merge 'scores-*.json' -o scores.json"
+            "--merge 'scores-*.json' takes reports, without samples, --html and --museval."
         )
 
 
@@ -287,7 +287,7 @@ def check_outputs(output: str | None, html: str | None, museval: str | None, abo
     if about and not html:
         raise click.UsageError("--title and --model are for a report; add --html FILE")
     for path in (output, html):
-        if path not in (None, "-"):
+        if path not in (None, "-") and not objects.is_url(path):
             files.check_place(path)
     if museval:
         files.check_place(museval, folder=True)
@@ -346,7 +346,7 @@ def write_html(path: str, scores: dict[str, Any], rows: Any, gallery: Any, **abo
     files.save(path, html.page(scores, rows, gallery.items(), **about))
 
 
-def collect(rows: Any, progress: str, quiet: bool) -> list[Any]:
+def collect(rows: Any, spread: Any, progress: str, quiet: bool) -> list[Any]:
     """The list of rows; on standard error appear the progress and the first failures."""
     collected = []
 
@@ -355,8 +355,8 @@ def collect(rows: Any, progress: str, quiet: bool) -> list[Any]:
             collected.append(row)
             yield {"key": row.key, "target": row.target, "error": row.error}
 
-    failures = options.Failures()
-    for record in options.watch(records(), "Scoring", progress, quiet):
+    failures, bar = options.Failures(), options.Progress("Scoring", progress, quiet, spread)
+    for record in bar.watch(records()):
         if record["error"]:
             failures.add(record["error"])
     failures.tell_rest()
@@ -375,7 +375,7 @@ def show(scores: dict[str, Any], form: str | None, output: str | None) -> None:
         click.echo(text, nl=False)
         return
     try:
-        files.save(output, text)
+        objects.save(output, text)
     except SepcliError:
         click.echo(text, nl=False)  # so that the work is not lost
         raise

@@ -44,6 +44,7 @@ from sepcli import options
 @options.container
 @options.subtype
 @options.overwrite
+@options.spread
 @options.device
 @options.threads
 @options.strict
@@ -61,6 +62,10 @@ def command(
     template: str,
     container: str | None,
     subtype: str | None,
+    output: str | None,
+    overwrite: bool | None,
+    input_type: str,
+    spread: Any,
     device: str,
     threads: int | None,
     as_json: bool,
@@ -84,21 +89,23 @@ def command(
     --json it is printed for every recording, as a whole and for stretches of about 4 s.
     """
     from sepcli.inference.blockwise import Method
-    from sepcli.jobs.extract import MODEL, UNSURE, Extraction
+    from sepcli.jobs.batch import Separation
+    from sepcli.jobs.extract import MODEL, UNSURE, Extracting
     from sepcli.jobs.outputs import Form, Models, Part
 
-    if as_json and choices["output"] in (None, "-"):
+    if as_json and output in (None, "-"):
         raise click.UsageError("--json takes standard output; name a file or folder with -o")
     given: dict[str, Any] = {"segment_s": segment_s, "overlap": overlap}
     method = Method(**{name: value for name, value in given.items() if value is not None})
-    bar = options.Progress("Extracting", progress, quiet)
-    job = Extraction(
-        Models((model or MODEL,), device, method, threads),
+    bar = options.Progress("Extracting", progress, quiet, spread)
+    work = Extracting(
+        Models((model or MODEL,), device, method, spread.threads(threads)),
         part=Part(start_s, duration_s),
         form=Form(template, container, subtype),
         tell=bar.within,
         **choices,
     )
+    job = Separation(work, output, overwrite, input_type, spread)
     job.find(inputs or ("-",))
     failures, written = options.Failures(), options.Written()
     for record in bar.watch(job.run(), job.total):
@@ -114,11 +121,13 @@ def command(
         for note in record["notes"]:
             click.echo(note, err=True)
         if not as_json and record.get("presence", 1) < UNSURE:
-            click.echo(
-                f"{record['input']}: presence {record['presence']:.2f}, the speaker is probably "
-                "not there",
-                err=True,
-            )
+            click.echo(unsure(record), err=True)
     failures.tell_rest()
     written.tell(quiet or progress == "json", job.noun)
     failures.check(job.count, "extracted from")
+
+
+def unsure(record: dict[str, Any]) -> str:
+    """The line on a recording in which the speaker is probably not."""
+    presence = f"presence {record['presence']:.2f}"
+    return f"{record['input']}: {presence}, the speaker is probably not there"

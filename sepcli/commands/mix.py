@@ -249,7 +249,8 @@ def command(
         with closing(spread.each(draw, wanted)) as drawn:
             keys = (sample.key for sample in faults.watch(drawn) if writer.write(sample))
             records = ({"key": key, "outputs": [place_of(key, output)]} for key in keys)
-            for record in options.watch(records, "Mixing", progress, quiet, total=total):
+            bar = options.Progress("Mixing", progress, quiet, spread)
+            for record in bar.watch(records, total):
                 written.add(*record["outputs"])
     faults.tell_rest()
     written.tell(quiet or progress == "json", "sample")

@@ -154,13 +154,21 @@ def write(
     **spec: Any,
 ) -> None:
     """Make a pack; say what was left out."""
+    from sepcli.cluster.objects import find, is_url, uploaded
+    from sepcli.files import exists
     from sepcli.recordings.journal import is_whole
     from sepcli.recordings.packing import Packing, PackSpec, find_sources
     from sepcli.samples.inputs import expand
+    from sepcli.samples.shards import MANIFEST
 
     if not (inputs or speech or noise or rir):
         raise click.UsageError("Nothing to pack: name --speech, --noise, --rir or samples.")
     form = choose_form(output, form, shard_size)
+    if is_url(output) and not overwrite and find(output):
+        if overwrite is None:
+            raise exists(output)
+        click.echo(f"{output}: exists already, left as it is", err=True)
+        return
     if not overwrite and (resume or overwrite is False) and is_whole(output):
         click.echo(f"{output}: exists already, left as it is", err=True)
         return
@@ -169,8 +177,12 @@ def write(
     inputs = [path for given in inputs for path in expand(given)]
     reading = {"strict": strict, "input_type": input_type}
     packing = Packing(found, inputs, PackSpec(**spec), form, **reading)
-    records = packing.run(output, resume=resume, overwrite=overwrite, spread=spread)
-    collect(records, packing.count(spread), progress, quiet)
+    if is_url(output) and resume:
+        raise click.UsageError("--resume is for packs that are written to a file; omit it")
+    bar = options.Progress("Packing", progress, quiet, spread)
+    with uploaded(output, last=MANIFEST) as path:
+        records = packing.run(path, resume=resume, overwrite=overwrite, spread=spread)
+        collect(bar.watch(named(records), packing.count(spread)))
     report(output, packing, quiet)
 
 
@@ -189,13 +201,15 @@ def choose_form(output: Any, form: str | None, shard_size: Any) -> Any:
     return TarForm(None if extension == ".tar" else shard_size)
 
 
-def collect(
-    records: Iterable[dict[str, Any]], total: int | None, progress: str, quiet: bool
-) -> None:
+def named(records: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """The keys of records, and why what was skipped was."""
+    return ({"key": r["name"], "skipped": r.get("skipped")} for r in records)
+
+
+def collect(records: Iterable[dict[str, Any]]) -> None:
     """Run, naming the first inputs that are skipped."""
     failures = options.Failures("Skipped")
-    shown = ({"key": r["name"], "skipped": r.get("skipped")} for r in records)
-    for record in options.watch(shown, "Packing", progress, quiet, total=total):
+    for record in records:
         if record["skipped"]:
             failures.add(record["skipped"])
     failures.tell_rest()

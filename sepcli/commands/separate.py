@@ -79,6 +79,7 @@ GL_ITERATIONS = 32
 @options.container
 @options.subtype
 @options.overwrite
+@options.spread
 @options.device
 @options.threads
 @options.strict
@@ -101,6 +102,10 @@ def command(
     template: str,
     container: str | None,
     subtype: str | None,
+    output: str | None,
+    overwrite: bool | None,
+    input_type: str,
+    spread: Any,
     device: str,
     threads: int | None,
     quiet: bool,
@@ -133,6 +138,7 @@ def command(
     from sepcli.inference.blockwise import Method
     from sepcli.jobs.batch import Separation
     from sepcli.jobs.outputs import Form, Models, Part
+    from sepcli.jobs.work import Work
 
     if not griffin_lim and (gl_iters or gl_init):
         raise click.UsageError("--gl-iters and --gl-init go with --griffin-lim; add it.")
@@ -148,14 +154,15 @@ def command(
         "full_band": full_band,
     }
     method = Method(**{name: value for name, value in given.items() if value is not None})
-    bar = options.Progress("Separating", progress, quiet)
-    job = Separation(
-        Models(models, device, method, threads),
+    bar = options.Progress("Separating", progress, quiet, spread)
+    work = Work(
+        Models(models, device, method, spread.threads(threads)),
         part=Part(start_s, duration_s),
         form=Form(template, container, subtype),
         tell=bar.within,
         **choices,
     )
+    job = Separation(work, output, overwrite, input_type, spread)
     job.find(inputs or ("-",))
     failures, written = options.Failures(), options.Written()
     for record in bar.watch(job.run(), job.total):

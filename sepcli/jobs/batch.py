@@ -1,62 +1,50 @@
-"""Many inputs, one after the other: audio files to stems, samples to samples with estimates."""
+"""Many inputs: audio files to stems, samples to samples with estimates."""
 
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from sepcli import files
-from sepcli.audio import Peekable, names_a_file, open_blocks
+from sepcli.audio import Peekable, names_a_file
+from sepcli.cluster import objects
+from sepcli.cluster.objects import Remote
+from sepcli.cluster.scheduler import Handling
+from sepcli.cluster.spread import ALONE, Spread
+from sepcli.cluster.workers import Ready
 from sepcli.errors import OutputError, SepcliError, UsageError
-from sepcli.inference.blockwise import WithResidual
-from sepcli.jobs.outputs import (
-    FOLDER,
-    Form,
-    Models,
-    Part,
-    choose,
-    separate_sample,
-    stem_paths,
-    write_stems,
-)
+from sepcli.jobs.outputs import FOLDER, Part, stem_paths
+from sepcli.jobs.work import STDOUT, Result, Task, Work, failure
 from sepcli.samples.folders import holds_mixture
 from sepcli.samples.inputs import Input, find_inputs
 from sepcli.samples.sample import Sample
-from sepcli.samples.stems import ACCOMPANIMENT, VOCALS
 from sepcli.samples.streams import open_sample_writer, place_of
-
-_STDOUT = "standard output"
-
-
-def _say_nothing(_fraction):
-    pass
 
 
 @dataclass
 class Separation:
     """One run over any mixture of audio files, folders, lists and sample streams.
 
-    `find` looks at the inputs, `run` separates them and yields a record {"key", "input", "outputs",
-    "notes"} or {"key", "input", "error"} per item. One that fails does not stop the others.
+    `find` looks at the inputs, `run` does the `Work` on them and yields a record {"key", "input",
+    "outputs", "notes"} or {"key", "input", "error"} per item. One that fails does not stop the
+    others.
     """
 
-    models: Models
-    targets: tuple = ()
-    residual: bool = False
-    part: Part = field(default_factory=Part)  # of audio files
+    work: Work
     output: str | None = None  # as for the command: PATH, DIR, "-" or None
-    form: Form = field(default_factory=Form)  # of stems
     overwrite: bool | None = None
-    strict: bool = True
     input_type: str = "auto"
-    tell: Callable = _say_nothing  # gets how much of an item is done, from 0 to 1
+    spread: Spread = ALONE
     count: int = 0  # of items so far
     total: int | None = None  # of items, where it is known before
     _inputs: list[Input] = field(default_factory=list)
     _written: set = field(default_factory=set)
     _writer: Any = None  # of samples, once there is one
+    _objects: set | None = None  # what is in the store of the output
     _torn: bool = False  # whether an input of samples ended before it should
 
     def find(self, inputs: Sequence[str]) -> None:
@@ -65,87 +53,90 @@ class Separation:
         Raises UsageError for what makes no sense, whatever is in the files, and SepcliError for
         models that are not there and an output that cannot be made.
         """
-        self._check_models()
-        self._inputs = find_inputs(inputs, strict=self.strict, input_type=self.input_type)
-        self.total = sum_or_none(each.count for each in self._inputs)
+        self.work.check()
+        how = {"strict": self.work.strict, "input_type": self.input_type}
+        self._inputs = find_inputs(inputs, **how)
+        total = sum_or_none(each.count for each in self._inputs)
+        self.total = total if total is None else self.spread.shard.size(total)
         songs = sum(self._becomes_stems(s) for each in self._inputs for s in each.known)
         if songs:
             self._check_output(songs)
 
-    def _check_models(self):
-        """Raise if the models are not there, or do not give what is asked for."""
-        if self.models.names:
-            self._separator()
-
-    def _separator(self):
-        """The name of the model for audio files, and what separates them."""
-        model, separator = self.models.find()
-        return model, choose(separator, self.targets, residual=self.residual)
-
-    def _song_separator(self):
-        """As `_separator`, with the accompaniment of a song of which the model finds the vocals."""
-        model, separator = self._separator()
-        if separator.sources == (VOCALS,) and not self.targets:
-            return model, WithResidual(separator, ACCOMPANIMENT)
-        return model, separator
-
     def _check_output(self, songs):
         """Raise a SepcliError if the output is none for so many audio files."""
         if self.output == "-":
-            place = _STDOUT
+            place = STDOUT
         elif self.output and names_a_file(self.output):
             place = self.output
-            files.check_place(place)
+            _check_place(place)
         else:
             place = None
-            files.check_place(self.output or FOLDER, folder=True)
-        self.form.check(None if self.output == "-" else self.output)
+            _check_place(self.output or FOLDER, folder=True)
+        self.work.form.check(None if self.output == "-" else self.output)
         if place and songs > 1:
             raise UsageError(f"{place}: one file for {songs} inputs; name a folder with -o")
 
     def run(self) -> Iterator[dict[str, Any] | dict[str, str]]:
         """Separate all that `find` found; yield a record per item."""
         with ExitStack() as stack:
-            for each in self._inputs:
-                stdin = self._audio_on_stdin() if each.source == "-" else None
-                if stdin:
-                    yield self._attempt("stdin", "-", self._separate_audio, stdin, "stdin")
-                    continue
-                for sample in self._samples(each):
-                    if isinstance(sample, SepcliError):
-                        yield self._failed(each.source, each.source, sample)
-                    elif sample.fault:
-                        self._torn = True
-                        yield self._failed(sample.key, each.source, sample.fault)
-                    elif self._becomes_stems(sample):
-                        path = str(sample.members[sample.find("mix") or ""])
-                        yield self._attempt(sample.key, path, self._separate_file, sample)
-                    else:
-                        self._open_writer(stack)
-                        yield self._attempt(sample.key, each.source, self._separate_sample, sample)
+            results = self.spread.each(self.work.perform, self._tasks(stack), self._handling())
+            for result in stack.enter_context(closing(results)):
+                yield self._finish(result)
             if self._torn and self._writer and self.output in (None, "-"):
                 raise OutputError(
-                    f"{_STDOUT}: left incomplete, as not all inputs were read to the end"
+                    f"{STDOUT}: left incomplete, as not all inputs were read to the end"
                 )
 
-    def _becomes_stems(self, sample):
-        """Whether stems of a sample are written, rather than the sample with estimates added."""
-        return is_plain_audio(sample) or (is_song(sample) and takes_stems(self.output))
+    def _handling(self):
+        """What a cluster makes of results; their order counts for samples in a stream."""
+        stems = all(self._becomes_stems(s) for each in self._inputs for s in each.known)
+        known = all(each.count is not None for each in self._inputs)
+        return Handling(
+            failed=attrgetter("failed"),
+            lost=lambda task, why: failure(task.key, task.source, f"{task.source}: {why}"),
+            mark=lambda result, about: result.record.update(about),
+            ordered=not (stems and known) and not takes_stems(self.output),
+        )
 
-    def _attempt(self, key, source, act, *args):
-        """Do one item; its failure becomes a record, so that the others are still done."""
-        try:
-            found = act(*args)
-        except (OutputError, UsageError):
-            raise  # no other item would fare better
-        except SepcliError as error:
-            return self._failed(key, source, error)
+    def _finish(self, result):
+        """Write the sample of a result, unless a worker did; returns its record."""
+        record = result.record
+        if result.sample is not None:
+            try:
+                self._writer.write(result.sample)
+                if not result.failed:
+                    record["outputs"] = [place_of(record["key"], self.output)]
+            except OutputError:
+                raise  # no other item would fare better
+            except SepcliError as error:
+                record = failure(record["key"], record["input"], error).record
         self.count += 1
-        return {"key": key, "input": source, "outputs": [], "notes": [], **found}
+        return record
 
-    def _failed(self, key, source, error):
-        self.count += 1
-        return {"key": key, "input": source, "error": str(error)}
+    def _tasks(self, stack):
+        """Yield a `Task` for each item of this shard, or the `Ready` result where none is needed.
+
+        What would be written twice is noticed whichever shards it is of.
+        """
+        for number, (each, item) in enumerate(self._items()):
+            if self.spread.shard.has(number):
+                yield self._attempt(stack, each, item)
+            elif not isinstance(item, SepcliError):
+                self._pass_over(item)
+
+    def _items(self):
+        """Yield (input, item): a sample, a stream of sound, or the error that ended the input."""
+        for each in self._inputs:
+            stdin = self._audio_on_stdin() if each.source == "-" else None
+            if stdin:
+                yield each, stdin
+                continue
+            try:
+                samples = each.samples(self._stdin if each.source == "-" else None)
+                yield from ((each, sample) for sample in samples)
+            except SepcliError as error:
+                self._torn = True
+                yield each, error
 
     def _audio_on_stdin(self):
         """Standard input if it is audio; `self._stdin` is what is read of it otherwise."""
@@ -156,20 +147,69 @@ class Separation:
         kind = self._stdin.sniff() if self.input_type == "auto" else self.input_type
         return self._stdin if kind in ("wav", "audio") else None
 
-    def _samples(self, each):
-        """Yield the samples of an input, and the SepcliError that ends them, if one does."""
-        try:
-            yield from each.samples(self._stdin if each.source == "-" else None)
-        except SepcliError as error:
+    def _attempt(self, stack, each, item):
+        """The task of an item, or what came of it already."""
+        key, source = self._names(each, item)
+        if isinstance(item, SepcliError):
+            return Ready(failure(key, source, item))
+        if isinstance(item, Sample) and item.fault:
             self._torn = True
-            yield error
+            return Ready(failure(key, source, item.fault))
+        try:
+            task = self._task(stack, key, source, item)
+        except (OutputError, UsageError):
+            raise  # no other item would fare better
+        except SepcliError as error:
+            return Ready(failure(key, source, error))
+        if task is None:
+            return Ready(Result({"key": key, "input": source, "outputs": [], "notes": []}))
+        if task.sample is None and not task.has_places:
+            return Ready(self.work.perform(task))  # streams stay in this process
+        return task
+
+    def _names(self, each, item):
+        """(key, input) of an item, for its record."""
+        if isinstance(item, SepcliError):
+            return each.source, each.source
+        if not isinstance(item, Sample):
+            return "stdin", "-"
+        if not item.fault and self._becomes_stems(item):
+            return item.key, str(item.members[item.find("mix") or ""])
+        return item.key, each.source
+
+    def _task(self, stack, key, source, item):
+        """The task of an item; None where its outputs are there and stay."""
+        if isinstance(item, Sample) and not self._becomes_stems(item):
+            self._open_writer(stack)
+            if self._writer.skips(key):
+                return None
+            folder = getattr(self._writer, "folder", None)
+            if folder is not None:
+                self._writer.claim(key)
+                folder = str(folder)
+            return Task(key, source, sample=item, folder=folder)
+        song = isinstance(item, Sample) and is_song(item)
+        sound = item.members[item.find("mix") or ""] if isinstance(item, Sample) else item
+        outputs = self._outputs(sound, key, song)
+        return outputs and Task(key, source, sound=sound, is_song=song, outputs=outputs)
+
+    def _pass_over(self, sample):
+        """Claim the outputs of an item that another shard does."""
+        if not isinstance(sample, Sample) or sample.fault or not self._becomes_stems(sample):
+            return
+        with suppress(SepcliError):  # which that shard tells
+            self._places(sample.members[sample.find("mix") or ""], sample.key, is_song(sample))
+
+    def _becomes_stems(self, sample):
+        """Whether stems of a sample are written, rather than the sample with estimates added."""
+        return is_plain_audio(sample) or (is_song(sample) and takes_stems(self.output))
 
     def _open_writer(self, stack):
         if self._writer is not None:
             return
-        if self.part != Part():
+        if self.work.part != Part():
             raise UsageError("samples are separated whole; omit --start and --duration")
-        if not self.form.is_default:
+        if not self.work.form.is_default:
             raise UsageError(
                 "--filename, --format and --subtype are for the stems of audio files; samples "
                 "hold their estimates as float WAV, so omit them"
@@ -177,55 +217,38 @@ class Separation:
         writer = open_sample_writer(self.output, overwrite=self.overwrite)
         self._writer = stack.enter_context(writer)
 
-    def _separate_sample(self, sample):
-        """Add the estimates to a sample and pass it on; also if there are none, as it came."""
-        if self._writer.skips(sample.key):
-            return {}
-        try:
-            found = self._add_estimates(sample)
-        finally:
-            self._writer.write(sample)
-        return {"outputs": [place_of(sample.key, self.output)], **found}
-
-    def _add_estimates(self, sample):
-        """Add est.* to a sample; what to tell of it besides, a dict."""
-        separate_sample(sample, self.models, self.targets, residual=self.residual)
-        return {}
-
     @property
     def noun(self) -> str:
         """What is written."""
         return "file" if self._writer is None else "sample"
 
-    def _separate_file(self, sample):
-        chosen = self._song_separator() if is_song(sample) else None
-        return self._separate_audio(sample.members[sample.find("mix")], sample.key, chosen)
+    def _outputs(self, sound, track, is_song):
+        """Where the stems of a track go; None when all are there, and stay."""
+        outputs = self._places(sound, track, is_song)
+        if self.overwrite is False:  # a run that was killed may have left some of them
+            missing = {name: x for name, x in outputs.items() if not self._is_there(x)}
+            return missing or None
+        if self.overwrite is None and (there := list(filter(self._is_there, outputs.values()))):
+            raise files.exists(there[0])
+        return outputs
 
-    def _separate_audio(self, source, track, chosen=None):
-        """Write the stems of a sound; returns what to tell of them."""
-        model, separator = chosen or self._separator()
-        with open_blocks(source, strict=self.strict) as reader:
-            outputs = self._outputs(source, track, model, separator.sources)
-            if outputs is None:
-                return {}
-            notes = write_stems(
-                reader, separator, outputs, part=self.part, form=self.form, tell=self.tell
-            )
-        names = [str(path) if isinstance(path, Path) else _STDOUT for path in outputs.values()]
-        return {"outputs": names, "notes": notes, **self._told(separator)}
+    def _is_there(self, where):
+        if not isinstance(where, Remote):
+            return isinstance(where, Path) and os.path.exists(where)
+        if self._objects is None:  # listed once, which is quick for a million
+            self._objects = set(objects.find(self.output or ""))
+        return where in self._objects
 
-    def _told(self, separator):
-        """What to tell besides of what this has separated."""
-        return {}
-
-    def _outputs(self, source, track, model, sources):
-        """Where the stems of a track go, or None when they are there and stay."""
-        if self.output == "-" or (self.output is None and not isinstance(source, Path)):
-            return {self._one(sources): self._stdout()}
-        names = {"track": track, "model": model, "sources": sources}
-        outputs = stem_paths(self.output, self.form, **names)
+    def _places(self, sound, track, is_song):
+        """{source: where it goes}, each place for the first time in this run."""
+        model, separator = self.work.separator(is_song=is_song)
+        is_place = isinstance(sound, Path | Remote)
+        if self.output == "-" or (self.output is None and not is_place):
+            return {self._one(separator.sources): self._stdout()}
+        names = {"track": track, "model": model, "sources": separator.sources}
+        outputs = stem_paths(self.output, self.work.form, **names)
         self._claim(outputs.values())
-        return None if files.stays(outputs.values(), self.overwrite) else outputs
+        return outputs
 
     def _one(self, sources):
         if len(sources) > 1:
@@ -238,7 +261,7 @@ class Separation:
     def _stdout(self):
         if sys.stdout.isatty():
             raise UsageError("audio is not written to a terminal; use -o FILE or a pipe")
-        self._claim([_STDOUT])
+        self._claim([STDOUT])
         return sys.stdout.buffer
 
     def _claim(self, paths):
@@ -246,6 +269,13 @@ class Separation:
             if path in self._written:
                 raise SepcliError(f"{path}: two inputs would be written there; name a folder")
             self._written.add(path)
+
+
+def _check_place(where, *, folder=False):
+    if objects.is_url(where):
+        objects.check(where)
+    else:
+        files.check_place(where, folder=folder)
 
 
 def sum_or_none(counts: Iterable[int | None]) -> int | None:
@@ -272,6 +302,6 @@ def is_plain_audio(sample: Sample) -> bool:
     return (
         len(sample.members) == 1
         and mix is not None
-        and isinstance(sample.members[mix], Path)
+        and isinstance(sample.members[mix], Path | Remote)
         and not sample.meta.get("targets")
     )

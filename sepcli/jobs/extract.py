@@ -1,7 +1,7 @@
 """Extract one speaker, of whom there are references, from audio files and samples."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sepcli.errors import SepcliError, UsageError
@@ -9,7 +9,8 @@ from sepcli.inference.blockwise import Separates, WithResidual
 from sepcli.inference.fullband import FullBand
 from sepcli.inference.presence import Watched
 from sepcli.inference.references import enrolments, read_references, speech_in
-from sepcli.jobs.batch import Separation
+from sepcli.jobs.work import Work
+from sepcli.samples.sample import Sample
 
 MODEL = "extract"  # unless another one is named
 UNSURE = 0.5  # a lower presence is remarked on
@@ -50,8 +51,8 @@ def check(separator: Any, confusion_check: bool = False) -> None:
 
 
 @dataclass
-class Extraction(Separation):
-    """A `Separation` of one speaker; its records have "presence" and "stretches", too.
+class Extracting(Work):
+    """The `Work` of extracting one speaker; its records have "presence" and "stretches", too.
 
     references: sound files of the speaker; without any, samples bring theirs.
     """
@@ -59,29 +60,37 @@ class Extraction(Separation):
     references: Sequence[str] = ()
     absent_threshold: float = 0.0
     confusion_check: bool = False
-    _known: Watched | None = None  # for `references`
+    _known: Watched | None = field(default=None, init=False)  # for `references`
 
-    def _check_models(self):
+    def check(self) -> None:
+        """Raise if the model cannot do what is asked for, or the references cannot be read."""
         _, separator = self.models.find()
         check(separator, self.confusion_check)
-        if self.references:
-            self._known = self._of(
-                separator, read_references(self.references, separator.sample_rate)
-            )
+        self._of_references(separator)
+
+    def _of_references(self, separator):
+        """What extracts the speaker of `references`; None without any."""
+        if self.references and self._known is None:
+            references = read_references(self.references, separator.sample_rate)
+            self._known = self._of(separator, references)
+        return self._known
 
     def _of(self, separator, references):
         choices = {name: getattr(self, name) for name in ("absent_threshold", "confusion_check")}
         return extractor(separator, references, **choices)
 
-    def _separator(self):
-        if self._known is None:
+    def separator(self, *, is_song: bool = False) -> tuple[str, Any]:
+        """The name of the model, and what extracts the speaker of the references."""
+        model, separator = self.models.find()
+        if (known := self._of_references(separator)) is None:
             raise UsageError("name a recording of the speaker who is to be extracted with --ref")
-        return self.models.find()[0], self._with_residual(self._known)
+        return model, self._with_residual(known)
 
     def _with_residual(self, watched) -> Separates:
         return WithResidual(watched) if self.residual else watched
 
-    def _told(self, separator):
+    def told(self, separator: Any) -> dict[str, Any]:
+        """How present the speaker is, as a whole and in stretches."""
         watched = separator.separator if self.residual else separator
         found = {"presence": round(watched.presence, 4)}
         if self.confusion_check:
@@ -92,12 +101,15 @@ class Extraction(Separation):
         ]
         return {**found, "stretches": stretches}
 
-    def _add_estimates(self, sample):
+    def add_estimates(self, sample: Sample) -> dict[str, Any]:
+        """Add est.TARGET to a sample; what `told` tells."""
         sample.check()
         _, separator = self.models.find()
         try:
             mixture = sample.audio("mix")
-            watched = self._known or self._of(separator, enrolments(sample, separator.sample_rate))
+            rate = separator.sample_rate
+            watched = self._of_references(separator)
+            watched = watched or self._of(separator, enrolments(sample, rate))
             chosen = self._with_residual(watched)
             estimates = chosen.separate(mixture, sample.sample_rate)
         except UsageError:
@@ -108,6 +120,6 @@ class Extraction(Separation):
         for name, estimate in estimates.items():
             called = sample.targets[0] if name == own and len(sample.targets) == 1 else name
             sample.set_audio(f"est.{called}", estimate)
-        told = self._told(chosen)
+        told = self.told(chosen)
         sample.meta |= {name: value for name, value in told.items() if name != "stretches"}
         return told

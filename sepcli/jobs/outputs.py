@@ -8,6 +8,7 @@ from string import Formatter
 from typing import Any
 
 from sepcli.audio import FORMATS, Writer, names_a_file
+from sepcli.cluster.objects import Remote, below, place
 from sepcli.errors import SepcliError, UsageError
 from sepcli.files import composed
 from sepcli.inference.blockwise import Method, Separates, WithResidual, block_frames
@@ -50,6 +51,9 @@ class Models:
     ) -> None:
         self.names, self._how = tuple(names), (device, method, threads)
         self._loaded = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_loaded": {}}  # other processes load them for themselves
 
     def find(self, targets: Sequence[str] = ()) -> tuple[str, Any]:
         """The name of the model for `targets` (several are joined by +), and its separator."""
@@ -224,8 +228,8 @@ def check_template(template: str) -> None:
 
 def stem_paths(
     output: str | None, form: Form, *, track: str, model: str, sources: Sequence[str]
-) -> dict[str, Path]:
-    """{source: path} for one track: `output` itself if it names a file, else in that folder.
+) -> dict[str, Path | Remote]:
+    """{source: place} for one track: `output` itself if it names a file, else in that folder.
 
     The folder defaults to separated/MODEL. Raises UsageError when several sources would share a
     file.
@@ -236,11 +240,11 @@ def stem_paths(
                 f"{output}: one file, but the model finds {', '.join(sources)}; "
                 "choose one with --target, or name a folder"
             )
-        return {sources[0]: Path(output)}
-    folder = Path(output) if output else Path(FOLDER) / model
+        return {sources[0]: place(output)}
+    folder = place(output) if output else Path(FOLDER) / model
     template = form.template or TEMPLATE
     fields = {"track": track, "model": model, "ext": form.container or "wav"}
     names = {stem: template.format(stem=stem, **fields) for stem in sources}
     if len(set(names.values())) < len(sources):
         raise UsageError(f"file name template {template!r}: add {{stem}}, or stems would collide")
-    return {stem: folder / name for stem, name in names.items()}
+    return {stem: below(folder, name) for stem, name in names.items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from sepcli.cluster.scheduler import LOCAL
 from sepcli.cluster.shard import WHOLE
 from sepcli.cluster.spread import Spread
 from sepcli.options.reporting import (
@@ -16,13 +17,12 @@ from sepcli.options.reporting import (
     Written,
     check_stdout,
     shortest,
-    watch,
 )
 from sepcli.options.types import Grouped, Number, Range, ShardType
 
 __all__ = [
     "STDOUT", "Failures", "Grouped", "Number", "Progress", "Range", "Written", "check_stdout",
-    "shortest", "watch",
+    "shortest",
 ]  # fmt: skip
 
 output = click.option(
@@ -165,12 +165,28 @@ subtype = click.option(
     help="Sample format, such as PCM_16, PCM_24 or FLOAT.  [default: FLOAT]",
 )
 
+cluster = click.option(
+    "--cluster",
+    metavar="ADDRESS|local",
+    help="Have the workers of a dask scheduler do it, such as tcp://10.0.0.1:8786, or so many "
+    "workers on this machine as --jobs says.",
+)
+ledger = click.option(
+    "--ledger",
+    metavar="FILE",
+    help="Append a line of JSON per item to a file: done or failed, why, and where.",
+)
+
 
 def spread(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options --jobs and --shard, which a command gets together as `spread`, a `Spread`."""
+    """The options of work that is shared out, which a command gets as `spread`, a `Spread`."""
 
     @functools.wraps(command)
-    def spreading(*args: Any, jobs: int, shard: Any, **others: Any) -> Any:
-        return command(*args, spread=Spread(shard or WHOLE, jobs), **others)
+    def spreading(
+        *args: Any, jobs: int, shard: Any, cluster: str | None, ledger: str | None, **others: Any
+    ) -> Any:
+        if jobs > 1 and cluster not in (None, LOCAL):
+            raise click.UsageError("--jobs is for workers of this machine; omit it")
+        return command(*args, spread=Spread(shard or WHOLE, jobs, cluster, ledger), **others)
 
-    return jobs(shard(spreading))
+    return jobs(shard(cluster(ledger(spreading))))

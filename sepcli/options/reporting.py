@@ -5,12 +5,15 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import click
 
 from sepcli import files
+from sepcli.cluster.objects import is_url
+from sepcli.cluster.spread import ALONE, Spread
 from sepcli.errors import SepcliError
 
 STDOUT = "standard output"  # what outputs call it
@@ -33,7 +36,14 @@ class Progress:
     upstream draw theirs there.
     """
 
-    def __init__(self, label: str, progress: str, quiet: bool) -> None:
+    def __init__(self, label: str, progress: str, quiet: bool, spread: Spread = ALONE) -> None:
+        """spread: how the items are shared out; what it notes them in, if it does, is written here.
+
+        Runs on a cluster, which are watched in a log, tell how far they are in a line now and then.
+        """
+        self._spread, self._pace = spread, None
+        if spread.cluster and progress == "auto" and not quiet:
+            self._pace = Pace(label)
         self._label, self._json, self._bar = label, progress == "json", None
         self._task: Any = None
         self._draws = progress == "auto" and not quiet and _is_terminal(sys.stderr, sys.stdin)
@@ -41,10 +51,12 @@ class Progress:
 
     def watch(self, records: Iterable[Any], total: int | None = None) -> Iterator[Any]:
         """Pass on records (with a "key"), counting them; total: how many, if that is known."""
-        with self._drawn(total):
-            for record in records:
+        with self._drawn(total), self._spread.ledger() as ledger:
+            for record in ledger.watch(records):
                 self._done += 1
                 self.within(0.0)
+                if self._pace and not self._bar:
+                    self._pace.tell(self._done, total)
                 if self._json:
                     click.echo(json.dumps(record), err=True)
                 yield record
@@ -75,15 +87,34 @@ class Progress:
         self._bar = None
 
 
+class Pace:
+    """Lines on standard error on how far a run is, how fast, and how long it will still take."""
+
+    def __init__(self, label: str, every_s: float = 30.0) -> None:
+        self._label, self._every_s = label, every_s
+        self._start = self._told = time.monotonic()
+
+    def tell(self, done: int, total: int | None) -> None:
+        """A line, if it is time for one; done: records so far, out of `total` if that is known."""
+        now = time.monotonic()
+        if now - self._told < self._every_s:
+            return
+        self._told, rate = now, done / (now - self._start)
+        line = f"{self._label}: {done} of {'?' if total is None else total}, {rate:.3g} per second"
+        if total is not None:
+            line += f", {in_words((total - done) / rate)} left"
+        click.echo(line, err=True)
+
+
+def in_words(seconds: float) -> str:
+    """A time that is rough: 40 s, 12 min, 3.5 h."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
 def _is_terminal(*streams):
     return all(stream is not None and stream.isatty() for stream in streams)
-
-
-def watch(
-    records: Iterable[Any], label: str, progress: str, quiet: bool, *, total: int | None = None
-) -> Iterator[Any]:
-    """`Progress.watch` for what has no progress within a record."""
-    return Progress(label, progress, quiet).watch(records, total)
 
 
 MOST_FAILURES = 20  # named one by one
@@ -118,13 +149,15 @@ class Written:
     def __init__(self) -> None:
         self.count = 0
         self._place: str | None = None
+        self._protocol = ""
 
     def add(self, path: str | os.PathLike[str]) -> None:
         """Count an output, of which several may be in the same file."""
         if path == STDOUT:
             return
-        path = os.path.abspath(path)
+        protocol, path = _split_protocol(path)
         self.count += 1
+        self._protocol = protocol
         if self._place not in (None, path):
             path = os.path.commonpath([self._place, os.path.dirname(path)])
         self._place = path
@@ -133,7 +166,16 @@ class Written:
         """The last line of a command on standard error."""
         if self._place is not None and not quiet:
             many = f"{self.count} {what}s to " if self.count > 1 else ""
-            click.echo(f"Wrote {many}{shortest(self._place)}", err=True)
+            place = self._protocol + self._place if self._protocol else shortest(self._place)
+            click.echo(f"Wrote {many}{place}", err=True)
+
+
+def _split_protocol(path):
+    """("s3://", "bucket/a.wav") of a URL; ("", the absolute path) of a path."""
+    if not is_url(path):
+        return "", os.path.abspath(path)
+    protocol, _, rest = path.partition("://")
+    return f"{protocol}://", rest
 
 
 def shortest(path: str) -> str:

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from sepcli import audio
+from sepcli.cluster.objects import fetched, place
 from sepcli.errors import SepcliError
 from sepcli.files import explained
 from sepcli.samples.packwriting import BYTES, JSON, encode, itemsize
+from sepcli.samples.remote import staged
 from sepcli.samples.sample import split_audio_name
 
 
@@ -44,7 +46,8 @@ def encode_input(task: Any) -> tuple[dict[str, Any], Any]:
 
 def _encode_recording(task):
     """Yield the only (part, content) of a recording."""
-    signal, _ = audio.read(task.path, sample_rate=task.sample_rate)
+    with fetched(place(task.path)) as path:
+        signal, _ = audio.read(path, sample_rate=task.sample_rate)
     if not task.keep_channels:
         signal = signal.mean(axis=0, keepdims=True)
     yield _encode_signal(signal, task.group, task.sample_rate, task.dtype)
@@ -52,6 +55,11 @@ def _encode_recording(task):
 
 def _encode_sample(sample, dtype, rate):
     """Yield (part, content) for the JSON of a sample and for all of its members."""
+    with staged(sample) as local:
+        yield from _encode_members(local, dtype, rate)
+
+
+def _encode_members(sample, dtype, rate):
     yield _encode_bytes(sample.json(), JSON)
     stems = {split_audio_name(member)[0]: None for member in sample.ordered() if _is_audio(member)}
     for stem in stems:

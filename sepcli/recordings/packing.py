@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sepcli import audio
+from sepcli.cluster import objects
 from sepcli.cluster.shard import WHOLE
 from sepcli.cluster.spread import ALONE, Spread
 from sepcli.errors import SepcliError
@@ -14,7 +15,8 @@ from sepcli.recordings.encoding import Recording, encode_input
 from sepcli.recordings.journal import Part, fingerprint
 from sepcli.recordings.pools import find_audio
 from sepcli.samples.packwriting import JSON, Item, itemsize, write_pack
-from sepcli.samples.sample import unreadable
+from sepcli.samples.remote import staged
+from sepcli.samples.sample import split_audio_name, unreadable
 from sepcli.samples.streams import read_samples
 
 
@@ -52,14 +54,34 @@ def find_sources(kind: str, inputs: Sequence[str]) -> list[Any]:
     """The `Source` of every folder, glob, list or file in `inputs`, under distinct names."""
     sources = []
     for given in inputs:
-        paths = find_audio(given)
-        root = given if os.path.isdir(given) else os.path.commonpath(list(map(_folder, paths)))
-        names = [os.path.relpath(path, root) for path in paths]
-        base = os.path.basename(os.path.realpath(root)).encode(errors="replace").decode() or kind
+        if objects.is_url(given):
+            root, paths, names = _below_url(given)
+        else:
+            root, paths, names = _on_disk(given)
+        base = root.encode(errors="replace").decode() or kind
         taken = {source.name for source in sources}
         free = (f"{base}-{n}" if n > 1 else base for n in range(1, len(inputs) + 1))
         sources.append(Source(kind, next(n for n in free if n not in taken), paths, names))
     return sources
+
+
+def _on_disk(given):
+    """(name of the folder, paths, names below it) of recordings in files."""
+    paths = find_audio(given)
+    root = given if os.path.isdir(given) else os.path.commonpath(list(map(_folder, paths)))
+    names = [os.path.relpath(path, root) for path in paths]
+    return os.path.basename(os.path.realpath(root)), paths, names
+
+
+def _below_url(given):
+    """The same of recordings in a store."""
+    paths = [str(url) for url in objects.find(given) if split_audio_name(url.name)[1]]
+    if not paths:
+        raise SepcliError(f"{given}: no audio files there; name another place")
+    root = given.rstrip("/")
+    if any(not path.startswith(f"{root}/") for path in paths):  # a glob, or one object
+        root = os.path.commonpath(list(map(os.path.dirname, paths))).replace(":/", "://", 1)
+    return os.path.basename(root), paths, [path[len(root) + 1 :] for path in paths]
 
 
 def _folder(path):
@@ -248,7 +270,7 @@ def _first_rate(paths):
     """The rate of the first recording that can be opened; any if there is none, as all fail."""
     for path in paths:
         try:
-            with audio.open_blocks(path) as reader:
+            with objects.fetched(objects.place(path)) as local, audio.open_blocks(local) as reader:
                 return reader.sample_rate
         except SepcliError:
             pass
@@ -264,7 +286,8 @@ def _rate_of(records):
 def _rate_of_sample(sample):
     """The rate of a sample's audio, or None: it has none, or nobody can read it."""
     try:
-        return sample.sample_rate
+        with staged(sample) as local:
+            return local.sample_rate
     except SepcliError:
         return None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sepcli.audio import AUDIO_EXTENSIONS, Listing, split_track
+from sepcli.cluster.objects import Remote
 from sepcli.errors import SepcliError
 from sepcli.files import entries, exists, explained, make_folder, temporary
 from sepcli.samples.sample import Sample, parse_meta, split_audio_name, unreadable
@@ -126,12 +127,12 @@ def sample_from_stems(key: str, path: Path) -> Sample:
 
 def holds_mixture(content: Any) -> bool:
     """Whether a member of a sample is the mixture of a song of MUSDB, in a file of its own name."""
-    return isinstance(content, Path) and (
+    return isinstance(content, Path | Remote) and (
         content.stem == MIXTURE or split_track(content)[1] == STEM_TRACKS.index(MIXTURE)
     )
 
 
-def sample_from_file(key: str, path: Path) -> Sample:
+def sample_from_file(key: str, path: Path | Remote) -> Sample:
     """The sample with nothing but a mix, from one audio file."""
     extension = split_audio_name(path.name)[1] or ".wav"
     return Sample(key, members={f"mix{extension}": path})
@@ -168,6 +169,10 @@ class FolderWriter:
                 if any(path.is_file() for path in target.iterdir()):
                     raise exists(target)
         return False
+
+    def claim(self, key: str) -> None:
+        """Note that the sample `key` is written by somebody else."""
+        self._keys.add(key)
 
     def write(self, sample: Sample) -> bool:
         """Write one sample, unless it is skipped; returns whether it was written."""

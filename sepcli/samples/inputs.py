@@ -9,9 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sepcli.cluster.objects import Remote, is_url
 from sepcli.errors import SepcliError
 from sepcli.samples.sample import Sample
 from sepcli.samples.streams import is_audio_file, read_samples
+
+_CONTAINERS = (".tar", ".jsonl", ".h5")  # of objects whose samples only reading tells
 
 
 @dataclass
@@ -49,7 +52,7 @@ def find_inputs(
     read = partial(read_samples, strict=strict, input_type=input_type)
     for source in (path for given in sources for path in expand(given)):
         known = None
-        if source != "-" and (os.path.isdir(source) or is_audio_file(source, input_type)):
+        if source != "-" and (_is_listed(source) or is_audio_file(source, input_type)):
             known = _listed(read, source)
         if known is None:
             inputs.append(Input(source, _read=read))
@@ -61,9 +64,14 @@ def find_inputs(
     return inputs
 
 
+def _is_listed(source):
+    """Whether reading a source tells its samples before any is read."""
+    return os.path.isdir(source) or (is_url(source) and not source.endswith(_CONTAINERS))
+
+
 def expand(source: Any) -> list[str] | list[Any]:
     """The paths that a glob stands for, sorted; anything else stands for itself."""
-    if source == "-" or os.path.lexists(source):
+    if source == "-" or os.path.lexists(source) or is_url(source):
         return [source]
     return sorted(glob.glob(source, recursive=True)) or [source]
 
@@ -78,7 +86,10 @@ def _listed(read, source):
 
 def _identity(sample):
     """What is the same when a sample is met twice."""
-    return sample.key, *(os.path.abspath(path) for path in sample.members.values())
+    return sample.key, *(
+        path if isinstance(path, Remote) else os.path.abspath(path)
+        for path in sample.members.values()
+    )
 
 
 def _tell_apart(inputs):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sepcli.audio.streams import read_some
+from sepcli.cluster.objects import Remote, is_url
 from sepcli.errors import SepcliError
 from sepcli.files import encoding_of
 from sepcli.samples.sample import Sample, parse_meta, split_audio_name, unreadable
@@ -73,7 +74,8 @@ def _listed_files(record, folder, where):
         extension = split_audio_name(path)[1] if is_path else ""
         if not extension and (not is_path or os.path.splitext(path)[1]):
             raise SepcliError(f"{where}: {name} is {path!r:.80}; write the path of an audio file")
-        yield f"{name}{extension or '.wav'}", folder / path  # whatever it is, without an extension
+        found = Remote(path) if is_url(path) else folder / path
+        yield f"{name}{extension or '.wav'}", found  # whatever it is, without an extension
 
 
 def _lines(stream):

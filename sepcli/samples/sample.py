@@ -151,6 +151,14 @@ class Sample:
             return encode_wav(*read(content), name=str(content))
         return content
 
+    def loaded(self) -> "Sample":
+        """The sample with the bytes of all files in it, for when these are gone."""
+        members: dict[str, bytes | Path] = {
+            name: content.read_bytes() if isinstance(content, Path) else content
+            for name, content in ((name, self.content(name)) for name in self.members)
+        }
+        return Sample(self.key, self.meta, members, self.origin, self.fault)
+
     def open(self, name: str) -> Reader:
         """Open the signal `name` for reading in blocks; returns an `audio.Reader`."""
         member = self._find(name)

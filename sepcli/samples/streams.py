@@ -11,9 +11,11 @@ import numpy as np
 
 from sepcli import files
 from sepcli.audio import Peekable, begins_as_sound, open_blocks
+from sepcli.cluster.objects import Remote, below, is_object, is_url, uploaded
 from sepcli.errors import SepcliError
 from sepcli.samples.folders import FolderWriter, read_folder, sample_from_file
 from sepcli.samples.lists import read_list
+from sepcli.samples.remote import ObjectWriter, read_objects
 from sepcli.samples.sample import Sample, split_audio_name
 from sepcli.samples.stems import STEM_FILE
 from sepcli.samples.tarreading import read_tar
@@ -31,7 +33,8 @@ def read_samples(
     """Return an iterator over the samples in `source`, in a fixed order, one at a time.
 
     source: a sample tar, a pack, a folder (see `read_folder`), one audio file, a list of JSON
-        lines, or "-" for standard input, which may be any of these but a folder.
+        lines, or "-" for standard input, which may be any of these but a folder. A URL stands for
+        an object that is one of these, or for a folder.
     stdin: the binary stream to take for standard input.
     strict: whether a sample tar that is cut off or lacks its closing count is an error.
     input_type: "tar", "wav", "audio" or "jsonl" where guessing fails.
@@ -39,6 +42,10 @@ def read_samples(
     """
     if str(source) == "-":
         return _read_stream(_standard_input(stdin), _STDIN, strict, input_type, Path())
+    if is_url(source):
+        return read_objects(
+            source, lambda path: read_samples(path, strict=strict, input_type=input_type)
+        )
     path = Path(source)
     if os.path.isdir(path):
         return read_folder(path)
@@ -146,7 +153,9 @@ def open_sample_writer(
         yield from _write_stream(_standard_output(stdout), _STDOUT)
         return
     path = Path(output)
-    if files.is_device(path):
+    if is_url(output):
+        yield from _write_objects(output, overwrite)
+    elif files.is_device(path):
         with _open_unbuffered(path, "wb") as stream:  # a named pipe or a device
             yield from _write_stream(stream, str(path))
     elif path.suffix == ".tar":
@@ -156,10 +165,29 @@ def open_sample_writer(
         yield FolderWriter(path, overwrite=overwrite)
 
 
+def _write_objects(url, overwrite):
+    if url.endswith(".tar"):
+        if is_object(url) and not overwrite:
+            if overwrite is None:
+                raise files.exists(url)
+            yield _Keeper()
+            return
+        with uploaded(url) as path:
+            yield from _write_file(path, True)
+        return
+    writer = ObjectWriter(url, overwrite=overwrite)
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
 def place_of(key: str, output: Any = None) -> str:
     """Where `open_sample_writer(output)` puts the sample `key`."""
     if output is None or str(output) == "-":
         return _STDOUT
+    if is_url(output) and not output.endswith(".tar"):
+        return below(Remote(output), key)
     return os.path.join(output, key) if os.path.isdir(output) else os.fspath(output)
 
 

@@ -9,7 +9,6 @@ from sepcli.audio import AUDIO_EXTENSIONS
 from sepcli.errors import SepcliError
 from sepcli.samples.sample import Sample, parse_meta, unreadable
 from sepcli.samples.tarblocks import CutError, read_members
-from sepcli.samples.tarorder import in_order, stand_together
 from sepcli.samples.tarstream import END, IN_FOLDER, bare, is_signal, prefix_of, split_member_name
 
 _EXTENSIONS = {extension[1:] for extension in AUDIO_EXTENSIONS}
@@ -38,7 +37,7 @@ def read_tar(
                 yield from reader.take(member)
         except _ScatteredError:
             handed_on, reader = reader.count, _Reader(origin, strict)
-            samples = (s for member in in_order(file, origin) for s in reader.take(member))
+            samples = (s for member in _in_order(file, origin) for s in reader.take(member))
             yield from itertools.islice(samples, handed_on, None)
     except CutError as error:
         if strict:
@@ -116,7 +115,7 @@ class _Reader:
     def _check_order(self):
         """Raise when members of the sample that ends here came before, or may come later."""
         prefix, file, self._file = self.group.prefix, self._file, None
-        if file is not None and not stand_together(file):
+        if file is not None and not _stand_together(file):
             raise _ScatteredError
         if self.strict and prefix in self._seen:
             raise SepcliError(
@@ -227,3 +226,62 @@ class _Group:
             group = groups.setdefault(prefix, _Group(prefix, self.origin))
             group.add(found[0][1], data)
         return list(groups.values())
+
+
+def _stand_together(file: Any) -> bool:
+    """Whether the members of every sample in a tar, a file that can seek, follow each other."""
+    seen, last, position = set(), None, file.tell()
+    file.seek(0)
+    try:
+        for member in read_members(file, "", index=True):
+            prefix = (split_member_name(member[0]) or (None,))[0] if member else None
+            if member is None:
+                seen, last = set(), None
+            elif bare(member[0]) == END:
+                last = None  # whatever of a sample comes behind it comes too late
+            elif prefix is not None and prefix != last:
+                if prefix in seen:
+                    return False
+                seen.add(prefix)
+                last = prefix
+    except (CutError, SepcliError):
+        return True  # as far as can be told; it will be met again where it is
+    finally:
+        file.seek(position)
+    return True
+
+
+def _in_order(file: Any, origin: str) -> Iterator[tuple[Any, Any] | None]:
+    """As `read_members` of a file that can seek, but the members of a sample together.
+
+    Samples come in the order of their first members, their JSON last, and `__end__` after all.
+    Memory is taken for where members are, and for one of them.
+    """
+    file.seek(0)
+    places, groups = read_members(file, origin, index=True), {}
+    while True:
+        try:
+            member = next(places, END)
+        except CutError:
+            yield from _read_groups(file, groups)
+            raise
+        if member == END:
+            return
+        if member is None:
+            yield from _read_groups(file, groups)
+            yield None
+            groups = {}
+        else:
+            prefix = (split_member_name(member[0]) or (END,))[0]
+            groups.setdefault(prefix, []).append(member)
+
+
+def _read_groups(file, groups):
+    position = file.tell()
+    ends = groups.pop(END, [])
+    for members in (*groups.values(), ends):
+        members.sort(key=lambda member: member[0].endswith(".json"))
+        for name, (offset, size) in members:
+            file.seek(offset)
+            yield name, file.read(size)
+    file.seek(position)

@@ -7,6 +7,7 @@ from functools import partial
 from sepcli import metrics
 from sepcli.cluster.spread import ALONE, Spread
 from sepcli.errors import SepcliError
+from sepcli.samples.remote import staged
 from sepcli.samples.sample import Sample
 from sepcli.samples.stems import STEMS, is_music
 from sepcli.scoring.framewise import Framing, score_frames
@@ -54,7 +55,7 @@ def evaluate(
     """
     for name in names or ():
         metrics.find(name)
-    score = partial(score_sample, names=names, framing=framing, pad=pad)
+    score = partial(_score_staged, names=names, framing=framing, pad=pad)
     for rows in spread.each(score, spread.shard.of(_with_estimates(samples))):
         yield from rows
 
@@ -71,6 +72,15 @@ def _with_estimates(samples):
         yield sample
     if number < 0:
         raise SepcliError("nothing to score: no samples; check the command upstream")
+
+
+def _score_staged(sample, **settings):
+    """The rows of a sample, whose members may be in a store."""
+    try:
+        with staged(sample) as local:
+            return score_sample(local, **settings)
+    except SepcliError as error:
+        return [Row(sample.key, "", error=str(error))]
 
 
 def score_sample(
