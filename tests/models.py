@@ -156,6 +156,18 @@ RESUNET = {
 }
 
 OFFLINE = [  # likewise, models that need the whole signal
+    ("deep_unet", {"window": 128, "hop": 32, "bins": 32, "widths": (4, 6, 6), "last": 2}),
+    (
+        "deep_unet",
+        {
+            "sources": ("vocals",),
+            "window": 64,
+            "hop": 16,
+            "bins": 32,
+            "widths": (4,),
+            "last": 1,
+        },
+    ),
     (
         "mask_unet",
         {

@@ -7,8 +7,8 @@ from torch import nn
 
 from sepcli.data.datasets import Items
 from sepcli.errors import SepcliError
+from sepcli.layers.hifigan import adversarial_loss, discriminator_loss, feature_loss
 from sepcli.mixing.source import Drawn, Source
-from sepcli.models.hifigan import adversarial_loss, discriminator_loss, feature_loss
 from sepcli.nn.model import Model
 from sepcli.runs import checkpoint
 from sepcli.training import stepping

@@ -32,8 +32,9 @@ SMALLEST = dict(reversed(EVERY)) | {  # the first form of each; less where all o
     "open_unmix": {"window": 64, "hop": 16, "hidden": 6, "layers": 1},
 }
 LONG_TO_TRACE = set(MODELS) & {  # each takes seconds; what is new is tried at once
-    *("band_lstm", "conv_tasnet", "dmgtcm_unet", "mask_unet", "open_unmix", "spectral_tasnet"),
-    *("speaker_lstm", "tcn_max78000", "tfswa_resunet", "tfswa_unet", "usef_gridnet"),
+    *("band_lstm", "conv_tasnet", "deep_unet", "dmgtcm_unet", "mask_unet", "open_unmix"),
+    *("spectral_tasnet", "speaker_lstm", "tcn_max78000", "tfswa_resunet", "tfswa_unet"),
+    "usef_gridnet",
 }
 EACH = [
     pytest.param(name, marks=[pytest.mark.slow] if name in LONG_TO_TRACE else [])

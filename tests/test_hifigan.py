@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sepcli.models import hifigan
+from sepcli.layers import hifigan
 
 
 @pytest.fixture(scope="module")

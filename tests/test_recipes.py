@@ -53,6 +53,7 @@ DATA = {
     "vocals-open-unmix": "MUSDB",
     "vocals-tfswa": "MUSDB",
 }  # which variable names recordings, where it is not DATA
+RECORDINGS = ("speech", "noise", "rir", "stems", "songs", "vocals", "music")  # settings of data
 # (recipe, size, recordings given) -> items to (train, validate) with; 0 is without end.
 FORMS = {
     ("denoise", "", False): (0, 100),
@@ -89,6 +90,10 @@ FORMS = {
     ("tasnet-vocals", "CHIP", True): (0, 50),
     ("tasnet-vocals", "SMOKE", False): (0, 8),
     ("tasnet-vocals", "SMOKE", True): (0, 8),
+    ("vocals", "", False): (0, 16),
+    ("vocals", "", True): (0, 16),
+    ("vocals", "SMOKE", False): (0, 8),
+    ("vocals", "SMOKE", True): (0, 8),
     ("vocals-open-unmix", "", False): (640, 3),
     ("vocals-open-unmix", "", True): (5504, 14),
     ("vocals-open-unmix", "SMOKE", False): (16, 3),
@@ -194,11 +199,16 @@ def test_what_validates_is_no_recording_to_train_with(form, tmp_path):
     assert [call[0] for call in calls] in (["train"], ["train", "quantize"])
     for call in calls:
         data = script.configuration(call)[0]["data"]
-        kinds = [kind for kind in ("speech", "noise", "rir", "stems") if data["train"].get(kind)]
-        assert kinds[0] in ("speech", "stems")
-        for kind in kinds:
-            assert ["/train" in path for path in data["train"][kind]] == [True]
-            assert ["/valid" in path for path in data["valid"][kind]] == [True]
+        part = {
+            name: {kind: settings[kind] for kind in RECORDINGS if settings.get(kind)}
+            for name, settings in data.items()
+        }
+        assert part["train"].keys() & {"speech", "stems", "songs"}
+        if name != "vocals":  # which is validated on whole songs
+            assert part["train"].keys() == part["valid"].keys()
+        for found, sources in part.items():
+            for paths in sources.values():
+                assert [f"/{found}" in path for path in paths] == [True]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -169,3 +169,26 @@ def test_a_loss_of_spectra_needs_a_model_that_has_them():
     wrong["model"] = {"name": "conv_tasnet", "sources": SOURCES}
     with pytest.raises(SepcliError, match="stft_si_sdr needs a model between a Fourier transform"):
         runs.Run("", wrong)
+
+
+def test_stretches_count_alike_however_loud_they_are():
+    """Errors of -6 and -20 dB in two stretches: -13 dB, whatever their levels are."""
+    torch.manual_seed(0)
+    reference = torch.randn(2, 1, 2, 5, 8, dtype=torch.complex128)
+    gains = torch.tensor([0.5, 0.1], dtype=torch.float64).repeat_interleave(4)
+    for scale in (1.0, 5.0):
+        level = torch.tensor([1.0, scale], dtype=torch.float64).repeat_interleave(4)
+        t = reference * level
+        found = spectral.stretches_loss(t * (1 - gains), t, frames=4, share=0.0)
+        assert found.item() == pytest.approx(10 * np.log10(0.5 * 0.1), abs=0.05)
+
+
+def test_what_silent_stretches_cost_is_bounded_by_the_mixture():
+    mixture = torch.ones(1, 2, 5, 6, dtype=torch.complex64)
+    reference = torch.zeros(1, 1, 2, 5, 6, dtype=torch.complex64)
+    for level_db in (-20, -10, 0):
+        estimate = 10 ** (level_db / 20) * mixture[:, None]
+        found = spectral.stretches_loss(estimate, reference, mixture, frames=4, share=0.01)
+        assert found.item() == pytest.approx(level_db + 20, abs=0.2)
+    perfect = spectral.stretches_loss(reference, reference, mixture, frames=4, share=0.01)
+    assert perfect.item() < -19

@@ -45,6 +45,7 @@ KINDS = {
     "excerpts": Kind("sepcli.mixing.specs:ExcerptSpec", "sepcli.data.excerpts:Excerpts"),
     "masked": Kind("sepcli.data.masked:MaskedSpec", "sepcli.data.masked:Masked"),
     "mixtures": Kind("sepcli.mixing.specs:MixtureSpec", "sepcli.mixing.mixtures:Mixer"),
+    "songs": Kind("sepcli.data.songs.spec:SongSpec", "sepcli.data.songs.batches:Songs"),
     "speakers": Kind(
         "sepcli.mixing.specs:SpeakerSpec", "sepcli.mixing.speakers:SpeakerMixer", enrolments=True
     ),

@@ -43,6 +43,7 @@ LOSSES = {
     "features": Loss("sepcli.losses.features:feature_loss"),
     "stft_si_sdr": Loss("sepcli.losses.spectral:si_sdr_loss", (SPECTRA,), mixture=True),
     "stft_snr": Loss("sepcli.losses.spectral:snr_loss", (SPECTRA,), mixture=True),
+    "stft_stretches": Loss("sepcli.losses.spectral:stretches_loss", (SPECTRA,), mixture=True),
     "stft_compressed": Loss("sepcli.losses.spectral:compressed_loss", (SPECTRA,), mixture=True),
     "stft_perceptual": Loss("sepcli.losses.perceptual:perceptual_loss", (SPECTRA,), mixture=True),
 }

@@ -12,6 +12,7 @@ from sepcli.losses import waveforms
 from sepcli.losses.energies import dot, mean_square
 
 MIN_POWER = 1e-7  # added to a bin's power: keeps the slope of a root of it finite
+SMALLEST = 1e-4  # share of a mixture's mean power below which errors hardly matter
 
 
 def si_sdr(
@@ -116,6 +117,34 @@ def _ratio_loss(ratio_of, estimate, reference, mixture, silence_db, limit_db):
     powers = mean_square(estimate, square=ee), mean_square(reference, square=tt)
     values = -ratio_of(ee, et, tt, limit_db=limit_db)
     return waveforms.where_silent(*powers, loudness, silence_db, values)
+
+
+def stretches_loss(
+    estimate: torch.Tensor,
+    reference: torch.Tensor,
+    mixture: torch.Tensor | None = None,
+    *,
+    frames: int = 43,
+    share: float = 0.02,
+) -> torch.Tensor:
+    """Error in dB re the reference, the mean over stretches of so many frames.
+
+    10 log10(|T - E|^2 / (|T|^2 + share |X|^2)) with X the mixture (B, C, F, N), all channels at
+    once: the SDR of songs is a median over seconds, so every second counts alike. share: of the
+    mixture's power, which bounds what softer references can cost, silent ones too.
+    """
+    mixture = reference.sum(1) if mixture is None else mixture
+    error, wanted = (_in_stretches(x, frames) for x in (estimate - reference, reference))
+    around = _in_stretches(mixture, frames)[:, None]
+    floor = SMALLEST * around.mean(-1, keepdim=True) + MIN_POWER
+    return 10 * torch.log10((error + floor) / (wanted + share * around + floor)).mean()
+
+
+def _in_stretches(x, frames):
+    """Energies (..., M) of M stretches of spectra (..., C, F, N); the last may be shorter."""
+    energy = torch.view_as_real(x).square().sum((-4, -3, -1))  # (..., N)
+    energy = torch.nn.functional.pad(energy, (0, -energy.shape[-1] % frames))
+    return energy.unflatten(-1, (-1, frames)).sum(-1)
 
 
 def compressed_loss(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 MODELS = {
     "band_lstm": "sepcli.models.band_lstm:BandLstmNet",
     "conv_tasnet": "sepcli.models.conv_tasnet:ConvTasNet",
+    "deep_unet": "sepcli.models.deep_unet:DeepUnet",
     "dmgtcm_unet": "sepcli.models.dmgtcm_unet:DmgtcmUnet",
     "mask_unet": "sepcli.models.mask_unet:MaskUnet",
     "open_unmix": "sepcli.models.open_unmix:OpenUnmix",

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 
 from sepcli import losses
-from sepcli.losses import waveforms
-from sepcli.models.hifigan import (
+from sepcli.layers.hifigan import (
     Discriminators,
     adversarial_loss,
     discriminator_loss,
     feature_loss,
 )
+from sepcli.losses import waveforms
 from sepcli.training import validation
 from sepcli.training.settings import Phase, Settings
 from sepcli.training.stepping import Batch, account, add_up, backward, separated
