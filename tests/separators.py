@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from click.testing import CliRunner
 
+from sepcli import audio
 from sepcli.cli import main
 from sepcli.inference.separate import Separator
 from sepcli.models import build, modelfile
@@ -57,3 +58,13 @@ def sample(index, length=2000, rate=16000):
     made.set_audio("ref.speech", noise(1, length, seed=index + 100))
     made.members["note.txt"] = b"kept"
     return made
+
+
+def write_model(path, separator):
+    modelfile.save(path, NAME, SETTINGS, separator.model.state_dict(), {})
+    return str(path)
+
+
+def write_track(path):
+    audio.write(path, noise(2, 5000), 44100)
+    return path

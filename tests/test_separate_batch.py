@@ -7,29 +7,7 @@ from pathlib import Path
 import pytest
 
 from sepcli import audio
-from sepcli.models import modelfile
-from tests.separators import NAME, SETTINGS, invoke, noise, tiny
-
-
-@pytest.fixture(scope="module")
-def separator():
-    return tiny()
-
-
-@pytest.fixture(scope="module")
-def model_file(separator, tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    modelfile.save(path, NAME, SETTINGS, separator.model.state_dict(), {})
-    return str(path)
-
-
-# Audio files
-
-
-@pytest.fixture
-def track(tmp_path):
-    audio.write(tmp_path / "track.wav", noise(2, 5000), 44100)
-    return tmp_path / "track.wav"
+from tests.separators import invoke, noise
 
 
 def test_existing_files_are_neither_lost_nor_made_anew(track, model_file, tmp_path):

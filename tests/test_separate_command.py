@@ -12,28 +12,7 @@ from sepcli.inference.separate import Separator
 from sepcli.models import build, modelfile
 from sepcli.samples.streams import open_sample_writer, read_samples
 from tests.models import randomise
-from tests.separators import NAME, SETTINGS, invoke, noise, sample, tiny, vocoder_file
-
-
-@pytest.fixture(scope="module")
-def separator():
-    return tiny()
-
-
-@pytest.fixture(scope="module")
-def model_file(separator, tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    modelfile.save(path, NAME, SETTINGS, separator.model.state_dict(), {})
-    return str(path)
-
-
-# Audio files
-
-
-@pytest.fixture
-def track(tmp_path):
-    audio.write(tmp_path / "track.wav", noise(2, 5000), 44100)
-    return tmp_path / "track.wav"
+from tests.separators import NAME, SETTINGS, invoke, noise, sample, vocoder_file
 
 
 def test_stems_of_files_go_into_a_folder_per_track(track, model_file, tmp_path):

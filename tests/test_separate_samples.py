@@ -9,21 +9,8 @@ import numpy as np
 import pytest
 
 from sepcli.errors import SepcliError
-from sepcli.models import modelfile
 from sepcli.samples.streams import open_sample_writer, read_samples
-from tests.separators import NAME, SETTINGS, invoke, sample, tiny
-
-
-@pytest.fixture(scope="module")
-def separator():
-    return tiny()
-
-
-@pytest.fixture(scope="module")
-def model_file(separator, tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    modelfile.save(path, NAME, SETTINGS, separator.model.state_dict(), {})
-    return str(path)
+from tests.separators import invoke, sample
 
 
 @pytest.fixture

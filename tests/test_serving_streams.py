@@ -15,37 +15,12 @@ import sepcli
 from sepcli.inference.stream import Stream
 from sepcli.nn.runner import TorchRunner
 from tests.serving import (
-    LIMITS,
     ROOT,
-    Served,
     expected,
-    make_models,
     noise,
     silence,
     sound,
 )
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    return make_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def served(models, tmp_path_factory):
-    """A server that all tests here share; each leaves it as it was."""
-    with Served(models, tmp_path_factory.mktemp("jobs"), *LIMITS) as server:
-        yield server
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left(request):
-    yield
-    if "served" in request.fixturenames:
-        server = request.getfixturevalue("served")
-        server.until(lambda: server.left() == [])
-        assert "Traceback" not in server.told()
-
 
 # --- Live streams
 

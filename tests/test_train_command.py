@@ -9,17 +9,11 @@ import torch
 from sepcli import audio, config
 from sepcli.models import modelfile
 from sepcli.runs import runlog, runs
-from tests.trainings import TINY, assert_same_run, records, sepcli, trained, weights
+from tests.trainings import assert_same_run, records, sepcli, trained, weights
 
 FILES = {"best.safetensors", "config.yaml", "last.ckpt", "last.safetensors", "metrics.jsonl"}
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """An empty folder with tiny.yaml in it."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def test_a_run_leaves_models_logs_and_scores(folder):

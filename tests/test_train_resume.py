@@ -15,7 +15,6 @@ from sepcli.models import modelfile
 from sepcli.training.settings import Settings, learning_rate
 from tests.trainings import (
     AT_STEP_8,
-    TINY,
     assert_same_run,
     records,
     sepcli,
@@ -23,13 +22,7 @@ from tests.trainings import (
     trained,
 )
 
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """An empty folder with tiny.yaml in it."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "tiny.yaml").write_text(TINY)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 @pytest.mark.parametrize(
