@@ -10,7 +10,7 @@ import torch
 
 from sepcli.dsp.griffin_lim import griffin_lim
 from sepcli.dsp.mel import magnitudes_of, mel_filters
-from sepcli.dsp.wiener import wiener
+from sepcli.dsp.wiener import WINDOW, wiener
 from sepcli.errors import SepcliError
 from sepcli.inference.blockwise import Method, Separates, at_rate
 from sepcli.inference.segments import grid, in_segments
@@ -163,8 +163,8 @@ class Separator(Separates):
         if self.method.vocoder == MEL:
             filters = self._filters(MEL_BANDS)
             spectra = with_phase(magnitudes_of(filters @ spectra.abs(), filters), spectra)
-        if not self.method.griffin_lim:
-            return stft.synthesise(spectra, T)
+        if not self.method.griffin_lim:  # one by one, which takes less memory
+            return torch.stack([stft.synthesise(y, T) for y in spectra.unbind(1)], 1)
         if self.method.gl_init == "random":
             spectra = torch.polar(spectra.abs(), _random_phases(spectra, start // stft.hop))
         length = max(T, stft.size // 2 + 1)  # as `analyse` pads what is too short
@@ -178,11 +178,15 @@ class Separator(Separates):
 
 
 def _filtered(spectra, mixture, iterations):
-    """The estimates (B, S, C, F, N) after a Wiener filter; a single one shares with the rest."""
+    """The estimates (B, S, C, F, N) after a Wiener filter; a single one shares with the rest.
+
+    They are replaced, window by window of the filter, so that they are in memory once.
+    """
     S = spectra.shape[1]
-    if S == 1:
-        spectra = torch.cat([spectra, mixture[:, None] - spectra], 1)
-    return wiener(spectra, mixture, iterations)[:, :S]
+    for y, x in zip(spectra.split(WINDOW, -1), mixture.split(WINDOW, -1), strict=True):
+        sources = y if S > 1 else torch.cat([y, x[:, None] - y], 1)
+        y.copy_(wiener(sources, x, iterations)[:, :S])
+    return spectra
 
 
 def _random_phases(spectra, first):
