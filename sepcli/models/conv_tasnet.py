@@ -154,7 +154,7 @@ class ConvTasNet(CausalModel):
             return self._by_rows(x[:, 0])
         if self.causal:
             return super().run(x)
-        frames, past = self.encoder.step(x[:, 0], self.encoder.initial_state(len(x), x))
+        frames, past = self.encoder.step(x[:, 0], self.encoder.initial_state(x.shape[0], x))
         return self._decode(
             frames,
             self.separator(frames),

@@ -146,7 +146,7 @@ class SpectralModel(CausalModel):
     def spectra(self, spectrum: torch.Tensor, *condition: Condition) -> torch.Tensor:
         """The spectra (B, S, 1, F, N) of the sources in the mixture's (B, 1, F, N), complex."""
         parts = torch.cat([spectrum.real, spectrum.imag], 1)  # (B, 2, F, N)
-        parts, _ = self.core(parts, self.core_state(len(spectrum), *condition), *condition)
+        parts, _ = self.core(parts, self.core_state(spectrum.shape[0], *condition), *condition)
         parts = parts.to(spectrum.real.dtype)  # of whatever autocast has made of them
         estimate = torch.complex(parts[:, 0], parts[:, 1])[:, None]  # (B, 1, F, N)
         estimates = [estimate] if len(self.sources) == 1 else [estimate, spectrum - estimate]
