@@ -32,8 +32,8 @@ test-all: $(TEST_STAMP)
 	$(BIN)/pytest -m 'not browser'
 
 test-browser: $(TEST_STAMP)  ## the page of `sepcli serve` in Debian's Chromium, installed if missing
-	which chromium || { apt-get update && apt-get install -y --no-install-recommends chromium; }
-	$(PIP) playwright
+	.ci/install-chromium
+	$(PIP) 'playwright>=1.49'
 	$(BIN)/pytest -m browser tests/browser
 
 lint: $(TEST_STAMP)

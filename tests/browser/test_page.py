@@ -66,14 +66,16 @@ def browser(recording):
     assert CHROMIUM, "no chromium; apt-get install chromium"
     with sync_playwright() as running:
         switches = [*SWITCHES, f"--use-file-for-fake-audio-capture={recording}"]
-        yield running.chromium.launch(executable_path=CHROMIUM, args=switches)
+        yield running.chromium.launch(
+            executable_path=CHROMIUM, args=switches, timeout=180_000
+        )
 
 
 @pytest.fixture
 def page(served, browser):
     """The page, past the question for the token; what it complains of fails the test."""
     context = browser.new_context(accept_downloads=True, permissions=["microphone"])
-    context.set_default_timeout(120_000)
+    context.set_default_timeout(180_000)
     page, problems = context.new_page(), []
     page.on("pageerror", lambda error: problems.append(str(error)))
     page.goto(f"http://127.0.0.1:{served.port}/")
