@@ -99,3 +99,11 @@ def test_features_of_processors_are_those_that_the_system_tells(monkeypatch, tmp
     assert (found["name"], list(found["features"])) == ("A Processor", ["avx2", "avx512_vnni"])
     monkeypatch.setattr(doctor, "CPUINFO", str(tmp_path / "nothing"))
     assert doctor.processor()["features"] is None
+
+
+def test_the_cache_is_where_graphs_and_downloads_are_kept(monkeypatch, tmp_path):
+    from sepcli.commands.doctor import places
+
+    assert places()["cache"] == "none: SEPCLI_CACHE=off"
+    monkeypatch.setenv("SEPCLI_CACHE", str(tmp_path))
+    assert places()["cache"] == str(tmp_path)

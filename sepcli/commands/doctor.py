@@ -41,7 +41,8 @@ OPTIONAL = {  # extra -> its packages, and what needs them
 }
 INSTEAD = {"av": "ffmpeg"}  # programs that do the work of a package
 SETTINGS = (  # environment variables that change how commands run
-    "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES", "SEPCLI_MODELS", "TMPDIR",
+    "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "CUDA_VISIBLE_DEVICES", "SEPCLI_CACHE", "SEPCLI_MODELS",
+    "TMPDIR",
 )  # fmt: skip
 CPUINFO = "/proc/cpuinfo"
 FEATURES = {  # of processors, as Linux calls them -> what they are good for
@@ -175,12 +176,14 @@ def processor() -> dict[str, Any]:
 
 
 def places() -> dict[str, Any]:
-    """Where the package and its temporary files are. Nothing is cached."""
-    temporary = tempfile.gettempdir()
+    """Where the package, its temporary files, and made graphs and downloaded weights are."""
+    from sepcli.models.weights.cache import VARIABLE, cache_folder
+
+    temporary, cache = tempfile.gettempdir(), cache_folder()
     return {
         "package": str(Path(sepcli.__file__).parent),
         "python": sys.executable,
         "temporary": temporary,
         "temporary_free_mb": shutil.disk_usage(temporary).free // 1_000_000,
-        "cache": "none: nothing is kept outside the folders that you name",
+        "cache": str(cache) if cache else f"none: {VARIABLE}=off",
     }
