@@ -86,8 +86,11 @@ async def live(server, streams, seconds):
         *(stream(server, seconds, float(wait)) for wait in rng.uniform(0, 1, streams))
     )
     times = [1000 * each for one in told if one is not None for each in one]
-    per_hop = (cpu_seconds(server) - before) / max(1, len(times))
     refused = sum(one is None for one in told)
+    if not times:
+        print(f"WS: none of {streams} streams let in, {refused} got 503")
+        return
+    per_hop = (cpu_seconds(server) - before) / len(times)
     late = np.mean(np.array(times) > 1000 * HOP_S)
     print(
         f"WS: {streams - refused} of {streams} streams let in, {refused} got 503; hops p50 "

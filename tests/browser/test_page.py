@@ -66,9 +66,7 @@ def browser(recording):
     assert CHROMIUM, "no chromium; apt-get install chromium"
     with sync_playwright() as running:
         switches = [*SWITCHES, f"--use-file-for-fake-audio-capture={recording}"]
-        yield running.chromium.launch(
-            executable_path=CHROMIUM, args=switches, timeout=180_000
-        )
+        yield running.chromium.launch(executable_path=CHROMIUM, args=switches, timeout=180_000)
 
 
 @pytest.fixture

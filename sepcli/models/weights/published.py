@@ -4,11 +4,8 @@ A file is written as NAME.part until its digest is right, so that a download tha
 from there.
 """
 
-import http.client
 import os
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +111,9 @@ def fetch(
     Goes on where an earlier try broke off, and tries again while the server drops the connection.
     Raises SepcliError.
     """
+    import http.client
+    import urllib.error
+
     part = files.beside(path, files.ENDING)
     with files.explained(part):
         failed = 0
@@ -152,6 +152,8 @@ def fetch(
 
 def _receive(url, part, tell):
     """Add to `part` what it lacks; whether all of it came."""
+    import urllib.request
+
     have = _size(part)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
