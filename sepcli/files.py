@@ -23,7 +23,7 @@ Place = str | os.PathLike[str]
 
 ENDING = ".part"  # of everything that is not finished
 _LONGEST = 255  # bytes of a name, in the file systems that there are
-_MODELS = (".safetensors", ".pth", ".chkpnt", ".onnx")
+_MODELS = (".safetensors", ".pth", ".chkpnt", ".onnx", ".pt2")
 _SHOWN = 24  # characters of a name that its temporary name begins with
 
 _NO_ROOM = "make room"

@@ -223,6 +223,21 @@ OFFLINE = [  # likewise, models that need the whole signal
 ]
 EVERY = TINY + OFFLINE
 
+FEWER = {  # than the first form of each has: what tracing takes seconds for
+    "band_lstm": {"span": 9, "bands": ((4, 8),), "layers": 1, "full_blocks": 1},
+    "conv_tasnet": {"blocks": 1, "repeats": 1},
+    "dmgtcm_unet": {"levels": 2, "blocks": 1, "repeats": 1},
+    "mask_unet": {"widths": (4,), "dilations": (1,)},
+    "open_unmix": {"window": 64, "hop": 16, "hidden": 6, "layers": 1},
+    "speaker_lstm": {"encoder_blocks": 1},
+    "spectral_tasnet": {"blocks": 1},
+    "tcn_max78000": {"dilations": (1,)},
+    "tfswa_resunet": {"dims": (4,)},
+    "tfswa_unet": {"dims": (4,), "depths": (1,)},
+    "usef_gridnet": {"blocks": 1, "reinject": ()},
+}
+SMALLEST = {name: first | FEWER.get(name, {}) for name, first in reversed(EVERY)}
+
 
 def made(name, settings):
     """A model, with the condition of some noise where it needs one."""

@@ -21,25 +21,12 @@ from sepcli.inference.live import open_runner
 from sepcli.inference.loading import load
 from sepcli.inference.stream import Stream
 from sepcli.models import MODELS, build
-from sepcli.models.modelfile import save
+from sepcli.models.modelfile import digest, save
 from sepcli.nn.causal import CausalModel
 from sepcli.nn.filterbank import Stft
 from sepcli.nn.runner import TorchRunner
 from sepcli.nn.spectral import CentredStft
-from tests.models import EVERY, randomise
-
-SMALLEST = dict(reversed(EVERY)) | {  # the first form of each; less where all of it is traced
-    "open_unmix": {"window": 64, "hop": 16, "hidden": 6, "layers": 1},
-}
-LONG_TO_TRACE = set(MODELS) & {  # each takes seconds; what is new is tried at once
-    *("band_lstm", "conv_tasnet", "deep_unet", "dmgtcm_unet", "mask_unet", "open_unmix"),
-    *("spectral_tasnet", "speaker_lstm", "tcn_max78000", "tfswa_resunet", "tfswa_unet"),
-    "usef_gridnet",
-}
-EACH = [
-    pytest.param(name, marks=[pytest.mark.slow] if name in LONG_TO_TRACE else [])
-    for name in sorted(MODELS)
-]
+from tests.models import SMALLEST, randomise
 
 
 class Listens(CausalModel):
@@ -55,6 +42,9 @@ class Listens(CausalModel):
     def condition(self, references):
         x = torch.cat(references, -1)
         return x.abs().mean((1, 2)), (x[:, :, -1],)
+
+    def resemblance(self, x, condition):
+        return (20 * x.abs().mean((1, 2)) - condition[0]).sigmoid()
 
     def initial_state(self, batch=1, *condition):
         return condition[0][1][0].expand(batch, 1)
@@ -104,7 +94,7 @@ def test_the_centred_transform_without_torch_is_that_of_the_models(size, window,
     np.testing.assert_allclose(y, ours.synthesise(spectrum, size), rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", EACH)
+@pytest.mark.parametrize("name", sorted(MODELS))
 def test_the_graph_for_whole_signals_equals_the_model(name, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "FIXED_S", 0.05)
     path = make(tmp_path / "m.safetensors", name)
@@ -123,7 +113,6 @@ def test_the_graph_for_whole_signals_equals_the_model(name, tmp_path, monkeypatc
         np.testing.assert_allclose(y, expected[source], rtol=0, atol=1e-4)
 
 
-@pytest.mark.slow
 def test_the_streaming_graph_of_an_extractor_equals_the_model(tmp_path):
     path = make(tmp_path / "m.safetensors", "speaker_lstm")
     write(tmp_path / "ref.wav", noise(1, 16000, seed=1), 16000)
@@ -237,14 +226,24 @@ def test_graphs_are_run_where_torch_is_not_installed(graphs, tmp_path):
     commands = [
         ["separate", "-m", whole, mix, "--residual", "--threads", "1", "-o", str(out)],
         ["extract", "-m", listens, "--ref", str(tmp_path / "ref.wav"), mix, "-o", str(out / "e")],
+        ["separate", "-m", "denoise", mix, "--target", "speech", "-o", str(out / "clean.wav")],
         ["stream", "-m", listens, "--ref", str(tmp_path / "ref.wav"), "--latency", "--json"],
     ]
+    commands[1] += ["--json", "--confusion-check"]
     result = subprocess.run(
         [sys.executable, "-c", code, json.dumps(commands)],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout.splitlines()[-1])["engine"] == "onnx"
+    told = [json.loads(line) for line in result.stdout.splitlines()]
+    assert told[-1]["engine"] == "onnx"
+    args = [*commands[1][:2], str(graphs / "listens.safetensors"), *commands[1][3:], "--overwrite"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "listens", f"{__name__}:Listens")
+        by_torch = json.loads(CliRunner().invoke(main, args).stdout)
+    assert told[0]["presence"] == pytest.approx(by_torch["presence"], abs=1e-3)
+    assert 0.01 < told[0]["presence"] < 0.99
+    assert read(out / "clean.wav")[0].shape == (2, 9000)
     y, rate = read(out / "mix" / "vocals.wav")
     expected = load(graphs / "whole.safetensors").separate(read(mix)[0], rate)["vocals"]
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-4)
@@ -273,6 +272,18 @@ def test_the_command_says_what_kind_of_graph_it_wrote(graphs, tmp_path, monkeypa
     assert words in result.stdout
     assert str(tmp_path / "whole.onnx") in result.stdout
     assert asked == {"offline": True, "length_s": 0.5}
+
+
+def test_info_shows_the_cards_of_graphs(graphs):
+    run = lambda *args: CliRunner().invoke(main, ["info", *map(str, args)])  # noqa: E731
+    about = json.loads(run(graphs / "listens.onnx", "--json").stdout)
+    facts = [about[key] for key in ("model", "kind", "licence", "latency_ms", "conditioned")]
+    assert facts == ["listens", "streaming", "MIT", 0.5, True]
+    assert about["companions"] == ["listens.condition.onnx", "listens.resemblance.onnx"]
+    assert about["weights_sha256"] == digest(graphs / "listens.safetensors")
+    lines = run(graphs / "whole.onnx").stdout.splitlines()
+    assert ["licence", "MIT"] in [line.split() for line in lines]
+    assert run(graphs / "none.onnx").exit_code == 1
 
 
 def test_the_card_is_inside(graphs):

@@ -1,4 +1,4 @@
-"""`sepcli export`: a model as a graph for other programs."""
+"""`sepcli export`: a model as a graph, or a program, for other programs."""
 
 import json
 from typing import Any
@@ -10,7 +10,9 @@ from sepcli import files, options
 
 @click.command("export")
 @click.argument("model", metavar="NAME|FILE|DIR")
-@click.option("-o", "--output", metavar="FILE.onnx|DIR", help="[default: MODEL.onnx, here]")
+@click.option(
+    "-o", "--output", metavar="FILE.onnx|FILE.pt2|DIR", help="[default: MODEL.onnx, here]"
+)
 @click.option(
     "--offline",
     is_flag=True,
@@ -34,24 +36,26 @@ def command(
     overwrite: bool | None,
     as_json: bool,
 ) -> None:
-    """Write a model as an ONNX graph.
+    """Write a model as an ONNX graph or a torch.export program.
 
     \b
         $ sepcli export denoise -o denoise.onnx
         $ sepcli export runs/mine/best.safetensors -o runs/mine/best.onnx
         $ cat noisy.wav | sepcli stream -m runs/mine/best.safetensors --engine onnx > speech.wav
         $ sepcli export vocals -o vocals.onnx && sepcli separate -m vocals.onnx song.wav
+        $ sepcli export vocals -o vocals.pt2 && sepcli separate -m vocals.pt2 song.wav
 
     Of a causal model it is the streaming graph, which takes a chunk and the states, and gives the
     output and the next states, for any batch and any number of hops, or for one hop at a time.
-    Of all others it is a graph for whole signals, of any length where the model allows it. A model
-    that takes references gets a second graph, MODEL.condition.onnx, which makes of a reference what
-    the first one needs besides. The model's card is inside.
+    Of all others, and as FILE.pt2, it is for whole signals, of any length where the model allows
+    it. A model that takes references gets a second graph, MODEL.condition.onnx, which makes of a
+    reference what the first one needs besides, and MODEL.resemblance.onnx if it tells voices apart,
+    by which extract says how sure the presence is. The model's card is inside.
 
     A graph is compared with the model before it is written. separate, extract and stream run it
     with ONNX Runtime alone, without torch; beside the weights and under their name, it is what
-    stream runs.
-    Needs the packages onnx and onnxscript: pip install 'sepcli[export]'.
+    stream runs. separate and extract run FILE.pt2 by torch, and no code that is in it.
+    ONNX needs the packages onnx and onnxscript: pip install 'sepcli[export]'.
     """
     from sepcli.graphs.export import export
     from sepcli.models.modelfile import locate

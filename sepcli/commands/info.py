@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ from sepcli import options
 
 
 @click.command("info")
-@click.argument("names", nargs=-1, metavar="[NAME|FILE|DIR|CONFIG.yaml]...")
+@click.argument("names", nargs=-1, metavar="[NAME|FILE|GRAPH|DIR|CONFIG.yaml]...")
 @options.as_json
 @click.option(
     "--attention",
@@ -27,6 +28,7 @@ def command(names: Any, as_json: bool, attention: str | None, output: str | None
         $ sepcli info                       # the models that come with sepcli, and architectures
         $ sepcli info denoise runs/toy recipes/tasnet-toy/config.yaml
         $ sepcli info denoise --json | jq .parameters
+        $ sepcli info denoise.onnx vocals.pt2    # graphs of sepcli export
         $ sepcli info runs/tfswa --attention song.wav -o maps.png
 
     Without a name it is a table; with --json, the cards of the models that come with sepcli.
@@ -41,6 +43,8 @@ def command(names: Any, as_json: bool, attention: str | None, output: str | None
         about = draw(names[0], attention, output or "")
         click.echo(json.dumps(about) if as_json else about["file"])
         return
+    from sepcli.graphs.about import describe_graph
+    from sepcli.graphs.onnx import SUFFIXES
     from sepcli.models.describe import describe, overview
     from sepcli.models.modelfile import shipped
     from sepcli.scoring.tables import outline
@@ -49,7 +53,7 @@ def command(names: Any, as_json: bool, attention: str | None, output: str | None
         click.echo("\n".join(overviews(*overview())))
         return
     for name in names or shipped():
-        about = describe(name)
+        about = describe_graph(Path(name)) if Path(name).suffix in SUFFIXES else describe(name)
         click.echo(json.dumps(about) if as_json else outline(about))
 
 

@@ -13,6 +13,7 @@ from sepcli.errors import SepcliError
 from sepcli.graphs.forms import (
     LOUD,
     ConditionGraph,
+    ResemblanceGraph,
     StreamingGraph,
     WholeGraph,
     example,
@@ -22,9 +23,17 @@ from sepcli.graphs.forms import (
     repeated,
     whole_inputs,
 )
-from sepcli.graphs.onnx import FORMAT, OnnxRunner, condition_of
+from sepcli.graphs.onnx import (
+    FORMAT,
+    PROGRAM,
+    OnnxRunner,
+    Resemblance,
+    condition_of,
+    format_of,
+    resemblance_of,
+)
 from sepcli.graphs.onnxfile import finished
-from sepcli.graphs.tracing import FixedSizeError, check_packages, to_onnx
+from sepcli.graphs.tracing import FixedSizeError, check_packages, to_onnx, to_program
 from sepcli.graphs.whole import OnnxWhole
 from sepcli.models.modelfile import Card, load_model
 from sepcli.nn.causal import flat
@@ -40,11 +49,12 @@ FIXED_S = 10.0  # length of offline graphs where the model does not allow any
 def export(
     name: str | Path, path: str | Path, *, offline: bool = False, length_s: float | None = None
 ) -> dict[str, Any]:
-    """Write the model `name` (see `modelfile.locate`) to `path` as ONNX.
+    """Write the model `name` (see `modelfile.locate`) to `path` as ONNX, or as a program NAME.pt2.
 
-    It is the streaming graph of a causal model, or, if `offline` or the model is not causal, a
-    graph for whole signals. length_s: seconds that this takes; None lets it take any length if the
-    model does. A model that takes references gets a second graph, of the condition, beside it.
+    It is the streaming graph of a causal model, or, if `offline` or the model is not causal or it
+    is a program, a graph for whole signals. length_s: seconds that this takes; None lets it take
+    any length if the model does. A model that takes references gets a second graph, of the
+    condition, beside it, and one that tells voices apart a third one.
 
     Returns a dict with `max_difference`, the largest one to torch on noise. Raises SepcliError
     when the model cannot be exported, or the graph computes something else.
@@ -53,16 +63,22 @@ def export(
     model, card = load_model(name)
     if card.quantized and card.quantized["target"] == "cpu":
         raise SepcliError(f"{name}: quantised; sepcli quantize wrote its graph beside it")
-    check_packages()
-    path, (reference, condition) = Path(path), example(model.requires_grad_(False))
-    streaming = model.causal and not offline
+    path = Path(path)
+    as_program = path.suffix == PROGRAM
+    if not as_program:
+        check_packages()
+    reference, condition = example(model.requires_grad_(False))
+    streaming = model.causal and not offline and not as_program
     with contextlib.ExitStack() as stack:
-        ending = f"{files.ENDING}.onnx"
+        ending = f"{files.ENDING}{format_of(path)}"
         part = stack.enter_context(files.replacing(path, ending=ending))
         beside = None
         if reference is not None:
             beside = stack.enter_context(files.replacing(condition_of(path), ending=ending))
-            beside.write_bytes(_condition(model, model.exported() if streaming else None, card))
+            _condition(beside, model, model.exported() if streaming else None, card)
+        if model.compares:
+            third = stack.enter_context(files.replacing(resemblance_of(path), ending=ending))
+            _resemblance(third, model, card, condition)
         write = _streaming if streaming else _offline
         found = write(model, card, part, beside, reference, condition, length_s)
         if not found["max_difference"] <= TOLERANCE:
@@ -113,31 +129,65 @@ def _whole(model, card, part, beside, reference, condition, length):
         dynamic, trials = [(), *grown], []
     names = ["x", *(f"condition{i}" for i in range(len(grown)))]
     graph = WholeGraph(model, condition)
-    made = to_onnx(graph, inputs, dynamic, (names, ["y"]), complexes=True, trials=trials)
     known = facts(model, card) | {"kind": "offline", "length": length, "conditions": len(grown)}
     known["front_end"] = "waveform"
     if model.spectral:
         known |= {"front_end": "stft", "stft": transform(model)}
-    part.write_bytes(finished(made, known))
+    _write(part, graph, inputs, dynamic, (names, ["y"]), known, trials)
     ours = OnnxWhole(part, beside)
     return whole_difference(model, ours.given([reference]) if beside else ours, condition)
 
 
-def _condition(model, form, card):
-    """The bytes of the graph that makes a condition, and the first state of `form`."""
+def _condition(part, model, form, card):
+    """Write the graph that makes a condition, and the first state of `form`."""
     graph = ConditionGraph(model, form)
-    reference, *others = (
-        torch.from_numpy(noise(1, model.channels, round(seconds * model.sample_rate)))
-        for seconds in (1.0, 0.6, 3.1)
-    )
+    reference, *others = _signals(model)
     with torch.no_grad():
         outputs, count = graph(reference), len(flat(model.condition([reference])))
     names = [f"condition{i}" for i in range(count)]
     names += [f"state{i}" for i in range(len(outputs) - count)]
+    known = facts(model, card) | {"kind": "condition", "conditions": count}
     trials = [[other] for other in others]
-    dynamic, named = [(2,)], (["reference"], names)
-    made = to_onnx(graph, [reference], dynamic, named, complexes=True, trials=trials)
-    return finished(made, facts(model, card) | {"kind": "condition", "conditions": count})
+    _write(part, graph, [reference], [(2,)], (["reference"], names), known, trials)
+
+
+def _resemblance(part, model, card, condition):
+    """Write the graph that compares signals with a condition, and check it; raises SepcliError."""
+    x, *others = _signals(model)
+    graph, conditions = ResemblanceGraph(model, condition), repeated(condition, 1)
+    dynamic = [(2,), *growing(model, condition)]
+    names = ["x", *(f"condition{i}" for i in range(len(conditions)))]
+    known = facts(model, card) | {"kind": "resemblance"}
+    trials = [[other, *conditions] for other in others]
+    _write(part, graph, [x, *conditions], dynamic, (names, ["y"]), known, trials)
+    ours = Resemblance(part, card.sha256)
+    for signal in (x, *others):
+        with torch.no_grad():
+            wanted = float(model.resemblance(signal, condition)[0])
+        if (
+            not abs(ours(signal.numpy(), [each.numpy() for each in conditions]) - wanted)
+            < TOLERANCE
+        ):
+            raise SepcliError(f"{card.path}: its graph compares voices otherwise than the model")
+
+
+def _signals(model):
+    """Noise (1, C, T) of three lengths."""
+    return [
+        torch.from_numpy(noise(1, model.channels, round(seconds * model.sample_rate)))
+        for seconds in (1.0, 0.6, 3.1)
+    ]
+
+
+def _write(part, graph, inputs, dynamic, names, known, trials):
+    """Write a module that is traced with inputs to `part`, in the format of its name."""
+    if part.suffix == PROGRAM:
+        from sepcli.graphs.programs import write_program
+
+        write_program(part, to_program(graph, inputs, dynamic, trials), known)
+        return
+    made = to_onnx(graph, inputs, dynamic, names, complexes=True, trials=trials)
+    part.write_bytes(finished(made, known))
 
 
 def facts(model: Any, card: Card) -> dict[str, Any]:

@@ -50,17 +50,6 @@ class WholeGraph(nn.Module):
         return torch.stack([y.real, y.imag], 3)
 
 
-class WaveformProgram(nn.Module):
-    """A model for whole signals, waveforms to waveforms: (B, C, T), *condition to (B, S, C, T)."""
-
-    def __init__(self, model: Any, condition: Any = None) -> None:
-        super().__init__()
-        self.model, self.condition = model, condition
-
-    def forward(self, x: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
-        return self.model.estimates(x, *rebuilt(self.condition, rest))
-
-
 class ConditionGraph(nn.Module):
     """A reference (1, C, T') to the tensors of its condition, and of the first state of `form`."""
 
@@ -72,6 +61,17 @@ class ConditionGraph(nn.Module):
         condition = self.model.condition([reference])
         states = flat(self.form.core_state(1, condition)) if self.form is not None else []
         return (*flat(condition), *states)
+
+
+class ResemblanceGraph(nn.Module):
+    """Signals (B, C, T) and a condition to how likely they are of whom it is of, (B,)."""
+
+    def __init__(self, model: Any, condition: Any) -> None:
+        super().__init__()
+        self.model, self.condition = model, condition
+
+    def forward(self, x: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        return self.model.resemblance(x, *rebuilt(self.condition, rest))
 
 
 def example(model: Any) -> tuple[Any, Any]:

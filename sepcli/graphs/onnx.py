@@ -31,15 +31,20 @@ TOLERANCE = 1e-4  # largest difference to torch over a whole file
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
+PROGRAM = ".pt2"  # ending of what torch.export writes; see `graphs/programs.py`
+SUFFIXES = (".onnx", PROGRAM)
+
 KINDS = {
     "streaming": "a streaming graph",
     "offline": "a graph for whole signals",
     "condition": "the graph of a condition alone",
+    "resemblance": "the graph that compares voices alone",
 }
 REMEDIES = {
     "streaming": "name a streaming graph: sepcli export of a causal model, without --offline",
     "offline": "name a graph for whole signals",
     "condition": "name the graph of a condition",
+    "resemblance": "name the graph that compares voices",
 }
 
 
@@ -82,25 +87,26 @@ class OnnxRunner:
         except (KeyError, TypeError) as error:
             raise foreign(path, error) from None
         self.conditioned = bool(about.get("conditions"))
-        self._condition, self._start = None if self.conditioned else [], []
+        self.condition: list[np.ndarray] | None = None if self.conditioned else []
+        self._start: list[np.ndarray] = []
 
     def given(self, references: Sequence[np.ndarray]) -> Self:
         """The same for what references, arrays (C, T) at the model's rate, are of."""
         if not self.conditioned:
             raise SepcliError("the model takes no reference; choose another model with -m")
         chosen = copy.copy(self)
-        chosen._condition, chosen._start = conditions(self._beside, self.sha256, references)
+        chosen.condition, chosen._start = conditions(self._beside, self.sha256, references)
         return chosen
 
     def initial_state(self, batch: int = 1) -> Any:
         """The state before the first chunk. A step uses it up: it goes on in the one returned."""
-        if self._condition is None:
+        if self.condition is None:
             raise lacking(self._path)
         states = self._start or [np.zeros(shape, np.float32) for shape in self._shapes]
         core = Loop(
             self._session,
             [np.repeat(state, batch, 0) for state in states],
-            [np.repeat(each, batch, 0) for each in self._condition],
+            [np.repeat(each, batch, 0) for each in self.condition],
         )
         if self._stft is None:
             return core
@@ -183,9 +189,19 @@ class Loop:
             turn.bind_output(self._outputs[0])
 
 
+def format_of(path: Path) -> str:
+    """The ending of graphs that go with the graph `path`."""
+    return PROGRAM if path.suffix == PROGRAM else ".onnx"
+
+
 def condition_of(path: Path) -> Path:
     """Where the graph of the conditions of the graph `path` lies."""
-    return files.companion(path, ".condition.onnx")
+    return files.companion(path, f".condition{format_of(path)}")
+
+
+def resemblance_of(path: Path) -> Path:
+    """Where the graph lies that compares signals with the conditions of the graph `path`."""
+    return files.companion(path, f".resemblance{format_of(path)}")
 
 
 def conditions(
@@ -200,14 +216,35 @@ def conditions(
             f"{path}: missing; it makes of references what the graph beside it needs, and "
             "sepcli export writes both"
         )
-    graph = open_graph(path)
-    graph.check("condition")
-    if graph.about["sha256"] != sha256:
-        raise SepcliError(f"{path}: of another model than the graph beside it; export both again")
+    graph = companion(path, "condition", sha256)
     reference = np.concatenate(list(references), -1)[None].astype(np.float32)
     outputs = graph.session.run(None, {"reference": reference})
     count = graph.about["conditions"]
     return outputs[:count], outputs[count:]
+
+
+def companion(path: Path, kind: str, sha256: str) -> Graph:
+    """The graph `path` of that kind, if it is of the weights `sha256`; SepcliError if not."""
+    graph = opened(path, kind)
+    if graph.about["sha256"] != sha256:
+        raise SepcliError(f"{path}: of another model than the graph beside it; export both again")
+    return graph
+
+
+class Resemblance:
+    """A graph that says how likely signals are of whom a condition is of; see `Model.resemblance`.
+
+    Its inputs are `x` and a condition, its output is a probability. Raises SepcliError.
+    """
+
+    def __init__(self, path: Path, sha256: str) -> None:
+        self._session = companion(path, "resemblance", sha256).session
+        self._names = [node.name for node in self._session.get_inputs()]
+
+    def __call__(self, x: np.ndarray, condition: Sequence[np.ndarray]) -> float:
+        """For a signal (1, C, T) at the model's rate."""
+        feed = dict(zip(self._names, [x, *condition], strict=True))
+        return float(self._session.run(None, feed)[0][0])
 
 
 def lacking(path: Path) -> SepcliError:
@@ -221,11 +258,16 @@ def lacking(path: Path) -> SepcliError:
 def open_graph(path: Path, *, threads: int = 1, device: str = "cpu") -> Graph:
     """Open the graph `path`; raises SepcliError.
 
-    threads: 0 for all cores. device: cpu, cuda, or auto, which is cpu.
+    threads: 0 for all cores. device: cpu, cuda, or auto, which is cpu. A program is run by torch.
     """
+    files.check_meant(path)
+    if path.suffix == PROGRAM:
+        from sepcli.graphs.programs import open_program
+
+        session = open_program(path, device="cpu" if device == "auto" else device)
+        return _known(path, session, session.about)
     import onnxruntime
 
-    files.check_meant(path)
     provider = PROVIDERS.get(device.partition(":")[0].replace("auto", "cpu"))
     if provider not in onnxruntime.get_available_providers():
         raise SepcliError(
@@ -243,6 +285,10 @@ def open_graph(path: Path, *, threads: int = 1, device: str = "cpu") -> Graph:
         raise SepcliError(f"{path}: {error.strerror}; check that it can be read") from None
     except Exception as error:  # the library has a type of its own for every kind of failure
         raise foreign(path, error) from None
+    return _known(path, session, about)
+
+
+def _known(path, session, about):
     if about.get("format") != FORMAT:
         raise SepcliError(
             f"{path}: graph format {about.get('format')}, but this version reads {FORMAT}; "

@@ -1,8 +1,9 @@
-"""From a module to an ONNX graph: what torch's exporter needs help with."""
+"""From a module to an ONNX graph, or to a program: what torch's exporters need help with."""
 
 import contextlib
 import copy
 import logging
+import operator
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,6 +15,14 @@ from sepcli.errors import SepcliError
 from sepcli.graphs.realparts import RealParts
 
 LOGGERS = ("torch.onnx", "torch.export", "torch.__trace", "onnxscript", "onnx_ir")
+TOLD = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")
+SIZES = frozenset(  # what is computed of sizes or left out, beside what has a form in ONNX
+    {
+        torch.ops.aten.sym_size.int, torch.ops.aten._assert_scalar.default, operator.getitem,
+        operator.add, operator.sub, operator.mul, operator.floordiv,
+    }
+)  # fmt: skip
+LSTM_KEYS = (torch._C.DispatchKey.CompositeImplicitAutograd, torch._C.DispatchKey.Autograd)
 ONNX_GATES = (0, 3, 1, 2)  # input, output, forget, cell: of torch's input, forget, cell, output
 
 
@@ -48,10 +57,10 @@ def to_onnx(
     auto = torch.export.Dim.AUTO
     shapes = tuple(dict.fromkeys(each, auto) for each in dynamic)
     module = fusible(copy.deepcopy(module)).eval()
-    with quiet(), torch.no_grad():
+    with quiet(), whole_operations(), torch.no_grad():
         if complexes:
             program = torch.export.export(_Flat(module), (tuple(inputs),), dynamic_shapes=(shapes,))
-            _try(program, trials)
+            _try(program, [(tuple(inputs),) for inputs in trials])
             module = RealParts(program)
         program = torch.onnx.export(
             _Flat(module),
@@ -74,11 +83,34 @@ class FixedSizeError(SepcliError):
     """A module that was traced does not allow inputs of other sizes."""
 
 
+def to_program(
+    module: nn.Module,
+    inputs: Sequence[torch.Tensor],
+    dynamic: Sequence[Sequence[int]],
+    trials: Sequence[Sequence[torch.Tensor]] = (),
+) -> torch.export.ExportedProgram:
+    """The module, a function of tensors, as a program; see `to_onnx`.
+
+    It knows nothing of the lines of code that it was made from, nor of the inputs.
+    """
+    first, *others = (dict.fromkeys(each, torch.export.Dim.AUTO) for each in dynamic)
+    shapes = (first, tuple(others)) if others else (first,)
+    with quiet(), whole_lstms(), no_autocast(), torch.no_grad():
+        program = torch.export.export(module.eval(), tuple(inputs), dynamic_shapes=shapes)
+        _try(program, trials)
+    for node in program.graph.nodes:
+        for key in TOLD:
+            node.meta.pop(key, None)
+    program.example_inputs = None
+    return program
+
+
 def _try(program, trials):
     """Raise FixedSizeError unless what tracing assumed holds for inputs of other sizes."""
+    call = program.module() if trials else None
     for inputs in trials:
         try:
-            program.module()(tuple(inputs))
+            call(*inputs)
         except Exception as error:  # of a guard, of a constraint, or of an operation
             reason = " ".join(str(error).split())[:200]
             raise FixedSizeError(
@@ -107,9 +139,25 @@ def fusible(module: nn.Module) -> Any:
             setattr(module, name, nn.LeakyReLU(float(child.weight.detach())))
         elif isinstance(child, nn.LSTM):
             setattr(module, name, OnnxLstm(child))
+        elif isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d) and child.affine:
+            setattr(module, name, FrozenNorm(child))
         else:
             fusible(child)
     return module
+
+
+class FrozenNorm(nn.Module):
+    """A batch norm by its running statistics, as the operation that ONNX has."""
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        self.eps = norm.eps
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            self.register_buffer(name, getattr(norm, name).detach())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        known = (self.weight, self.bias, self.running_mean, self.running_var)
+        return torch.ops.aten._native_batch_norm_legit_no_training(x, *known, 0.0, self.eps)[0]
 
 
 class OnnxLstm(nn.Module):
@@ -160,6 +208,72 @@ def _gates(weight: torch.Tensor) -> torch.Tensor:
     """A weight or bias of the four gates in ONNX's order."""
     gates = weight.detach().chunk(4)
     return torch.cat([gates[i] for i in ONNX_GATES])
+
+
+@contextlib.contextmanager
+def whole_lstms() -> Iterator[None]:
+    """Let a traced LSTM be one operation for any number of steps.
+
+    Tracing would otherwise go through the steps to find out the shapes, and count them.
+    """
+    lstm = torch.ops.aten.lstm.input
+    kept = {key: lstm.py_kernels[key] for key in LSTM_KEYS}
+    lstm.py_kernels.update(dict.fromkeys(LSTM_KEYS, _lstm_shapes))
+    lstm._dispatch_cache.clear()
+    try:
+        yield
+    finally:
+        lstm.py_kernels.update(kept)
+        lstm._dispatch_cache.clear()
+
+
+@contextlib.contextmanager
+def whole_operations() -> Iterator[None]:
+    """Let torch.onnx not trace a program a second time where ONNX has all of its operations.
+
+    It does so to take apart those that ONNX lacks, which is half of the time that it takes.
+    """
+    try:
+        from torch.onnx._internal.exporter import _decomp, _fx_passes
+
+        kept, known_to = _fx_passes.decompose_with_registry, _decomp.get_onnx_implemented_overloads
+    except (ImportError, AttributeError):  # another version of torch
+        yield
+        return
+
+    def decomposed(program: Any, registry: Any) -> Any:
+        known = {*known_to(registry), *SIZES}
+        calls = (node.target for node in program.graph.nodes if node.op == "call_function")
+        return program if known.issuperset(calls) else kept(program, registry)
+
+    _fx_passes.decompose_with_registry = decomposed
+    try:
+        yield
+    finally:
+        _fx_passes.decompose_with_registry = kept
+
+
+@contextlib.contextmanager
+def no_autocast() -> Iterator[None]:
+    """Let contexts without automatic casts leave no trace: nothing is cast while tracing."""
+    kept = torch.autocast
+
+    def autocast(*args: Any, enabled: bool = True, **choices: Any) -> Any:
+        return kept(*args, enabled=True, **choices) if enabled else contextlib.nullcontext()
+
+    torch.autocast = autocast  # type: ignore[assignment, misc]
+    try:
+        yield
+    finally:
+        torch.autocast = kept  # type: ignore[misc]
+
+
+def _lstm_shapes(x, states, *_choices):
+    """Tensors as `torch.ops.aten.lstm.input` gives: (y, h, c)."""
+    h, c = states
+    bidirectional = _choices[5]
+    y = x.new_empty(*x.shape[:2], h.shape[2] * (2 if bidirectional else 1))
+    return y, torch.empty_like(h), torch.empty_like(c)
 
 
 @contextlib.contextmanager

@@ -36,12 +36,12 @@ class OnnxWhole:
         except (KeyError, TypeError) as error:
             raise foreign(path, error) from None
         self._names = [node.name for node in self._session.get_inputs()]
-        self._condition: list[np.ndarray] | None = None if self.conditioned else []
+        self.condition: list[np.ndarray] | None = None if self.conditioned else []
 
     def given(self, references: Sequence[np.ndarray]) -> Self:
         """The same for what references, arrays (C, T) at the model's rate, are of."""
         chosen = copy.copy(self)
-        chosen._condition, _ = conditions(self._beside, self.sha256, references)
+        chosen.condition, _ = conditions(self._beside, self.sha256, references)
         return chosen
 
     def run(self, x: np.ndarray) -> np.ndarray:
@@ -49,7 +49,7 @@ class OnnxWhole:
 
         Shorter ones are followed by zeros.
         """
-        if self._condition is None:
+        if self.condition is None:
             raise lacking(self._path)
         if self.length is None:
             return self._run(x)
@@ -59,7 +59,7 @@ class OnnxWhole:
 
     def _run(self, x):
         spectra = x if self._transform is None else self._transform.analyse(x)
-        condition = [np.repeat(each, len(x), 0) for each in self._condition or []]
+        condition = [np.repeat(each, len(x), 0) for each in self.condition or []]
         feed = dict(zip(self._names, [np.ascontiguousarray(spectra), *condition], strict=True))
         y = self._session.run(None, feed)[0]
         return y if self._transform is None else self._transform.synthesise(y, x.shape[2])

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from sepcli.errors import SepcliError
-from sepcli.graphs.onnx import OnnxRunner, open_graph
+from sepcli.graphs.onnx import OnnxRunner, Resemblance, open_graph, resemblance_of
 from sepcli.graphs.whole import OnnxWhole
 from sepcli.inference.blockwise import Method, Separates, at_rate
 from sepcli.inference.segments import grid, in_segments
@@ -24,8 +24,6 @@ class GraphSeparator(Separates):
 
     threads: None for all cores. Raises SepcliError.
     """
-
-    compares = False  # voices; what graphs have no form of
 
     def __init__(
         self,
@@ -45,6 +43,8 @@ class GraphSeparator(Separates):
         self._runner: Any = (OnnxWhole if graph.kind == "offline" else OnnxRunner)(graph)
         self.sources, self.sample_rate = self._runner.sources, self._runner.sample_rate
         self.channels, self.conditioned = self._runner.channels, self._runner.conditioned
+        self._beside = resemblance_of(path)
+        self._resemblance: Resemblance | None = None
 
     def only(self, sources: Sequence[str]) -> Self:
         """The same with no other `sources` than these."""
@@ -62,6 +62,18 @@ class GraphSeparator(Separates):
         chosen = copy.copy(self)
         chosen._runner = self._runner.given([self._reference(x, sample_rate) for x in references])
         return chosen
+
+    @property
+    def compares(self) -> bool:
+        """Whether there is a graph that compares voices."""
+        return self._beside.is_file()
+
+    def resemblance(self, audio: np.ndarray) -> float:
+        """How likely audio (C, T) at the model's rate is of whom the references are of, 0 to 1."""
+        if self._resemblance is None:
+            self._resemblance = Resemblance(self._beside, self._runner.sha256)
+        x = np.repeat(audio.mean(0, keepdims=True), self.channels, 0)[None]
+        return self._resemblance(np.ascontiguousarray(x, np.float32), self._runner.condition or [])
 
     def _reference(self, audio, sample_rate):
         audio = resample(np.asarray(audio, np.float32), sample_rate, self.sample_rate)

@@ -32,12 +32,12 @@ def open_runner(name: str, engine: str = "auto", references: Sequence[str] = ())
 
 def _graph_runner(path, *, strict):
     """What runs the graph of the model `path`; None where torch has to, an error if `strict`."""
-    from sepcli.graphs.onnx import OnnxRunner
+    from sepcli.graphs.onnx import SUFFIXES, OnnxRunner
     from sepcli.models.modelfile import digest
 
+    if path.suffix in SUFFIXES:
+        return OnnxRunner(path)
     graph = files.companion(path, ".onnx")
-    if path == graph:
-        return OnnxRunner(graph)
     if not path.is_file():
         return None
     sha256 = digest(path)

@@ -1,8 +1,11 @@
 """A model by its name, ready to separate audio."""
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
+from sepcli.files import companion
+from sepcli.graphs.onnx import PROGRAM, SUFFIXES
 from sepcli.inference.blockwise import Average, Method, Separates
 from sepcli.inference.fullband import FullBand
 from sepcli.models.modelfile import load_model, locate
@@ -16,8 +19,9 @@ def load(
 ) -> Separates:
     """Load the model `name` (shipped, a model file, or a run folder), ready to separate audio.
 
-    A graph, NAME.onnx, is run by ONNX Runtime, without torch. A list of names gives the `Average`
-    of the models. threads: of the processor; None for all cores.
+    A graph, NAME.onnx, is run by ONNX Runtime, without torch, and so is that of a model that comes
+    with the package, where there is no torch; a program, NAME.pt2, by torch. A list of names gives
+    the `Average` of the models. threads: of the processor; None for all cores.
     """
     if not isinstance(name, str | Path):
         loaded = [load(each, device, method, threads) for each in name]
@@ -28,8 +32,18 @@ def load(
 
 
 def _graph(path, device, method, threads):
-    if path.suffix != ".onnx":
-        return None
+    if path.suffix not in SUFFIXES:
+        path = companion(path, ".onnx")
+        if find_spec("torch") or not path.is_file():
+            return None
+    if path.suffix == PROGRAM:
+        import torch
+
+        from sepcli.inference.separate import pick_device
+
+        device = str(pick_device(device))
+        if threads:
+            torch.set_num_threads(threads)
     from sepcli.inference.graphseparator import GraphSeparator
 
     return GraphSeparator(path, method, device=device, threads=threads)
