@@ -226,6 +226,7 @@ EVERY = TINY + OFFLINE
 FEWER = {  # than the first form of each has: what tracing takes seconds for
     "band_lstm": {"span": 9, "bands": ((4, 8),), "layers": 1, "full_blocks": 1},
     "conv_tasnet": {"blocks": 1, "repeats": 1},
+    "deep_unet": {"widths": (4,), "last": 1},
     "dmgtcm_unet": {"levels": 2, "blocks": 1, "repeats": 1},
     "mask_unet": {"widths": (4,), "dilations": (1,)},
     "open_unmix": {"window": 64, "hop": 16, "hidden": 6, "layers": 1},
