@@ -44,7 +44,7 @@ class Listens(CausalModel):
         return x.abs().mean((1, 2)), (x[:, :, -1],)
 
     def resemblance(self, x, condition):
-        return (20 * x.abs().mean((1, 2)) - condition[0]).sigmoid()
+        return (x.abs().mean((1, 2)) - condition[0]).sigmoid()
 
     def initial_state(self, batch=1, *condition):
         return condition[0][1][0].expand(batch, 1)
@@ -214,7 +214,9 @@ def test_a_graph_needs_its_reference_and_the_graph_of_the_condition(graphs, tmp_
 
 def test_graphs_are_run_where_torch_is_not_installed(graphs, tmp_path):
     write(tmp_path / "mix.wav", noise(2, 9000), 44100)
-    write(tmp_path / "ref.wav", noise(1, 8000, level=0.2), 8000)
+    turns = 2 * np.pi * 150 * np.arange(8000, dtype=np.float32) / 8000
+    voiced = sum(np.sin(k * turns) / k for k in range(1, 12))[None]
+    write(tmp_path / "ref.wav", 0.2 * voiced, 8000)
     code = (
         "import json, sys\n"
         "sys.modules.update(dict.fromkeys(['torch', 'tensorboard', 'h5py', 'pystoi']))\n"
@@ -242,7 +244,7 @@ def test_graphs_are_run_where_torch_is_not_installed(graphs, tmp_path):
         patch.setitem(MODELS, "listens", f"{__name__}:Listens")
         by_torch = json.loads(CliRunner().invoke(main, args).stdout)
     assert told[0]["presence"] == pytest.approx(by_torch["presence"], abs=1e-3)
-    assert 0.01 < told[0]["presence"] < 0.99
+    assert 0 < told[0]["presence"] < 1
     assert read(out / "clean.wav")[0].shape == (2, 9000)
     y, rate = read(out / "mix" / "vocals.wav")
     expected = load(graphs / "whole.safetensors").separate(read(mix)[0], rate)["vocals"]
