@@ -208,4 +208,4 @@ def test_what_kills_every_worker_is_told_and_the_rest_is_done(tmp_path):
     found = list(scheduler.each(work, range(12), "local", workers=2, handling=handling))
     assert "5: its worker died" in found.pop(5)
     assert found == [number * number for number in range(12) if number != 5]
-    assert starts(tmp_path)["5"] >= scheduler.ATTEMPTS
+    assert starts(tmp_path)["5"] >= 3

@@ -259,4 +259,7 @@ def test_reports_that_are_no_whole_run_are_not_merged(tmp_path, names, line):
 
 
 def test_merge_takes_no_samples(tmp_path):
-    assert "--merge takes reports" in run("eval", tmp_path, "--merge", "x.json", code=2).stderr
+    assert (
+        "takes reports, without samples"
+        in run("eval", tmp_path, "--merge", "x.json", code=2).stderr
+    )

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, overload
 
 from sepcli import files
 from sepcli.errors import SepcliError
@@ -53,6 +53,10 @@ def place(text: str | os.PathLike[str]) -> Path | Remote:
     return Remote(text) if isinstance(text, str) and is_url(text) else Path(text)
 
 
+@overload
+def below(folder: Remote, name: str) -> Remote: ...
+@overload
+def below(folder: Path | Remote, name: str) -> Path | Remote: ...
 def below(folder: Path | Remote, name: str) -> Path | Remote:
     """The place `name`, a relative path with slashes, in a folder."""
     if isinstance(folder, Path):

@@ -2,7 +2,8 @@
 
 No engine runs each task exactly once: what a worker was at when it died is run again. So tasks have
 to be such that a second run changes nothing. The scheduler knows of the window only, which bounds
-its memory, and what a dying worker takes with it.
+its memory, and what a dying worker takes with it. It blames a death on all that was at the worker,
+so these items are done again one by one, and only what kills a worker alone is given up.
 """
 
 import itertools
@@ -11,9 +12,10 @@ import queue
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sepcli.cluster import calling
@@ -119,6 +121,7 @@ class _Item:
     task: Any
     attempts: int = 0
     avoid: str | None = None  # a worker
+    alone: bool = False  # whether nothing else is under way beside it
 
 
 class _Run:
@@ -131,6 +134,7 @@ class _Run:
         self._futures = {}  # future -> item
         self._done = queue.SimpleQueue()  # futures
         self._results = {}  # number -> result, of those that wait for their turn
+        self._suspects = deque()  # items that were at workers that died, one of which may be why
         self._threads, self._looked, self._waits = 0, 0.0, False
 
     def __enter__(self):
@@ -151,7 +155,10 @@ class _Run:
         """Yield the results of all tasks."""
         numbered, turn = enumerate(tasks), 0
         while True:
-            self._fill(numbered)
+            if not any(item.alone for item in self._futures.values()):
+                self._fill(numbered)
+            if self._suspects and not self._futures:
+                self._submit(replace(self._suspects.popleft(), alone=True))
             if not (self._futures or self._results):
                 return
             yielded = list(self._take(turn))
@@ -228,20 +235,21 @@ class _Run:
         """Keep the result of a task, or try it again."""
         if future.cancelled():
             raise self._gone()
-        worker, error = None, future.exception()
+        (result, about), error = _outcome(future)
         if isinstance(error, OutputError | UsageError):
             raise error  # no other item would fare better
         if error is None:
-            result, about = future.result()
-            if not self._handling.failed(result) or item.attempts == ATTEMPTS:
+            if not self._handling.failed(result) or item.attempts >= ATTEMPTS:
                 self._handling.mark(result, about | {"attempts": item.attempts})
                 self._results[item.number] = result
                 return
-            worker = about["worker"]
-        elif item.attempts == ATTEMPTS:
+        elif _is_death(error) and not item.alone:
+            self._suspects.append(item)
+            return
+        elif item.attempts >= ATTEMPTS:
             self._results[item.number] = self._lost(item, error)
             return
-        item.avoid = worker or _last_worker(error)
+        item.avoid = about.get("worker") or _last_worker(error)
         self._submit(item)
 
     def _lost(self, item, error):
@@ -251,6 +259,19 @@ class _Run:
         result = self._handling.lost(item.task, _reason(error))
         self._handling.mark(result, {"worker": _last_worker(error), "attempts": item.attempts})
         return result
+
+
+def _outcome(future):
+    """((result, how it came about), None), or else the exception that a task ended with."""
+    try:
+        return future.result(), None
+    except Exception as error:  # of the task, or as the worker died that had its result
+        return (None, {}), error
+
+
+def _is_death(error):
+    """Whether a task is given up because the workers died that it was at."""
+    return hasattr(error, "last_worker")
 
 
 def _last_worker(error):

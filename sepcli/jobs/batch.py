@@ -190,8 +190,9 @@ class Separation:
             return Task(key, source, sample=item, folder=folder)
         song = isinstance(item, Sample) and is_song(item)
         sound = item.members[item.find("mix") or ""] if isinstance(item, Sample) else item
-        outputs = self._outputs(sound, key, song)
-        return outputs and Task(key, source, sound=sound, is_song=song, outputs=outputs)
+        if (outputs := self._outputs(sound, key, song)) is None:
+            return None
+        return Task(key, source, sound=sound, is_song=song, outputs=outputs)
 
     def _pass_over(self, sample):
         """Claim the outputs of an item that another shard does."""
@@ -229,7 +230,7 @@ class Separation:
             missing = {name: x for name, x in outputs.items() if not self._is_there(x)}
             return missing or None
         if self.overwrite is None and (there := list(filter(self._is_there, outputs.values()))):
-            raise files.exists(there[0])
+            raise files.exists(str(there[0]))
         return outputs
 
     def _is_there(self, where):

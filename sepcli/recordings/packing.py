@@ -327,6 +327,7 @@ def for_validation(
 
     all_ids: of sources of which `kept` has only some, the speakers, or names, of all.
     """
+    known = all_ids or {}
     ids = {}  # source -> {id: numbers}
     for number, record in enumerate(kept):
         of_source = ids.setdefault(record["parts"][0]["group"], {})
@@ -334,7 +335,7 @@ def for_validation(
     return {
         number
         for source, of_source in ids.items()
-        for chosen in validation(list((all_ids or {}).get(source, of_source)), fraction)
+        for chosen in validation(list(known.get(source) or of_source), fraction)
         for number in of_source.get(chosen, ())
     }
 

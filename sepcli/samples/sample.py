@@ -38,15 +38,15 @@ class Sample:
     key: what the sample is called; `/` makes it a path.
     meta: the JSON that goes with it; `sample_rate` (Hz) and `targets` mean something to all,
         `key` and `fields` (the members' names) are filled in.
-    members: name -> bytes, or the Path of a file that nothing has read yet. `mix.wav`,
-        `ref.TARGET.wav`, `enroll.wav` and `est.TARGET.wav` are signals (also as .flac, .ogg, …);
-        whatever else is there is kept byte for byte.
+    members: name -> bytes, or the Path of a file (the `Remote` of an object) that nothing has read
+        yet. `mix.wav`, `ref.TARGET.wav`, `enroll.wav` and `est.TARGET.wav` are signals (also as
+        .flac, .ogg, …); whatever else is there is kept byte for byte.
     origin: where it was read, for messages. fault: why it could not be, see `unreadable`.
     """
 
     key: str
     meta: dict = field(default_factory=dict)
-    members: dict[str, bytes | Path] = field(default_factory=dict)
+    members: dict[str, Any] = field(default_factory=dict)
     origin: str = ""
     fault: str | None = None
 

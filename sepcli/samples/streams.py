@@ -187,7 +187,7 @@ def place_of(key: str, output: Any = None) -> str:
     if output is None or str(output) == "-":
         return _STDOUT
     if is_url(output) and not output.endswith(".tar"):
-        return below(Remote(output), key)
+        return str(below(Remote(output), key))
     return os.path.join(output, key) if os.path.isdir(output) else os.fspath(output)
 
 

@@ -38,8 +38,9 @@ def _check_shards(shards):
     path, first = next(iter(shards.items()))
     if first is None and len(shards) == 1:
         return
+    first = first or {"count": 0}
     for other, shard in shards.items():
-        if shard is None or first is None or shard["count"] != first["count"]:
+        if shard is None or shard["count"] != first["count"]:
             raise SepcliError(
                 f"{other}: of another number of shards than {path}; merge the reports of one run, "
                 "each made with --shard i/n"
