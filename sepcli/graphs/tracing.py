@@ -107,7 +107,7 @@ def to_program(
 
 def _try(program, trials):
     """Raise FixedSizeError unless what tracing assumed holds for inputs of other sizes."""
-    call = program.module() if trials else None
+    call: Any = program.module() if trials else None
     for inputs in trials:
         try:
             call(*inputs)
