@@ -111,7 +111,7 @@ class Script:
     def __init__(self, name, folder):
         self.name, self.folder = name, folder / name
         shutil.copytree(RECIPES / name, self.folder, ignore=shutil.ignore_patterns("out"))
-        for shared in ("card.py", "data-parts.sh"):
+        for shared in ("card.py", "common.sh", "data-parts.sh"):
             shutil.copy(RECIPES / shared, folder)
         self.log, self.bin = folder / "log", folder / "bin"
         self.bin.mkdir()

@@ -6,7 +6,7 @@
 # DATA=FOLDER: recordings in FOLDER/{train,valid}/{speech,noise,rir}, and in FOLDER/test if there are
 # any to score with that choose nothing; they are packed first. Else everything is made up.
 # SMOKE=1: a tiny model and short items, half a minute.
-# Run again, it goes on where it was stopped; only smoke tests begin anew.
+# Run again, it resumes where it was stopped; only smoke tests start again.
 # Settings may follow, e.g. run.sh --device cuda --set train.batch=64
 # out/card.md has the scores, out/best.safetensors is the model, out/*.h5 are the packs: all that
 # another machine needs, with DATA=out there.
@@ -15,39 +15,19 @@ set -eu
 goal=improvement_db=5 items=100 seconds=4
 data=${DATA:+$(cd "$DATA" && pwd)}
 cd "$(dirname "$0")"
+. ../common.sh
 mkdir -p out
 form=${SMOKE:+smoke}${data:+data}
-form=${form:-made} before=$(cat out/form 2>/dev/null || echo none)
-case $before in
-"$form" | none | smoke*) ;;
-*)
-    echo "run.sh: out/ holds a training of another form ($before); move it away" >&2
-    exit 1
-    ;;
-esac
-begin=--overwrite
-if [ "$before" = "$form" ] && [ -z "${SMOKE:-}" ] && [ -e out/metrics.jsonl ]; then
-    begin=--resume
-fi
-echo "$form" >out/form
+begin_or_resume "${form:-made}"
 
 tested=valid
 if [ -n "$data" ]; then
-    for part in train valid test; do
-        if [ -e "$data/$part.h5" ]; then
-            [ "$data" -ef out ] || ln -sf "$data/$part.h5" out/
-        elif [ -d "$data/$part" ]; then
-            sepcli pack -q --speech "$data/$part/speech" --noise "$data/$part/noise" \
-                --rir "$data/$part/rir" --sample-rate 16000 --val-fraction 0 \
-                -o "out/$part.h5" --skip-existing
-        fi
-    done
+    pack_parts "$data" 16000
     for part in train valid; do
         for kind in speech noise rir; do
             set -- --set "data.$part.$kind=out/$part.h5" "$@"
         done
     done
-    [ ! -e out/test.h5 ] || tested=test
 fi
 if [ -n "${SMOKE:-}" ]; then
     goal=loss_drop=0.2 items=4 seconds=1

@@ -6,7 +6,7 @@
 # first. Else everything is made up.
 # V1=1: the first form, 7,805,420 parameters, three phases, the last one with discriminators.
 # SMOKE=1: a tiny model and short items, a minute.
-# Run again, it goes on where it was stopped; only smoke tests begin anew.
+# Run again, it resumes where it was stopped; only smoke tests start again.
 # Settings may follow, e.g. run.sh --device cuda --set train.autocast=bf16
 # out/card.md has the scores beside the published ones, out/best.safetensors is the model.
 set -eu
@@ -15,39 +15,19 @@ config=config.yaml goal=si_sdri_db=3 items=100 seconds=4
 [ -z "${V1:-}" ] || config=v1.yaml
 data=${DATA:+$(cd "$DATA" && pwd)}
 cd "$(dirname "$0")"
+. ../common.sh
 mkdir -p out
 form=${SMOKE:+smoke}${V1:+v1}${data:+data}
-form=${form:-made} before=$(cat out/form 2>/dev/null || echo none)
-case $before in
-"$form" | none | smoke*) ;;
-*)
-    echo "run.sh: out/ holds a training of another form ($before); move it away" >&2
-    exit 1
-    ;;
-esac
-begin=--overwrite
-if [ "$before" = "$form" ] && [ -z "${SMOKE:-}" ] && [ -e out/metrics.jsonl ]; then
-    begin=--resume
-fi
-echo "$form" >out/form
+begin_or_resume "${form:-made}"
 
 tested=valid
 if [ -n "$data" ]; then
-    for part in train valid test; do
-        if [ -e "$data/$part.h5" ]; then
-            [ "$data" -ef out ] || ln -sf "$data/$part.h5" out/
-        elif [ -d "$data/$part" ]; then
-            sepcli pack -q --speech "$data/$part/speech" --noise "$data/$part/noise" \
-                --rir "$data/$part/rir" --sample-rate 48000 --val-fraction 0 \
-                -o "out/$part.h5" --skip-existing
-        fi
-    done
+    pack_parts "$data" 48000
     for part in train valid; do
         for kind in speech noise rir; do
             set -- --set "data.$part.$kind=out/$part.h5" "$@"
         done
     done
-    [ ! -e out/test.h5 ] || tested=test
 fi
 if [ -n "${SMOKE:-}" ]; then
     goal=loss_drop=0.1 items=4 seconds=2

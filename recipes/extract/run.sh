@@ -15,21 +15,10 @@ goal=improvement_db=3 items=100 seconds=4
 data=${DATA:+$(cd "$DATA" && pwd)}
 teacher=${TEACHER:+$(cd "$(dirname "$TEACHER")" && pwd)/$(basename "$TEACHER")}
 cd "$(dirname "$0")"
+. ../common.sh
 mkdir -p out
 form=${SMOKE:+smoke}${data:+data}
-form=${form:-made} before=$(cat out/form 2>/dev/null || echo none)
-case $before in
-"$form" | none | smoke*) ;;
-*)
-    echo "run.sh: out/ holds a training of another form ($before); move it away" >&2
-    exit 1
-    ;;
-esac
-begin=--overwrite
-if [ "$before" = "$form" ] && [ -z "${SMOKE:-}" ] && [ -e out/metrics.jsonl ]; then
-    begin=--resume
-fi
-echo "$form" >out/form
+begin_or_resume "${form:-made}"
 
 tests=
 if [ -n "$data" ]; then

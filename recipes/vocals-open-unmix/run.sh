@@ -9,7 +9,7 @@
 # MODEL=NAME|FILE|FOLDER TEST=FOLDER: no training; MODEL separates the songs in TEST, which may be the
 # test/ of MUSDB18 or MUSDB18-HQ as it is unpacked, and is scored.
 # SMOKE=1: a tiny model and short songs, half a minute.
-# Run again, it goes on where it was stopped, or with more EPOCHS; only smoke tests begin anew.
+# Run again, it resumes where it was stopped, or with more EPOCHS; only smoke tests start again.
 # Settings may follow, e.g. run.sh --device cuda --set train.workers=8
 set -eu
 
@@ -36,23 +36,12 @@ if [ -n "$model" ] && [ -z "$test" ]; then
     exit 2
 fi
 cd "$(dirname "$0")"
+. ../common.sh
 mkdir -p out
 if [ -z "$model" ]; then
-    before=$(cat out/form 2>/dev/null || echo none)
-    case $before in
-    "$form" | none | smoke*) ;;
-    *)
-        echo "run.sh: out/ holds a training of another form ($before); move it away" >&2
-        exit 1
-        ;;
-    esac
-    if [ "$before" = "$form" ] && [ -z "${SMOKE:-}" ] && [ -e out/metrics.jsonl ]; then
-        set -- --resume "$@"
-    else
-        rm -rf out/made
-        set -- --overwrite "$@"
-    fi
-    echo "$form" >out/form
+    begin_or_resume "$form"
+    [ "$begin" = --resume ] || rm -rf out/made
+    set -- "$begin" "$@"
 
     rm -rf out/songs
     if [ -n "$songs" ]; then
@@ -61,18 +50,7 @@ if [ -z "$model" ]; then
         seconds=$([ -n "${SMOKE:-}" ] && echo 4 || echo 30)
         sepcli mix -n 16 --sample-rate 44100 --duration "$seconds" --snr -8:2 -o out/made \
             --skip-existing
-        for sample in out/made/*/; do
-            case $sample in
-            */00000[0-9]/) part=train ;;
-            */00001[0-2]/) part=valid ;;
-            *) part=test ;;
-            esac
-            song=out/songs/$part/$(basename "$sample")
-            mkdir -p "$song"
-            cp -p "$sample/ref.speech.wav" "$song/vocals.wav"
-            cp -p "$sample/ref.noise.wav" "$song/accompaniment.wav"
-            cp -p "$sample/mix.wav" "$song/mixture.wav"
-        done
+        mixtures_as_songs
         set -- --set model.channels=1 --set data.train.downmix=true --set data.valid.downmix=true \
             --set data.train.items=640 --set data.valid.items=3 "$@"
     fi

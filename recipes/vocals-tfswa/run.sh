@@ -6,7 +6,7 @@
 # FORM=config, or lite (1.2 million parameters, for CPUs), progressive, stems (four at once, with
 # MUSDB only), or pretrain: reconstruction alone, whose model another form begins with by --init.
 # SMOKE=1: a small network and short songs, a minute or two on an idle CPU core.
-# Run again, it goes on where it was stopped; only smoke tests begin anew.
+# Run again, it resumes where it was stopped; only smoke tests start again.
 # Settings may follow, e.g. run.sh --device cuda --set train.batch=16
 set -eu
 
@@ -14,22 +14,11 @@ form=${FORM:-config}
 kind=$form-${MUSDB:+musdb}${SMOKE:+smoke}
 songs=${MUSDB:+$(cd "$MUSDB" && pwd)}
 cd "$(dirname "$0")"
+. ../common.sh
 mkdir -p out
-before=$(cat out/form 2>/dev/null || echo none)
-case $before in
-"$kind" | none | *smoke) ;;
-*)
-    echo "run.sh: out/ holds a training of another form ($before); move it away" >&2
-    exit 1
-    ;;
-esac
-if [ "$before" = "$kind" ] && [ -z "${SMOKE:-}" ] && [ -e out/metrics.jsonl ]; then
-    set -- --resume "$@"
-else
-    rm -rf out/made
-    set -- --overwrite "$@"
-fi
-echo "$kind" >out/form
+begin_or_resume "$kind"
+[ "$begin" = --resume ] || rm -rf out/made
+set -- "$begin" "$@"
 
 if [ -n "${SMOKE:-}" ]; then
     set -- --set model.window=1024 --set model.hop=512 --set 'model.dims=[16, 32]' \
@@ -47,18 +36,7 @@ else
     seconds=$([ -n "${SMOKE:-}" ] && echo 4 || echo 30)
     sepcli mix -n 16 --sample-rate 44100 --duration "$seconds" --snr -8:2 -o out/made \
         --skip-existing
-    for sample in out/made/*/; do
-        case $sample in
-        */00000[0-9]/) part=train ;;
-        */00001[0-2]/) part=valid ;;
-        *) part=test ;;
-        esac
-        song=out/songs/$part/$(basename "$sample")
-        mkdir -p "$song"
-        cp -p "$sample/ref.speech.wav" "$song/vocals.wav"
-        cp -p "$sample/ref.noise.wav" "$song/accompaniment.wav"
-        cp -p "$sample/mix.wav" "$song/mixture.wav"
-    done
+    mixtures_as_songs
     set -- --set model.channels=1 --set data.valid.items=3 "$@"
     case $form in
     pretrain) ;;

@@ -17,21 +17,10 @@ goal=improvement_db=5
 data=${DATA:+$(cd "$DATA" && pwd)}
 spleeter=${SPLEETER:+$(cd "$(dirname "$SPLEETER")" && pwd)/$(basename "$SPLEETER")}
 cd "$(dirname "$0")"
+. ../common.sh
 mkdir -p out
 form=${SMOKE:+smoke}${data:+data}
-form=${form:-made} before=$(cat out/form 2>/dev/null || echo none)
-case $before in
-"$form" | none | smoke*) ;;
-*)
-    echo "run.sh: out/ holds a training of another form ($before); move it away" >&2
-    exit 1
-    ;;
-esac
-begin=--overwrite
-if [ "$before" = "$form" ] && [ -z "${SMOKE:-}" ] && [ -e out/metrics.jsonl ]; then
-    begin=--resume
-fi
-echo "$form" >out/form
+begin_or_resume "${form:-made}"
 
 # sources FOLDER: the folders in it, or itself, as a list.
 sources() {
@@ -56,18 +45,7 @@ else
     if [ "$begin" = --overwrite ]; then
         rm -rf out/made out/songs
         sepcli mix -q -n 16 --sample-rate 44100 --duration "${SMOKE:+4}" --snr -8:2 -o out/made
-        for sample in out/made/*/; do
-            case $sample in
-            */00000[0-9]/) part=train ;;
-            */00001[0-2]/) part=valid ;;
-            *) part=test ;;
-            esac
-            song=out/songs/$part/$(basename "$sample")
-            mkdir -p "$song"
-            cp -p "$sample/ref.speech.wav" "$song/vocals.wav"
-            cp -p "$sample/ref.noise.wav" "$song/accompaniment.wav"
-            cp -p "$sample/mix.wav" "$song/mixture.wav"
-        done
+        mixtures_as_songs
     fi
     set -- --set data.train.songs=out/songs/train --set data.valid.stems=out/songs/valid "$@"
     tests=out/tests

@@ -35,20 +35,7 @@ from sepcli import options
 @click.option(
     "--residual", is_flag=True, help="Also write the residual: the mixture minus the speaker."
 )
-@options.segment
-@options.overlap
-@options.start
-@options.duration
-@options.output
-@options.filename
-@options.container
-@options.subtype
-@options.overwrite
-@options.spread
-@options.device
-@options.threads
-@options.strict
-@options.input_type
+@options.separation
 @options.as_json
 @options.progress
 @options.quiet

@@ -70,20 +70,7 @@ GL_ITERATIONS = 32
     help="Keep the band above the model's in recordings of a higher sample rate, with the gain at "
     "the top of the model's band; for speech.",
 )
-@options.segment
-@options.overlap
-@options.start
-@options.duration
-@options.output
-@options.filename
-@options.container
-@options.subtype
-@options.overwrite
-@options.spread
-@options.device
-@options.threads
-@options.strict
-@options.input_type
+@options.separation
 @options.progress
 @options.quiet
 def command(

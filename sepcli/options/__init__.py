@@ -190,3 +190,15 @@ def spread(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(*args, spread=Spread(shard or WHOLE, jobs, cluster, ledger), **others)
 
     return jobs(shard(cluster(ledger(spreading))))
+
+
+def separation(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of what separates inputs into stems, in the order in which `--help` has them."""
+    shared = (
+        *(segment, overlap, start, duration),
+        *(output, filename, container, subtype, overwrite),
+        *(spread, device, threads, strict, input_type),
+    )
+    for option in reversed(shared):
+        command = option(command)
+    return command
