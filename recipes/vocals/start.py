@@ -14,9 +14,9 @@ import sys
 import numpy as np
 import torch
 from numpy._core.multiarray import _reconstruct  # what arrays in a pickle are made by
-from sepcli.audio.resample import resample
 
 import sepcli
+from sepcli.audio import resample
 from sepcli.models import modelfile
 from sepcli.models.deep_unet import DeepUnet
 from sepcli.recordings.songs import find_songs
