@@ -1,7 +1,7 @@
 """Files that appear whole or not at all, and what the system says when they cannot be made.
 
-The one home of temporary names, of what happens to outputs that exist already, and of the line that
-an OSError becomes. Everything that is written goes through here, except for what streams.
+The one home of what happens to outputs that exist already, and of the line that an OSError becomes.
+Everything that is written goes through here, except for what streams.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import errno
 import hashlib
 import io
 import os
-import secrets
 import shutil
 import tempfile
 import unicodedata
@@ -18,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from sepcli.errors import SepcliError
+from sepcli.temporary import ENDING, SHOWN, sweep, temporary
 
 Place = str | os.PathLike[str]
 
-ENDING = ".part"  # of everything that is not finished
 _LONGEST = 255  # bytes of a name, in the file systems that there are
 _MODELS = (".safetensors", ".pth", ".chkpnt", ".onnx", ".pt2")
-_SHOWN = 24  # characters of a name that its temporary name begins with
 
 _NO_ROOM = "make room"
 _ELSEWHERE = "choose another place"
@@ -139,7 +137,7 @@ def beside(path: Place, ending: str) -> Path:
     if len(os.fsencode(path.name + ending)) <= _LONGEST:
         return path.with_name(path.name + ending)
     digest = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
-    return path.with_name(f"{path.name[:_SHOWN]}~{digest}{ending}")
+    return path.with_name(f"{path.name[:SHOWN]}~{digest}{ending}")
 
 
 def companion(path: Place, ending: str) -> Path:
@@ -156,12 +154,6 @@ def in_folder(path: Place, name: str) -> Path:
     """`path`, or the file `name` in it where it is a folder, or ends like one."""
     path = os.fspath(path)
     return Path(path, name) if path.endswith(os.sep) or os.path.isdir(path) else Path(path)
-
-
-def temporary(path: Place, ending: str = ENDING) -> Path:
-    """A new hidden name beside `path` for what will take its place; short, whatever `path` is."""
-    path = Path(path)
-    return path.with_name(f".{path.name[:_SHOWN]}.{secrets.token_hex(4)}{ending}")
 
 
 def composed(name: str) -> str:
@@ -223,15 +215,14 @@ def lines_of(text: str) -> list[str]:
 def stays(paths: Iterable[Place], overwrite: bool | None) -> bool:
     """Whether outputs exist and are left as they are; SepcliError where nobody said what to do.
 
-    paths: those that are written together. overwrite: True replaces what exists, False keeps it,
-    None makes it an error.
+    paths: those that are written together. overwrite: True replaces what exists, False keeps it
+    where all are there, None makes it an error.
     """
+    paths = list(paths)
     existing = [path for path in paths if os.path.exists(path)]
-    if not existing or overwrite:
-        return False
-    if overwrite is None:
+    if existing and overwrite is None:
         raise exists(existing[0])
-    return True
+    return overwrite is False and len(existing) == len(paths)
 
 
 def exists(path: Place) -> SepcliError:
@@ -263,6 +254,7 @@ def check_place(path: Place, *, folder: bool = False) -> None:
             raise OSError(errno.ENAMETOOLONG, "", os.fspath(path))
         if folder and os.path.lexists(place) and not place.is_dir():
             raise OSError(errno.ENOTDIR, "", os.fspath(path))
+        sweep(above)
         probe = temporary(above / "probe")
         probe.open("xb").close()
         probe.unlink()
@@ -292,6 +284,8 @@ def make_folder(path: Place) -> None:
 class Aside:
     """A file (or folder) that is written beside its place: `part` is where, `commit` moves it.
 
+    What others that were killed left beside it goes, see `temporary.sweep`.
+
     path: its place; the folder of it is made, a link stays a link, and a device or pipe is written
         to at the end.
     ending: of the temporary name, for libraries that look at it.
@@ -305,6 +299,7 @@ class Aside:
             return
         self.path = Path(os.path.realpath(path))
         os.makedirs(self.path.parent, exist_ok=True)
+        sweep(self.path.parent)
         self.part = temporary(self.path, ending)
 
     def commit(self, *, sync: bool = False) -> None:

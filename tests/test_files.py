@@ -206,3 +206,15 @@ def test_two_long_names_that_begin_alike_have_parts_of_their_own(tmp_path):
     assert one != two
     assert one == files.beside(tmp_path / ("x" * 250 + "a"), ".part")
     assert files.beside(tmp_path / "a", ".part") == tmp_path / "a.part"
+
+
+@pytest.mark.parametrize(("there", "stay"), [("", False), ("a", False), ("ab", True)])
+def test_outputs_that_belong_together_stay_where_all_are_there(tmp_path, there, stay):
+    for name in there:
+        (tmp_path / name).touch()
+    both = [tmp_path / "a", tmp_path / "b"]
+    assert files.stays(iter(both), False) == stay
+    assert not files.stays(iter(both), True)
+    if there:
+        with pytest.raises(SepcliError, match="exists; use --overwrite or --skip-existing"):
+            files.stays(iter(both), None)

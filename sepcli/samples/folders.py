@@ -11,9 +11,10 @@ from typing import Any
 from sepcli.audio import AUDIO_EXTENSIONS, Listing, split_track
 from sepcli.cluster.objects import Remote
 from sepcli.errors import SepcliError
-from sepcli.files import entries, exists, explained, make_folder, temporary
+from sepcli.files import entries, exists, explained, make_folder
 from sepcli.samples.sample import Sample, parse_meta, split_audio_name, unreadable
 from sepcli.samples.stems import MIXTURE, STEM_FILE, STEM_TRACKS, STEMS, stem_order
+from sepcli.temporary import sweep, temporary
 
 META = "sample.json"
 _SIGNAL = re.compile(r"(ref|est)\..+|enroll", re.DOTALL)
@@ -182,6 +183,7 @@ class FolderWriter:
         part = temporary(target)
         with explained(target):
             try:
+                sweep(part.parent)
                 part.mkdir(parents=True)
                 for name in sample.ordered():
                     if not _is_file_name(name) or name == META:
