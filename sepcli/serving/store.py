@@ -39,7 +39,7 @@ class Job:
         self.state, self.progress = "queued", 0.0
         self.error: dict[str, Any] | None = None  # {"status", "error"}
         self.result: dict[str, Any] = {}
-        self.ended_at: float | None = None  # as time.time
+        self.ended_at: float | None = None  # as time.monotonic, as clocks may jump
         self.readers = 0  # answers that are being sent
         self._changed = asyncio.Event()
 
@@ -51,7 +51,7 @@ class Job:
         """Go on, and tell everybody who waits."""
         self.state, self.progress = state, progress
         if self.ended:
-            self.ended_at = time.time()
+            self.ended_at = time.monotonic()
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
@@ -151,7 +151,7 @@ class Store:
 
     def expired(self, keep_s: float) -> list[Job]:
         """Jobs that ended so long ago, and are not being read."""
-        limit = time.time() - keep_s
+        limit = time.monotonic() - keep_s
         return [
             job
             for job in self.jobs.values()
