@@ -100,10 +100,9 @@ MUSEVAL = tuple(n for n, metric in metrics.METRICS.items() if metric.function ==
 )
 @click.option("--title", metavar="TEXT", help="Title of --html.")
 @click.option(
-    *("--model", "models"),
+    "--model",
     metavar="NAME|FILE|DIR",
-    multiple=True,
-    help="Model for --html: its settings, and the curves of its training; several are compared.",
+    help="The model of the estimates, for --html: its settings and the curves of its training.",
 )
 @click.option(
     "-o",
@@ -139,7 +138,7 @@ def command(
     form: str | None,
     html: Any,
     title: str | None,
-    models: tuple[str, ...],
+    model: str | None,
     output: str | None,
     parts: Any,
     spread: Any,
@@ -185,10 +184,11 @@ def command(
         check_merge(estimates, html, museval)
     else:
         check_usage(estimates, references, mixtures, names, limits, old, form)
-    check_outputs(output, html, museval, title or models)
+    check_outputs(output, html, museval, title or model)
     statistic = "median_of_median" if median_of_median else aggregate
     before = report.load(old) if old else None
-    gallery, rows, statistics = Gallery() if html else None, [], [statistic] if statistic else None
+    gallery, rows = Gallery() if html else None, []
+    statistics = [statistic] if statistic else None
     if parts:
         scores = merge(parts, statistics)
     else:
@@ -201,7 +201,7 @@ def command(
         scores["compared"] = report.compare(scores, before, old, statistic or "mean")
     outputs = {
         output or "-": lambda: show(scores, form, output),
-        html: lambda: write_html(html, scores, rows, gallery, title=title, models=models),
+        html: lambda: write_html(html, scores, rows, gallery, title=title, model=model),
         museval: lambda: museval_json.save(museval, rows, framing),
     }
     complaints = write_all(outputs, quiet or progress == "json")
@@ -282,7 +282,7 @@ def check_rows(rows: Any, names: Any) -> None:
         raise SepcliError(f"none of {len(rows)} could be scored, see above")
 
 
-def check_outputs(output: Any, html: str | None, museval: str | None, about: Any) -> None:
+def check_outputs(output: str | None, html: str | None, museval: str | None, about: Any) -> None:
     """Fail before any work on what cannot be written after it, or is `about` no report."""
     if about and not html:
         raise click.UsageError("--title and --model are for a report; add --html FILE")

@@ -355,7 +355,7 @@ def _tensor(signal):
 
 
 def _kind(name, section):
-    if name not in KINDS:
+    if name not in tuple(KINDS):
         known = ", ".join(sorted(KINDS))
         raise SepcliError(f"unknown {section}.kind {name!r}; choose from {known}")
     return KINDS[name]

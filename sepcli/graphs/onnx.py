@@ -14,9 +14,10 @@ A model that takes references has a second graph, NAME.condition.onnx of the kin
 `reference` (1, C, T) to `condition0, ...`, and to `state0, ...`, the states to begin with.
 """
 
+import contextlib
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -25,6 +26,7 @@ import numpy as np
 from sepcli import files
 from sepcli.dsp.stft import ChunkedStft
 from sepcli.errors import SepcliError
+from sepcli.graphs import facts
 
 FORMAT = 1
 TOLERANCE = 1e-4  # largest difference to torch over a whole file
@@ -103,11 +105,12 @@ class OnnxRunner:
         if self.condition is None:
             raise lacking(self._path)
         states = self._start or [np.zeros(shape, np.float32) for shape in self._shapes]
-        core = Loop(
-            self._session,
-            [np.repeat(state, batch, 0) for state in states],
-            [np.repeat(each, batch, 0) for each in self.condition],
-        )
+        with running(self._path):
+            core = Loop(
+                self._session,
+                [np.repeat(state, batch, 0) for state in states],
+                [np.repeat(each, batch, 0) for each in self.condition],
+            )
         if self._stft is None:
             return core
         tail = self._stft.initial_state(batch)
@@ -134,8 +137,16 @@ class OnnxRunner:
         size, total = x.shape[-1], x.shape[-1]
         if self._hops:
             size = self._hops * (self.hop if self._stft is None else 1)
-        y = [core.run(x[..., at : at + size]) for at in range(0, total, size)]
-        return y[0] if len(y) == 1 else np.concatenate(y, -1), core
+        with running(self._path):
+            y = [core.run(x[..., at : at + size]) for at in range(0, total, size)]
+            joined = y[0] if len(y) == 1 else np.concatenate(y, -1)
+            return fitting(joined, *self._output_of(x)), core
+
+    def _output_of(self, x):
+        """The shape of what the graph makes of `x`."""
+        if self._stft is not None:
+            return x.shape
+        return len(x), len(self.sources), self.channels, x.shape[-1]
 
 
 class Loop:
@@ -218,7 +229,8 @@ def conditions(
         )
     graph = companion(path, "condition", sha256)
     reference = np.concatenate(list(references), -1)[None].astype(np.float32)
-    outputs = graph.session.run(None, {"reference": reference})
+    with running(path):
+        outputs = graph.session.run(None, {"reference": reference})
     count = graph.about["conditions"]
     return outputs[:count], outputs[count:]
 
@@ -238,13 +250,14 @@ class Resemblance:
     """
 
     def __init__(self, path: Path, sha256: str) -> None:
-        self._session = companion(path, "resemblance", sha256).session
+        self._path, self._session = path, companion(path, "resemblance", sha256).session
         self._names = [node.name for node in self._session.get_inputs()]
 
     def __call__(self, x: np.ndarray, condition: Sequence[np.ndarray]) -> float:
         """For a signal (1, C, T) at the model's rate."""
-        feed = dict(zip(self._names, [x, *condition], strict=True))
-        return float(self._session.run(None, feed)[0][0])
+        with running(self._path):
+            feed = dict(zip(self._names, [x, *condition], strict=True))
+            return float(self._session.run(None, feed)[0][0])
 
 
 def lacking(path: Path) -> SepcliError:
@@ -276,10 +289,16 @@ def open_graph(path: Path, *, threads: int = 1, device: str = "cpu") -> Graph:
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 4  # errors are raised, too
+    onnxruntime.set_default_logger_severity(4)
     try:
         data = path.read_bytes()
-        session = onnxruntime.InferenceSession(data, options, providers=[provider])
+        session = onnxruntime.InferenceSession(
+            data,
+            options,
+            providers=[provider],
+            enable_fallback=0,  # which says on standard output what is raised
+        )
         about = json.loads(session.get_modelmeta().custom_metadata_map["sepcli"])
     except OSError as error:
         raise SepcliError(f"{path}: {error.strerror}; check that it can be read") from None
@@ -289,12 +308,34 @@ def open_graph(path: Path, *, threads: int = 1, device: str = "cpu") -> Graph:
 
 
 def _known(path, session, about):
+    if not isinstance(about, dict) or about.get("kind", "streaming") not in tuple(KINDS):
+        raise foreign(path, TypeError("its metadata are others"))
     if about.get("format") != FORMAT:
         raise SepcliError(
             f"{path}: graph format {about.get('format')}, but this version reads {FORMAT}; "
             "make it again with sepcli export"
         )
-    return Graph(path, session, about)
+    found = Graph(path, session, about)
+    facts.check(path, found.kind, about)
+    return found
+
+
+@contextlib.contextmanager
+def running(path: Path) -> Iterator[None]:
+    """Turn what ONNX Runtime says of a graph that cannot be run into a SepcliError."""
+    try:
+        yield
+    except (SepcliError, MemoryError):
+        raise
+    except Exception as error:  # of any type
+        raise foreign(path, error) from None
+
+
+def fitting(y: np.ndarray, *shape: int) -> np.ndarray:
+    """An output of a graph, which has to be float32 of this shape; ValueError otherwise."""
+    if y.shape != shape or y.dtype != np.float32:
+        raise ValueError(f"it gives {y.dtype} {y.shape}, not float32 {shape}")
+    return y
 
 
 def opened(graph: Path | Graph, kind: str) -> Graph:

@@ -16,7 +16,16 @@ import numpy as np
 
 from sepcli.dsp.frames import flush
 from sepcli.dsp.stft import CentredStft, ChunkedStft
-from sepcli.graphs.onnx import Graph, condition_of, conditions, foreign, lacking, opened
+from sepcli.graphs.onnx import (
+    Graph,
+    condition_of,
+    conditions,
+    fitting,
+    foreign,
+    lacking,
+    opened,
+    running,
+)
 
 
 class OnnxWhole:
@@ -60,8 +69,10 @@ class OnnxWhole:
     def _run(self, x):
         spectra = x if self._transform is None else self._transform.analyse(x)
         condition = [np.repeat(each, len(x), 0) for each in self.condition or []]
-        feed = dict(zip(self._names, [np.ascontiguousarray(spectra), *condition], strict=True))
-        y = self._session.run(None, feed)[0]
+        with running(self._path):
+            feed = dict(zip(self._names, [np.ascontiguousarray(spectra), *condition], strict=True))
+            y = self._session.run(None, feed)[0]
+            y = fitting(y, len(x), len(self.sources), *spectra.shape[1:])
         return y if self._transform is None else self._transform.synthesise(y, x.shape[2])
 
 

@@ -14,6 +14,19 @@ from sepcli.layers import rows
 from sepcli.layers.modules import Modules
 from sepcli.nn.model import State
 
+MOST_BLOCKS = 20  # that double the dilation, which is 524,288 in the last of them
+MOST_REPEATS = 100
+
+
+def doubled(blocks: int, repeats: int) -> list[int]:
+    """The dilations 1, 2, 4, ... of `blocks` blocks, `repeats` times; ValueError for too many."""
+    if not (1 <= blocks <= MOST_BLOCKS and 1 <= repeats <= MOST_REPEATS):
+        raise ValueError(
+            f"{blocks} blocks, repeated {repeats} times; make it 1 to {MOST_BLOCKS}, and 1 to "
+            f"{MOST_REPEATS}"
+        )
+    return [2**i for i in range(blocks)] * repeats
+
 
 class ChannelNorm(nn.Module):
     """Layer norm over the channels of each frame ("cLN"): causal, and without state; (B, C, N)."""
@@ -196,7 +209,7 @@ class Tcn(nn.Module):
         super().__init__()
         if skip == 0 and not last_residual:
             raise ValueError("without skip heads the last block's residual head is the output")
-        dilations = [2**i for i in range(blocks)] * repeats
+        dilations = doubled(blocks, repeats)
         last = len(dilations) - 1
         self.blocks: Modules[Any] = Modules(
             DenseBlock(channels, hidden, kernel, d)

@@ -118,7 +118,7 @@ def that_take(kind: str) -> list[str]:
 
 
 def _term(name, value):
-    if name not in LOSSES:
+    if name not in tuple(LOSSES):
         raise SepcliError(f"unknown loss {name!r}; choose from {', '.join(sorted(LOSSES))}")
     settings = dict(value) if isinstance(value, dict) else {"weight": value}
     weight = settings.pop("weight", 1.0)

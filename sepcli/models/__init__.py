@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,12 @@ MODELS = {
 }
 
 
+# What constructors raise for settings that make no sense.
+NONSENSE = (
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, RuntimeError,
+    TypeError, UserWarning, ValueError,
+)  # fmt: skip
+
 # The environment variable with models of one's own that model files may name, too: entries
 # `package.module:Class` or `name=package.module:Class`, with commas between them.
 OWN = "SEPCLI_MODELS"
@@ -45,13 +52,14 @@ def model_class(name: str, *, own: bool = False) -> type[Model]:
     own: whether `name` is the user's and may also be the `package.module:Class` of a model that is
     in no table. What a model file says is not: it must not get any code imported.
     """
-    path = known().get(name) or (name if own and ":" in str(name) else None)
+    name = str(name)
+    path = known().get(name) or (name if own and ":" in name else None)
     if path is None:
         raise SepcliError(_unknown(name))
     module, _, cls = path.partition(":")
     try:
         found = getattr(import_module(module), cls)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise SepcliError(f"model {name}: {error}; check {path} and PYTHONPATH") from None
     from sepcli.nn.causal import conform
 
@@ -63,7 +71,9 @@ def build(name: str, *, own: bool = False, **settings: Any) -> Model:
 
     Raises SepcliError, and whatever the constructor raises.
     """
-    model = model_class(name, own=own)(**settings)
+    with warnings.catch_warnings():  # of layers without a number, which is nobody's model
+        warnings.filterwarnings("error", "Initializing zero-element", UserWarning)
+        model = model_class(name, own=own)(**settings)
     from sepcli.nn.model import checked
 
     return checked(model)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sepcli.errors import SepcliError
-from sepcli.models import build, known, model_class
+from sepcli.models import NONSENSE, build, known, model_class
 from sepcli.models.modelfile import load_model, read_card, shipped
 from sepcli.models.weights import bags
 
@@ -71,8 +71,9 @@ def configured(path: str | Path) -> tuple[str, Model, dict[str, Any]]:
     settings = {key: value for key, value in section.items() if key != "name"}
     try:
         return section["name"], build(section["name"], own=True, **settings), settings
-    except (TypeError, ValueError) as error:
-        raise SepcliError(f"{path}: {error}") from None
+    except NONSENSE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SepcliError(f"{path}: {reason}") from None
 
 
 def _model(name, model, settings):

@@ -17,6 +17,7 @@ from torch import nn
 from sepcli.layers.folding import fold
 from sepcli.layers.gated_tcm import DoubleGatedTcm, GroupedPReLU, OneFrameTcms
 from sepcli.layers.modules import Modules
+from sepcli.layers.tcn import doubled
 from sepcli.nn.causal import SpectralModel
 from sepcli.nn.filterbank import Stft
 from sepcli.nn.model import State
@@ -127,7 +128,7 @@ class DmgtcmUnet(SpectralModel):
         self.mask, self.compression = mask, compression
 
         sizes = halved(window // 2 + 1, levels, padding)
-        flat, dilations = width * sizes[-1], [2**i for i in range(blocks)] * repeats
+        flat, dilations = width * sizes[-1], doubled(blocks, repeats)
         self.encoder = Encoder(width, sizes, padding)
         self.flatten = nn.Conv1d(flat, tcm_width, 1)
         self.tcms = Modules(

@@ -147,7 +147,8 @@ def read_card(name: str | Path) -> Card:
     try:
         about = json.loads(metadata["sepcli"])
         known, about = about["format"], Card(path, about["model"], about["settings"], about["card"])
-    except (KeyError, TypeError, ValueError):
+        _check_kinds(about)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
         raise SepcliError(
             f"{path}: weights without sepcli's metadata; only files that sepcli wrote can be run, "
             "and those of other programs that have their settings in them or in a YAML file"
@@ -155,6 +156,17 @@ def read_card(name: str | Path) -> Card:
     if known != FORMAT:
         raise SepcliError(f"{path}: model format {known}, but this version reads {FORMAT}; update")
     return about
+
+
+def _check_kinds(about):
+    """Raise TypeError unless what a card says is of the kind that it should be."""
+    train, quantized = about.card.get("train", {}), about.card.get("quantized")
+    told = {str: [about.model, about.card.get("licence") or ""], dict: [about.settings, train]}
+    told[dict] += [quantized] if quantized is not None else []
+    if not all(isinstance(value, kind) for kind, values in told.items() for value in values):
+        raise TypeError("of another kind")
+    if quantized is not None and not isinstance(quantized["target"], str):
+        raise TypeError("no target")
 
 
 def load_model(name: str | Path, device: str | torch.device = "cpu") -> tuple[Model, Card]:
@@ -174,22 +186,27 @@ def _built(card):
     """The model of a card, with its weights."""
     from safetensors.torch import load_file
 
-    from sepcli.models import build
+    from sepcli.models import NONSENSE, build
+    from sepcli.models.weights import budget
 
     try:
-        model = build(card.model, **card.settings)
+        weights = None
+        if openunmix.is_checkpoint(card.path):
+            weights = openunmix.read(card.path)[1]
+            size = sum(tensor.numel() for tensor in weights.values()), len(weights)
+        else:
+            size = budget.size_of(card.path)
+        budget.check_settings(card.settings)
+        with budget.at_most(*size):
+            model = build(card.model, **card.settings)
         if card.quantized:
             from sepcli.quant.targets import target_module
 
             model = target_module(card.quantized["target"]).prepare(model)
-        if openunmix.is_checkpoint(card.path):
-            weights = openunmix.read(card.path)[1]
-        else:
-            weights = load_file(card.path)
-        model.load_state_dict(weights)
+        model.load_state_dict(load_file(card.path) if weights is None else weights)
         model.consistent = card.consistent
-    except (RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())
+    except NONSENSE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         raise SepcliError(
             f"{card.path}: the weights do not fit their configuration ({reason}); "
             "the file is damaged or from another version"

@@ -13,6 +13,7 @@ from torch import nn
 
 from sepcli.dsp.consistency import add_up
 from sepcli.errors import SepcliError
+from sepcli.signals.checks import are_names
 
 # What a conditioned model makes of its references, once per recording: a tensor or nested tuples of
 # tensors, whose first dimension is the batch, or 1 for a condition that a whole batch shares.
@@ -28,7 +29,7 @@ TAKE_CONDITIONS = (
 
 FACTS = {  # what a model says of itself: (whether a value will do, what it has to be)
     "sample_rate": (lambda x: _is_whole(x, 1), "Hz, such as 16000"),
-    "sources": (lambda x: _are_names(x), "the names of its outputs, such as ('speech', 'noise')"),
+    "sources": (lambda x: are_names(x), "the names of its outputs, such as ('speech', 'noise')"),
     "channels": (lambda x: _is_whole(x, 1), "how many it takes and gives, such as 1"),
     "hop": (lambda x: _is_whole(x, 1), "samples, such as 160"),
     "delay": (lambda x: _is_whole(x, 0), "samples by which `step` is late, such as 0"),
@@ -205,13 +206,3 @@ def _is_abstract(cls: type, name: str) -> bool:
 
 def _is_whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _are_names(value: Any) -> bool:
-    """Whether it is a list of different names, none of which leads a file elsewhere."""
-    named = isinstance(value, tuple | list) and all(_is_name(name) for name in value)
-    return named and 0 < len(value) == len(set(value))
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & set("/\\\0")

@@ -7,6 +7,7 @@ import torch
 
 from sepcli import files
 from sepcli.errors import SepcliError
+from sepcli.models.weights.unpickling import unpickled
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
@@ -24,12 +25,11 @@ def load(path: str | Path) -> Any:
 
     Raises SepcliError when there is none, or it is not one.
     """
+    if not Path(path).exists():
+        raise SepcliError(f"{path}: no such checkpoint; start again with --overwrite")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise SepcliError(f"{path}: no such checkpoint; start again with --overwrite") from None
-    except Exception as error:  # a damaged pickle can fail in any way
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        return unpickled(Path(path))
+    except ValueError as error:
         raise SepcliError(
-            f"{path}: not a checkpoint of sepcli train ({reason}); start again with --overwrite"
+            f"{path}: not a checkpoint of sepcli train ({error}); start again with --overwrite"
         ) from None

@@ -376,8 +376,9 @@ def _build_model(section):
     settings = {key: value for key, value in section.items() if key != "name"}
     try:
         return models.build(section["name"], own=True, **settings)
-    except (ValueError, RuntimeError, TypeError, ZeroDivisionError) as error:
-        raise SepcliError(f"model: {' '.join(str(error).split())}") from None
+    except models.NONSENSE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise SepcliError(f"model: {reason}") from None
 
 
 def _transform(model):

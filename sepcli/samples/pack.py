@@ -21,7 +21,7 @@ refuses a file that was cut off or damaged outside pcm. Items are checked when t
 whole; where only a stretch is, the blocks that it lies in are checked when they are first met.
 """
 
-import json
+import contextlib
 import os
 import zlib
 from collections.abc import Iterator
@@ -36,8 +36,9 @@ from sepcli import audio
 from sepcli.errors import SepcliError
 from sepcli.files import explained
 from sepcli.samples.packwriting import BLOCK, BYTES, JSON, STORED, as_file, itemsize
-from sepcli.samples.sample import Sample, split_audio_name
+from sepcli.samples.sample import Sample, parse_meta, split_audio_name
 from sepcli.samples.seal import MAKE_AGAIN, read_seal
+from sepcli.signals.checks import HIGHEST_RATE, MOST_CHANNELS
 
 
 @dataclass(frozen=True)
@@ -134,26 +135,58 @@ class Pack:
                 names.append(name)
 
         _ = self._seal  # before HDF5 meets what may be damaged
-        with explained(self.path), h5py.File(self.path) as file:
+        with self._sound("its index"), h5py.File(self.path) as file:
             file.visititems(visit)
             groups = [self._load(file[name]) for name in names]
         return {group.name: group for group in groups}
 
+    @contextlib.contextmanager
+    def _sound(self, what):
+        """Turn whatever HDF5 and NumPy make of a file of other people into one line."""
+        try:
+            with explained(self.path):
+                yield
+        except (
+            KeyError,
+            ValueError,
+            TypeError,
+            RuntimeError,
+            LookupError,
+            AttributeError,
+        ) as error:
+            reason = str(error) or type(error).__name__
+            raise SepcliError(f"{self.path}: {what} is damaged ({reason}); {MAKE_AGAIN}") from None
+
     def _load(self, group):
-        columns = {name: group[name][()] for name in _COLUMNS}
-        attributes = {name: group.attrs[name] for name in ("source", "dtype")}
+        columns = {name: self._stored_in(group, name)[()] for name in _COLUMNS}
+        attributes = {name: str(group.attrs[name]) for name in ("source", "dtype")}
         attributes |= {name: int(group.attrs[name]) for name in ("sample_rate", "clipped")}
-        start = group["pcm"].id.get_offset() or 0
-        return Group(group.name[1:], start=start, **attributes, **columns)
+        pcm = self._stored_in(group, "pcm")
+        start = pcm.id.get_offset() or 0
+        loaded = Group(group.name[1:], start=start, **attributes, **columns)
+        _check_numbers(loaded, pcm)
+        return loaded
+
+    def _stored_in(self, group, name):
+        """The dataset `name`, which has to lie in the file itself, in one piece."""
+        import h5py
+
+        link, data = group.get(name, getlink=True), group[name]
+        if not isinstance(link, h5py.HardLink) or data.external or data.is_virtual:
+            raise ValueError(f"{name} lies elsewhere")
+        if data.chunks or data.nbytes > self._seal["bytes"] or len(data.shape) != 1:
+            raise ValueError(f"{name} is not one piece of the file")
+        return data
 
     @cached_property
     def skipped(self) -> list[Any]:
         """JSON objects about inputs that could not be packed."""
         import h5py
 
-        with explained(self.path), h5py.File(self.path) as file:
-            lines = file["skipped"][()].tobytes().splitlines() if "skipped" in file else ()
-        return [json.loads(line) for line in lines]
+        with self._sound("its list of what is not in it"), h5py.File(self.path) as file:
+            there = "skipped" in file
+            lines = self._stored_in(file, "skipped")[()].tobytes().splitlines() if there else ()
+            return [parse_meta(line, self.path) for line in lines]
 
     def read(
         self, group: Any, index: int, *, start: int = 0, stop: int | None = None
@@ -277,6 +310,31 @@ class Pack:
             raise SepcliError(f"{self.label(group, index)}: damaged; {MAKE_AGAIN}")
 
 
+def _check_numbers(group, pcm):
+    """Raise ValueError unless the columns of a group fit each other, and its pcm."""
+    counts = {getattr(group, name).size for name in _COLUMNS if name != "blocks"}
+    kinds = {n: "S" if n in ("names", "speakers") else "iu" for n in _COLUMNS}
+    if len(counts) != 1 or any(getattr(group, n).dtype.kind not in kinds[n] for n in _COLUMNS):
+        raise ValueError(f"the columns of {group.name} do not fit each other")
+    if group.dtype not in STORED or pcm.dtype != STORED[group.dtype]:
+        raise ValueError(f"{group.name} has another dtype than its pcm")
+    offsets, sizes = group.offsets, group.sizes
+    inside = ((sizes >= 0) & (sizes <= pcm.size)).all()
+    if not inside or (offsets != np.cumsum(sizes) - sizes).any() or sizes.sum() != pcm.size:
+        raise ValueError(f"the items of {group.name} do not lie end to end")
+    if group.blocks.size != -(-group.bytes // BLOCK):
+        raise ValueError(f"{group.name} lacks checksums")
+    audio_rate = range(0 if group.dtype == BYTES else 1, HIGHEST_RATE + 1)
+    if group.sample_rate not in audio_rate or (group.lengths < 0).any():
+        raise ValueError(f"{group.name} has a sample rate or lengths that nothing has")
+    if group.dtype == BYTES:
+        return
+    if not ((group.channels >= 1) & (group.channels <= MOST_CHANNELS)).all():
+        raise ValueError(f"{group.name} has 0 or over {MOST_CHANNELS} channels")
+    if group.dtype != "flac" and (group.lengths != sizes / group.channels).any():
+        raise ValueError(f"{group.name} has items of other lengths than it says")
+
+
 class _Descriptor:
     """A file open for reading, closed when nobody refers to it."""
 
@@ -311,7 +369,7 @@ def _sample(pack, parts):
     meta, contents = {}, {}
     for group, index in parts:
         if group.name == JSON:
-            meta = json.loads(pack.stored(group, index))
+            meta = parse_meta(pack.stored(group, index), pack.label(group, index))
         elif group.dtype == BYTES:
             contents[group.role] = pack.stored(group, index)
         else:

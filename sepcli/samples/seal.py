@@ -58,17 +58,19 @@ def read_seal(path: str | Path) -> Any:
             what = "HDF5, but not a pack" if _HDF5 in head else "no pack"
             raise SepcliError(f"{path}: {what}, or its start is damaged; make one with sepcli pack")
         version, block, crc = int(match[1]), int(match[2]), int(match[3], 16)
+        size = file.seek(0, os.SEEK_END)
         if version != VERSION:
             advice = "make the pack again" if version < VERSION else "update the program"
             raise SepcliError(
                 f"{path}: a pack of version {version}, but this program reads {VERSION}; {advice}"
             )
-        head = (head + file.read(block - 512))[match.end() :]
-        text = head.rstrip(b"\0")
+        file.seek(0)
+        text = file.read(block if 512 <= block <= size else 512)[match.end() :].rstrip(b"\0")
         if zlib.crc32(text) != crc:
             raise SepcliError(f"{path}: damaged in its first {block} bytes; {MAKE_AGAIN}")
-        seal = json.loads(text)
-        size = file.seek(0, os.SEEK_END)
+        seal = _parsed(text)
+        if seal is None:
+            raise SepcliError(f"{path}: its seal says nothing that makes sense; {MAKE_AGAIN}")
         if size != seal["bytes"]:
             fault = "cut off" if size < seal["bytes"] else "longer than when it was written"
             raise SepcliError(
@@ -77,3 +79,15 @@ def read_seal(path: str | Path) -> Any:
         if _digest(file, block, seal["pcm"], size) != seal["digest"]:
             raise SepcliError(f"{path}: damaged in its index; {MAKE_AGAIN}")
     return seal
+
+
+def _parsed(text):
+    """What a seal says, or None where that is not what `write_seal` writes."""
+    try:
+        seal = json.loads(text)
+        counts = [seal["bytes"], *(number for place in seal["pcm"] for number in place)]
+        pairs = all(len(place) == 2 for place in seal["pcm"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    whole = all(type(number) is int and number >= 0 for number in counts)
+    return seal if pairs and whole and isinstance(seal.get("digest"), str) else None

@@ -13,7 +13,6 @@ from sepcli.models.modelfile import METRICS
 from sepcli.scoring.boxes import round_ticks
 
 WIDTH, HEIGHT, LEFT, TOP, PAD = 760, 240, 60, 40, 24  # pixels
-MOST_LETTERS = 12  # of a name in a plot of several runs
 COLOURS = ("#3f6db5", "#b3261e", "#2e7d32", "#8e5bb5", "#b58a00", "#00838f")
 
 
@@ -45,23 +44,6 @@ def plots(records: Iterable[dict[str, Any]], step: int | None = None) -> str:
     of_sources = {name.removeprefix("si_sdr_db_"): _points(valid, name) for name in names}
     quality = of_sources if len(names) > 1 else {"validation": _points(valid, "si_sdr_db")}
     return plot("Loss", loss, "", step) + plot("SI-SDR in validation", quality, "dB", step)
-
-
-def compared(runs: dict[str, list[dict[str, Any]]]) -> str:
-    """SVGs of the loss and of the SI-SDR in the validations of several runs, {name: records}."""
-    valid = {
-        f"{number} {name if len(name) < MOST_LETTERS else '…' + name[1 - MOST_LETTERS :]}": [
-            record for record in records if record["event"] == "valid"
-        ]
-        for number, (name, records) in enumerate(runs.items(), 1)
-    }
-    return "".join(
-        plot(title, {name: _points(records, score) for name, records in valid.items()}, unit)
-        for title, score, unit in (
-            ("Loss in validations", "loss", ""),
-            ("SI-SDR in validations", "si_sdr_db", "dB"),
-        )
-    )
 
 
 def _points(records, name):

@@ -23,16 +23,15 @@ def page(
     items: Iterable[tuple[str, Sequence[Any]]] = (),
     *,
     title: str | None = None,
-    models: Sequence[str] = (),
+    model: str | None = None,
 ) -> str:
     """The page of a `report.build` of `evaluate.Row`s, and of (key, [gallery.Excerpt, ...]).
 
-    models: names, files or run folders of models that are described there, with the curves of
-    their trainings; of several, a table and curves that compare them come first. Raises
-    SepcliError for one that does not exist.
+    model: a model (its name, file or run folder) that is described there, with the curves of its
+    training. Raises SepcliError if there is none.
     """
     title = title or "Scores of " + (", ".join(report["summary"]) or "nothing")
-    parts = [_summary(report), _failed(report), _models(models)]
+    parts = [_summary(report), _failed(report), _model(model) if model else ""]
     parts += [_plots(report, rows), _listening(items, report), _scores(report)]
     template = Template(
         resources.files("sepcli.scoring").joinpath("report.html").read_text("utf-8")
@@ -63,38 +62,12 @@ def _table(header, rows):
     )
 
 
-def _models(names):
-    """All of the models, after what compares them."""
+def _model(name):
+    """What `sepcli info` says of the model, and how its training went."""
     from sepcli.models.describe import describe  # needs torch
 
-    found = [(name, describe(name)) for name in names]
-    logs = {name: curves.of_run(Path(about["file"]).parent) for name, about in found}
-    compared = _compared(found, logs) if len(found) > 1 else ""
-    return compared + "".join(_model(name, about, logs[name]) for name, about in found)
-
-
-def _compared(found, logs):
-    """A table of models, and the curves of their validations in one plot for each score."""
-    header = [
-        "",
-        "model",
-        "architecture",
-        "parameters",
-        "steps",
-        "minutes",
-        "SI-SDR in validation, dB",
-    ]
-    rows = []
-    for number, (name, about) in enumerate(found, 1):
-        card = about["card"]
-        scores = [card.get("steps"), card.get("minutes"), card.get("scores", {}).get("si_sdr_db")]
-        cells = ["-" if x is None else f"{x:,.2f}".removesuffix(".00") for x in scores]
-        rows.append([f"{number}", name, about["model"], f"{about['parameters']:,}", *cells])
-    return f"<h2>Models</h2>\n{_table(header, rows)}{curves.compared(logs)}"
-
-
-def _model(name, about, records):
-    """What `sepcli info` says of the model, and how its training went."""
+    about = describe(name)
+    records = curves.of_run(Path(about["file"]).parent)
     curve = curves.plots(records, about["card"].get("steps"))
     trained = f"<h2>Training</h2>\n{curve}" if curve else ""
     outline = escape(tables.outline(about))

@@ -106,10 +106,10 @@ def load(path: str | Path) -> dict[str, Any]:
     """Read a report that `sepcli eval --json` wrote; SepcliError for anything else."""
     try:
         old = json.loads(Path(path).read_bytes())
-        items = {(item["key"], item["target"]): item for item in old["items"]}
+        items = {(composed(item["key"]), composed(item["target"])): item for item in old["items"]}
     except OSError as error:
         raise SepcliError(f"{path}: {error.strerror}; check the path") from None
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise SepcliError(
             f"{path}: not a report; write one with `sepcli eval --json -o {path}`"
         ) from None

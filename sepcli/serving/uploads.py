@@ -4,6 +4,7 @@ RFC 7578. Files get names of ours; what a client calls them is only shown.
 """
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import AsyncIterator
@@ -37,6 +38,7 @@ async def receive(
     from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser, parse_options_header
 
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # what is raised, too
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise RequestError(415, "expected multipart/form-data; send the sound as the field file")

@@ -62,3 +62,14 @@ def told_too_little(name: str, told: Any) -> SepcliError:
 def too_short(name: str, present: int, promised: int | None, unit: str = "samples") -> SepcliError:
     """`cut_off` where the header tells how many `unit` there should be."""
     return cut_off(name, f"{present} of {promised} {unit} are there")
+
+
+def are_names(value: Any) -> bool:
+    """Whether it is a list of different names of sources, none of which leads a file elsewhere."""
+    named = isinstance(value, tuple | list) and all(is_name(name) for name in value)
+    return named and 0 < len(value) == len(set(value))
+
+
+def is_name(value: Any) -> bool:
+    """Whether it is text that names a file in a folder, and no other place."""
+    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & set("/\\\0")

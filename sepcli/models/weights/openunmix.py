@@ -78,7 +78,7 @@ def _about(folder):
     path = folder / "separator.json"
     try:
         return ABOUT | json.loads(files.read_text(path)) if path.exists() else ABOUT
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise SepcliError(f"{path}: not what Open-Unmix writes ({error})") from None
 
 
@@ -117,7 +117,7 @@ def _settings(file, state, about):
             "layers": max((int(match[1]) + 1 for match in lstm if match), default=0),
             "bidirectional": "lstm.weight_ih_l0_reverse" in state,
         }
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise SepcliError(f"{file}: not a checkpoint of Open-Unmix ({error})") from None
     if window != 2 * (bins - 1):
         raise SepcliError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ def unpickled(path: Path, stand_ins: Sequence[tuple[Any, str]] = ()) -> Any:
 
     files.check_meant(path)
     try:
-        with torch.serialization.safe_globals(list(stand_ins)):
+        with torch.serialization.safe_globals(list(stand_ins)), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd pickles, which are read or refused
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:  # torch would advise to trust the file
         raise ValueError("it holds more than tensors and plain data, or is damaged") from None

@@ -1,0 +1,224 @@
+"""Model files, graphs, packs, reports and settings that others made, to break what reads them."""
+
+import io
+import json
+
+import h5py
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from sepcli import audio, config
+from sepcli.cli import main
+from sepcli.errors import SepcliError
+from sepcli.inference.loading import load
+from sepcli.models import modelfile
+from sepcli.runs import runs
+from sepcli.samples.pack import Pack
+from sepcli.samples.streams import read_samples
+from sepcli.scoring import report
+from tests.separators import noise
+from tests.torture import material, sealed
+
+# Graphs
+
+
+def graph_that_says(path, like="streaming", **changed):
+    """A graph with other metadata."""
+    graph = onnx.load_from_string(material.graphs()[f"{like}.onnx"])
+    entry = next(each for each in graph.metadata_props if each.key == "sepcli")
+    entry.value = json.dumps({**json.loads(entry.value), **changed})
+    path.write_bytes(graph.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize("kind", ["streaming", "offline", "spectral"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sources": ["../../etc/cron.d/x"]}, {"sources": []}, {"sources": "speech"},
+        {"sources": ["a", "a"]}, {"sample_rate": None}, {"sample_rate": 0}, {"sample_rate": 1e9},
+        {"hop": 0}, {"hop": 2**40}, {"delay": -1}, {"delay": 0.5}, {"channels": 65}, {"kind": "x"},
+        {"kind": []}, {"states": 3}, {"states": [[2**24, 2**24]]}, {"states": [[-1]]},
+        {"stft": 5}, {"stft": {"window": [1.0], "stride": 1}},
+    ],
+    ids=json.dumps,
+)  # fmt: skip
+def test_a_graph_that_says_nonsense_of_itself_is_refused(tmp_path, kind, changed):
+    with pytest.raises(SepcliError, match=r"x\.onnx: .*; make it again$") as caught:
+        load(graph_that_says(tmp_path / "x.onnx", kind, **changed), threads=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_graph_that_cannot_be_run_is_one_line(tmp_path, capfd):
+    for states in ([[1, 100]], []):
+        separator = load(graph_that_says(tmp_path / "x.onnx", states=states), threads=1)
+        with pytest.raises(SepcliError, match=r"x\.onnx: not a graph that sepcli export made"):
+            separator.separate(noise(1, 400), material.RATE)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_healthy_graph_is_run(tmp_path):
+    for kind in ("streaming", "offline", "fixed", "spectral"):
+        separator = load(graph_that_says(tmp_path / "x.onnx", kind), threads=1)
+        assert separator.separate(noise(1, 400), material.RATE)["speech"].shape == (1, 400)
+
+
+# Model files
+
+
+def model_that_says(path, about=None, **settings):
+    """A model file of small weights with other settings, or saying something else at all."""
+    data = material.models()["0.safetensors"]
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    told = json.loads(header["__metadata__"]["sepcli"])
+    told["settings"] |= settings
+    header["__metadata__"]["sepcli"] = json.dumps({**told, **(about or {})})
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + size :])
+    return path
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"hidden": 10**6}, {"filters": 10**6}, {"kernel": 10**6}, {"blocks": 10**6},
+        {"repeats": 10**6}, {"bottleneck": 10**30}, {"hidden": -1}, {"hidden": 0}, {"hidden": "x"},
+        {"kernel": 0}, {"sources": ["../x"]}, {"sources": [[]]}, {"unheard_of": 1},
+    ],
+    ids=json.dumps,
+)  # fmt: skip
+def test_settings_of_another_model_are_refused_before_they_take_memory(tmp_path, settings):
+    path = model_that_says(tmp_path / "x.safetensors", **settings)
+    before = resident()
+    with pytest.raises(SepcliError) as caught:
+        modelfile.load_model(path)
+    assert "\n" not in str(caught.value)
+    assert resident() - before < 300e6
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"card": []}, {"card": {"train": 3}}, {"card": {"licence": ["MIT"]}}, {"settings": []},
+        {"card": {"quantized": {}}}, {"card": {"quantized": "cpu"}}, {"model": ["conv_tasnet"]},
+        {"card": {"quantized": {"target": 5}}}, {"format": {}},
+    ],
+    ids=json.dumps,
+)  # fmt: skip
+def test_a_card_of_other_kinds_is_no_card(tmp_path, about):
+    path = model_that_says(tmp_path / "x.safetensors", about)
+    with pytest.raises(SepcliError, match=r"x\.safetensors: (weights without|model format)"):
+        modelfile.read_card(path)
+
+
+# Packs
+
+
+def pack_with(path, change, name="int16.h5"):
+    """A pack that `change` made another, with the seal that it should have."""
+    stream = io.BytesIO(material.packs()[name])
+    with h5py.File(stream, "r+") as file:
+        change(file)
+    path.write_bytes(sealed.resealed(stream.getvalue(), material.packs()[name]))
+    return path
+
+
+def put(column, values):
+    return lambda file: file["speech/some"][column].__setitem__(slice(None), values)
+
+
+def replace(column, values):
+    def change(file):
+        del file["speech/some"][column]
+        if values is not None:
+            file["speech/some"][column] = values
+
+    return change
+
+
+def say(name, value):
+    return lambda file: file["speech/some"].attrs.__setitem__(name, value)
+
+
+CHANGES = {
+    "70,000 channels": put("channels", 70_000),
+    "no channel": put("channels", 0),
+    "longer than it is": put("lengths", 2**40),
+    "more of it than there is": put("sizes", 2**60),
+    "before its begin": put("offsets", -1),
+    "no names": replace("names", None),
+    "names that are numbers": replace("names", np.arange(2)),
+    "one name": replace("names", np.array([b"x"])),
+    "a number as column": replace("sizes", 5),
+    "a column elsewhere": replace("names", h5py.ExternalLink("/etc/passwd", "x")),
+    "a column that is a link": replace("names", h5py.SoftLink("/speech/some/speakers")),
+    "no checksums": replace("blocks", np.zeros(0, np.uint32)),
+    "an unknown dtype": say("dtype", "x"),
+    "another dtype": say("dtype", "float32"),
+    "a sample rate that is text": say("sample_rate", "x"),
+    "a sample rate of 0": say("sample_rate", 0),
+    "a sample rate of 2 GHz": say("sample_rate", 2**31),
+}
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_a_pack_whose_index_makes_no_sense_is_refused(tmp_path, case):
+    path = pack_with(tmp_path / "x.h5", CHANGES[case])
+    with pytest.raises(SepcliError, match=r"x\.h5: its index is damaged \(.*; copy it again, or"):
+        list(read_samples(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"[]", b"5", b"{}", b'{"bytes": 1}', b"\xff", b"[" * 200, b'{"bytes": 1, "pcm": [1]}'],
+)
+def test_a_seal_that_says_nonsense_is_refused(tmp_path, text):
+    (tmp_path / "x.h5").write_bytes(sealed.with_seal(material.packs()["int16.h5"], text))
+    with pytest.raises(SepcliError, match=r"x\.h5: (its seal|cut off|longer|damaged)"):
+        Pack(tmp_path / "x.h5")
+
+
+# Settings, reports
+
+
+@pytest.mark.parametrize("value", ["[1]", "{a: 1}", "[[]]", "5", "null"])
+@pytest.mark.parametrize("name", ["model.name", "data.train.kind", "train.loss"])
+def test_a_name_in_settings_that_is_none_is_refused(tmp_path, name, value):
+    (tmp_path / "x.yaml").write_bytes(material.configs()["0.yaml"])
+    settings = config.load(tmp_path / "x.yaml", [f"{name}={value}"])
+    with pytest.raises(SepcliError):
+        runs.resolve(settings)
+
+
+@pytest.mark.parametrize("key", [5, None, [], {}, 1.5])
+def test_a_report_whose_keys_are_no_text_is_none(tmp_path, key):
+    items = [{"key": key, "target": "speech"}]
+    (tmp_path / "x.json").write_text(json.dumps({"items": items}))
+    with pytest.raises(SepcliError, match=r"x\.json: not a report"):
+        report.load(tmp_path / "x.json")
+
+
+# What a run that was killed left of an item
+
+
+def test_stems_that_are_missing_are_made_and_the_others_stay(tmp_path):
+    audio.write(tmp_path / "a.wav", noise(1, 4000), 16000)
+    (tmp_path / "m.safetensors").write_bytes(material.models()["1.safetensors"])
+    args = ["separate", "a.wav", "-m", "m.safetensors", "-o", "out"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        assert CliRunner().invoke(main, args).exit_code == 0
+        one, two = sorted((tmp_path / "out/a").iterdir())
+        expected = two.read_bytes()
+        one.write_bytes(b"mine")
+        two.unlink()
+        assert CliRunner().invoke(main, [*args, "--skip-existing"]).exit_code == 0
+    assert (one.read_bytes(), two.read_bytes()) == (b"mine", expected)

@@ -1,0 +1,1 @@
+"""Hostile input, faults and long runs: short forms are tests here, long ones `make torture`."""
