@@ -69,8 +69,8 @@ def _column(rng, group):
     """A number or a name of an item is another."""
     name = rng.choice(sorted(group))
     values = group[name][()]
-    if not values.size:
-        return
+    if not isinstance(values, np.ndarray) or values.ndim != 1 or not values.size:
+        return  # what was changed before
     at = rng.randrange(values.size)
     if values.dtype.kind == "S":
         values[at] = rng.choice(TEXTS)

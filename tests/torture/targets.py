@@ -59,7 +59,7 @@ class Target:
     """What is fed: `read(place, name, mutant)` raises SepcliError, or nothing.
 
     seeds: {name: healthy file}. mutate: how mutants are made of them, or that by their endings.
-    share: of the mutants of all targets.
+    share: of the mutants of all targets; larger for what takes a millisecond and not twenty.
     """
 
     seeds: Callable[[], dict[str, bytes]]
@@ -336,14 +336,14 @@ def _kept(name, make):
 
 
 TARGETS = {
-    "audio": Target(material.sounds, read_sound, share=5),
-    "ogg": Target(material.ogg_sounds, read_sound, formats.ogg, share=2),
-    "foreign audio": Target(material.foreign_sounds, read_sound),
-    "tar": Target(material.tars, read_tar, formats.tar, share=3),
+    "audio": Target(material.sounds, read_sound, share=20),
+    "ogg": Target(material.ogg_sounds, read_sound, formats.ogg, share=8),
+    "foreign audio": Target(material.foreign_sounds, read_sound, share=4),
+    "tar": Target(material.tars, read_tar, formats.tar, share=6),
     "lists": Target(material.lists, read_list, {"jsonl": json_lines, "json": json_text}),
-    "configs": Target(material.configs, read_config, formats.yaml_text, share=2),
+    "configs": Target(material.configs, read_config, formats.yaml_text),
     "packs": Target(material.packs, read_pack, sealed.pack),
-    "models": Target(material.models, read_model, formats.safetensors, share=2),
+    "models": Target(material.models, read_model, formats.safetensors),
     "open-unmix": Target(
         material.open_unmix,
         read_open_unmix,
@@ -353,8 +353,8 @@ TARGETS = {
     "demucs": Target(
         material.demucs, read_demucs, {"th": formats.zipped, "yaml": formats.yaml_text}
     ),
-    "checkpoints": Target(material.checkpoints, read_checkpoint, formats.zipped),
-    "graphs": Target(material.graphs, read_graph, sealed.graph, share=2),
+    "checkpoints": Target(material.checkpoints, read_checkpoint, formats.zipped, share=3),
+    "graphs": Target(material.graphs, read_graph, sealed.graph, share=8),
     "uploads": Target(material.uploads, read_upload),
 }
 
