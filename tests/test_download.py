@@ -97,7 +97,7 @@ def test_what_is_damaged_is_not_kept(server, tmp_path, fault):
         fetch(f"{server.url}/x", tmp_path / "x", SHA256)
     assert not list(tmp_path.iterdir())
     (tmp_path / "x.part").write_bytes(b"something else")
-    with pytest.raises(SepcliError, match="damaged on its way"):
+    with pytest.raises(SepcliError, match="damaged in transit"):
         fetch(f"{server.url}/x", tmp_path / "x", SHA256)
     fetch(f"{server.url}/x", tmp_path / "x", SHA256)
     assert (tmp_path / "x").read_bytes() == DATA
@@ -107,7 +107,7 @@ def test_a_server_that_refuses_or_is_not_there_is_one_line(server, tmp_path):
     with pytest.raises(SepcliError, match="/y: the server answers 404"):
         fetch(f"{server.url}/y", tmp_path / "y", SHA256)
     server.faults = ["drop", *[500] * 9]
-    with pytest.raises(SepcliError, match=r"answers 500; .* which goes on from 50,001 bytes"):
+    with pytest.raises(SepcliError, match=r"answers 500; .* which resumes at 50,001 bytes"):
         fetch(f"{server.url}/x", tmp_path / "x", SHA256)
     assert (tmp_path / "x.part").read_bytes() == DATA[:50001]
     with Server() as closed:

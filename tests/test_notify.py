@@ -123,7 +123,7 @@ def test_a_hook_that_fails_is_tried_again_and_then_left_alone(tmp_path):
     assert [message["event"] for _, _, message in got[:3]] == ["start"] * 3
     assert len({json.dumps(message) for _, _, message in got[3:6]}) == 1
     assert len(got) == 9
-    assert "a message was not delivered (HTTP 503); the training goes on" in result.stderr
+    assert "a message was not delivered (HTTP 503); the training continues" in result.stderr
     assert SECRET not in result.output
 
 
@@ -137,7 +137,7 @@ def test_what_is_forbidden_is_not_tried_again(tmp_path):
 @pytest.mark.parametrize("address", ["http://127.0.0.1:9/{}", "http://nowhere.invalid/{}"])
 def test_a_hook_that_is_not_there_is_one_line(tmp_path, address):
     result = train(tmp_path, "--notify", address.format(SECRET))
-    assert result.stderr.count("not delivered (URLError); the training goes on") == 1
+    assert result.stderr.count("not delivered (URLError); the training continues") == 1
     assert SECRET not in result.output
     assert (tmp_path / "run/best.safetensors").exists()
 

@@ -11,7 +11,10 @@ from sepcli import files, options
 @click.command("export")
 @click.argument("model", metavar="NAME|FILE|DIR")
 @click.option(
-    "-o", "--output", metavar="FILE.onnx|FILE.pt2|DIR", help="[default: MODEL.onnx, here]"
+    "-o",
+    "--output",
+    metavar="FILE.onnx|FILE.pt2|DIR",
+    help="Graph to write, or a folder for it.  [default: MODEL.onnx in the working folder]",
 )
 @click.option(
     "--offline",

@@ -35,7 +35,7 @@ def _made(path, graph):
         return None
     if missing := [name for name in PACKAGES if not find_spec(name)]:
         note(
-            f"{path}: run by torch, as there is no {missing[0]} to make a faster graph with: "
+            f"{path}: run by torch; a faster graph needs {missing[0]}, which is not installed: "
             "pip install 'sepcli[export]'"
         )
         return None

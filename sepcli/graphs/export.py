@@ -168,7 +168,7 @@ def _resemblance(part, model, card, condition):
             not abs(ours(signal.numpy(), [each.numpy() for each in conditions]) - wanted)
             < TOLERANCE
         ):
-            raise SepcliError(f"{card.path}: its graph compares voices otherwise than the model")
+            raise SepcliError(f"{card.path}: its graph compares voices differently from the model")
 
 
 def _signals(model):

@@ -37,7 +37,7 @@ class Part:
         """Open or begin the part of `target`.
 
         plan: JSON object that says what the output is made of; it must not change in between.
-        resume: go on with what is there. overwrite: begin anew, and replace `target`.
+        resume: continue what is there. overwrite: start again, and replace `target`.
         Raises SepcliError when there is a target or a part and neither was asked for, when
         another process is at it, and when the plan is not that of the part.
         """

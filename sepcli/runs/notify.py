@@ -100,7 +100,7 @@ class Notifier:
 
     def _complain(self, reason):
         if not self._failed:
-            note(f"--notify: a message was not delivered ({reason}); the training goes on")
+            note(f"--notify: a message was not delivered ({reason}); the training continues")
         self._failed = True
 
 

@@ -1,4 +1,4 @@
-"""The folder of a training run: its files, and how they begin anew and go on."""
+"""The folder of a training run: its files, and how they are started again or resumed."""
 
 import json
 from pathlib import Path

@@ -137,14 +137,14 @@ def fetch(
             time.sleep(PAUSE_S * failed)
         else:
             raise SepcliError(
-                f"{url}: {reason}; check the network and repeat the command, which goes on from "
+                f"{url}: {reason}; check the network and repeat the command, which resumes at "
                 f"{_size(part):,} bytes"
             )
         found = digest(part)
         if not found.startswith(sha256):
             part.unlink()
             raise SepcliError(
-                f"{url}: damaged on its way, its SHA-256 begins with {found[:8]}, not "
+                f"{url}: damaged in transit: its SHA-256 starts with {found[:8]}, not "
                 f"{sha256[:8]}; repeat the command"
             )
         os.replace(part, path)
