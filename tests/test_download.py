@@ -93,7 +93,7 @@ def test_a_later_command_goes_on_and_a_server_without_ranges_begins_again(server
 @pytest.mark.parametrize("fault", ["corrupt", "truncate"])
 def test_what_is_damaged_is_not_kept(server, tmp_path, fault):
     server.faults = [fault]
-    with pytest.raises(SepcliError, match=f"its SHA-256 begins with .*not {SHA256[:8]}; repeat"):
+    with pytest.raises(SepcliError, match=f"its SHA-256 starts with .*not {SHA256[:8]}; repeat"):
         fetch(f"{server.url}/x", tmp_path / "x", SHA256)
     assert not list(tmp_path.iterdir())
     (tmp_path / "x.part").write_bytes(b"something else")
