@@ -97,6 +97,8 @@ def _parse(text, where):
 
     try:
         return yaml.load(text, Loader=_unique_keys(_with_texts(_of_yaml_12(yaml.SafeLoader))))
+    except RecursionError:
+        raise SepcliError(f"{where}: nested too deeply; flatten it") from None
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
         raise SepcliError(f"{where}: not valid YAML ({reason})") from None

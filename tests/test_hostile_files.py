@@ -222,3 +222,27 @@ def test_stems_that_are_missing_are_made_and_the_others_stay(tmp_path):
         two.unlink()
         assert CliRunner().invoke(main, [*args, "--skip-existing"]).exit_code == 0
     assert (one.read_bytes(), two.read_bytes()) == (b"mine", expected)
+
+
+HALF = "\ud800"  # half a character, which JSON can have and no file system
+
+
+def test_names_that_no_file_has_are_refused_in_samples_and_lists(tmp_path):
+    from sepcli.samples.sample import Sample
+    from sepcli.samples.streams import open_sample_writer
+
+    for name in (f"{HALF}.wav", "a\0.wav"):
+        with pytest.raises(SepcliError, match="not the name of a file"):
+            audio.read(tmp_path / name)
+    with open_sample_writer(tmp_path / "out") as writer:
+        with pytest.raises(SepcliError, match="cannot be the name of a folder"):
+            writer.write(Sample(HALF, {}, {"a.txt": b"x"}))
+        with pytest.raises(SepcliError, match="cannot be the name of a file"):
+            writer.write(Sample("a", {}, {f"{HALF}.txt": b"x"}))
+
+
+@pytest.mark.parametrize("text", ["[" * 3000, "{a: " * 3000, "- " * 3000])
+def test_settings_that_are_nested_too_deeply_are_refused(tmp_path, text):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(SepcliError, match=r"x\.yaml: "):
+        config.load(tmp_path / "x.yaml")

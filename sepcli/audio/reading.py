@@ -190,6 +190,8 @@ def _open_file(name):
         raise SepcliError(f"{name}: permission denied; change its permissions") from None
     except OSError as error:
         raise SepcliError(f"{name}: {error.strerror}; check that it can be read") from None
+    except ValueError:  # characters that no file system has
+        raise SepcliError(f"{name}: not the name of a file; check its spelling") from None
 
 
 def _open_seekable(file, size, name, complain):

@@ -49,14 +49,16 @@ def _is_transform(about):
     """Whether it is what a class of `dsp/stft.py` takes, with windows that overlap."""
     if not isinstance(about, dict):
         return False
-    windows = [about.get("window"), about.get("synthesis_window", about.get("window"))]
-    for window in windows:
-        if not (isinstance(window, list) and 2 <= len(window) <= LARGEST):
-            return False
-        if not all(isinstance(x, int | float) and math.isfinite(x) for x in window):
-            return False
-    step = about.get("stride", about.get("hop"))
-    return len(windows[0]) == len(windows[1]) and _is_whole(step, 1, len(windows[0]))
+    window: Any = about.get("window")
+    other: Any = about.get("synthesis_window", window)
+    if not (_is_window(window) and _is_window(other) and len(window) == len(other)):
+        return False
+    return _is_whole(about.get("stride", about.get("hop")), 1, len(window))
+
+
+def _is_window(value):
+    numbers = isinstance(value, list) and 2 <= len(value) <= LARGEST
+    return numbers and all(isinstance(x, int | float) and math.isfinite(x) for x in value)
 
 
 FACTS = {  # what a value has to be, where there is one

@@ -301,5 +301,5 @@ def _read_list(path):
 def _json_path(line, where):
     try:
         return str(json.loads(line)["path"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         raise SepcliError(f'{where}: expected {{"path": "a.wav"}}, got {line:.60}') from None

@@ -14,6 +14,7 @@ from sepcli.errors import SepcliError
 from sepcli.files import entries, exists, explained, make_folder
 from sepcli.samples.sample import Sample, parse_meta, split_audio_name, unreadable
 from sepcli.samples.stems import MIXTURE, STEM_FILE, STEM_TRACKS, STEMS, stem_order
+from sepcli.signals.checks import is_name
 from sepcli.temporary import sweep, temporary
 
 META = "sample.json"
@@ -95,7 +96,7 @@ def sample_from_folder(key: str, folder: Path) -> Sample:
         except SepcliError as error:
             return unreadable(key, error)
         for name in meta.get("fields") or ():
-            if _is_file_name(name):  # one that is gone fails when it is read
+            if is_name(name):  # one that is gone fails when it is read
                 members.setdefault(name, folder / name)
     return Sample(key, meta, members)
 
@@ -155,7 +156,7 @@ class FolderWriter:
         Raises SepcliError for a key that is no path below the folder, that came before, or whose
         folder exists when neither replacing nor keeping was asked for.
         """
-        if not all(_is_file_name(part) for part in key.split("/")):
+        if not all(is_name(part) for part in key.split("/")):
             raise SepcliError(f"{key!r} cannot be the name of a folder; write to a .tar")
         if key in self._keys:
             raise SepcliError(
@@ -186,7 +187,7 @@ class FolderWriter:
                 sweep(part.parent)
                 part.mkdir(parents=True)
                 for name in sample.ordered():
-                    if not _is_file_name(name) or name == META:
+                    if not is_name(name) or name == META:
                         raise SepcliError(
                             f"{sample.label(name)} cannot be the name of a file; write to a .tar"
                         )
@@ -198,10 +199,6 @@ class FolderWriter:
         self._keys.add(sample.key)
         self.count += 1
         return True
-
-
-def _is_file_name(name):
-    return name not in ("", ".", "..") and not set(name) & set("/\\\0")
 
 
 def _write_member(path, content):
@@ -219,7 +216,7 @@ def _commit(part, target, names):
     if meta.exists():
         old = parse_meta(meta.read_bytes(), str(meta)).get("fields") or ()
         meta.unlink()  # incomplete from here until the new one is in place
-        for name in filter(_is_file_name, set(old) - set(names)):
+        for name in filter(is_name, set(old) - set(names)):
             (target / name).unlink(missing_ok=True)
     for name in (*names, META):
         (part / name).replace(target / name)

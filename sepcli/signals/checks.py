@@ -1,5 +1,6 @@
 """What every sound is checked for on its way in and out, and how complaints are worded."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -72,4 +73,9 @@ def are_names(value: Any) -> bool:
 
 def is_name(value: Any) -> bool:
     """Whether it is text that names a file in a folder, and no other place."""
-    return isinstance(value, str) and value not in ("", ".", "..") and not set(value) & set("/\\\0")
+    if not isinstance(value, str) or value in ("", ".", "..") or set(value) & set("/\\\0"):
+        return False
+    try:
+        return bool(os.fsencode(value))
+    except UnicodeEncodeError:  # half a character, as JSON can have it
+        return False

@@ -114,7 +114,7 @@ def _read(config):
         settings = yaml.load(files.read_text(config), Loader)
         if not isinstance(settings, dict) or "training" not in settings:
             raise ValueError("it has no training section")
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise SepcliError(f"{config}: not the settings of a model ({reason})") from None
     return settings
