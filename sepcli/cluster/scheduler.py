@@ -69,9 +69,13 @@ def _connected(address, workers):
     dask, distributed = _engine()
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     if address == LOCAL:
-        fewer = {"distributed.scheduler.allowed-failures": 1}  # deaths of workers, per attempt
+        settings = {
+            "distributed.scheduler.allowed-failures": 1,  # deaths of workers, per attempt
+            "distributed.comm.timeouts.connect": "300s",  # a machine may be busy
+            "distributed.comm.timeouts.tcp": "300s",
+        }
         # Ctrl-C is for the one that started the workers.
-        with dask.config.set(fewer), _interrupts_ignored():
+        with dask.config.set(settings), _interrupts_ignored():
             cluster = distributed.LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
@@ -135,7 +139,7 @@ class _Run:
         self._done = queue.SimpleQueue()  # futures
         self._results = {}  # number -> result, of those that wait for their turn
         self._suspects = deque()  # items that were at workers that died, one of which may be why
-        self._threads, self._looked, self._waits = 0, 0.0, False
+        self._threads, self._looked, self._alone_since = 0, 0.0, None
 
     def __enter__(self):
         try:
@@ -210,7 +214,8 @@ class _Run:
         """Wait for one task to be done, and do what is to be done about it."""
         try:
             future = self._done.get(timeout=_LOOK_S)
-        except queue.Empty:  # so look at the workers
+        except queue.Empty:
+            self._look()
             return
         if (item := self._futures.pop(future, None)) is not None:
             self._settle(item, future)
@@ -221,9 +226,16 @@ class _Run:
             raise self._gone()
         self._looked = time.monotonic()
         self._threads = sum(self._client.nthreads().values())
-        if not self._threads and not self._waits:
+        if self._threads:
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = self._looked
             note(f"{self._address}: all workers are gone; waiting for others")
-        self._waits = not self._threads
+        elif self._address == LOCAL and self._looked - self._alone_since > 2 * PATIENCE_S:
+            raise SepcliError(
+                "all workers died, and none came back; what is done stays, so repeat the command "
+                "with fewer --jobs and --skip-existing"
+            )
 
     def _gone(self):
         return SepcliError(
