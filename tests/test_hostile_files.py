@@ -41,7 +41,7 @@ def graph_that_says(path, like="streaming", **changed):
         {"sources": ["a", "a"]}, {"sample_rate": None}, {"sample_rate": 0}, {"sample_rate": 1e9},
         {"hop": 0}, {"hop": 2**40}, {"delay": -1}, {"delay": 0.5}, {"channels": 65}, {"kind": "x"},
         {"kind": []}, {"states": 3}, {"states": [[2**24, 2**24]]}, {"states": [[-1]]},
-        {"stft": 5}, {"stft": {"window": [1.0], "stride": 1}},
+        {"length": 3}, {"length": 0}, {"stft": 5}, {"stft": {"window": [1.0], "stride": 1}},
     ],
     ids=json.dumps,
 )  # fmt: skip

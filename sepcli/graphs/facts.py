@@ -16,6 +16,8 @@ def check(path: Any, kind: str, about: dict[str, Any]) -> None:
         for name, will_do in FACTS.items():
             if name in about and not will_do(about[name]):
                 raise _nonsense(path, name, about[name])
+        if (about.get("length") or LARGEST) < about.get("hop", 1):
+            raise _nonsense(path, "length", about["length"])
         if about.get("stft") is not None and not _is_transform(about["stft"]):
             raise _nonsense(path, "stft", "another transform")
         if kind == "streaming" and about.get("front_end") == "stft" and about.get("channels") != 1:

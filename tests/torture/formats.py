@@ -49,6 +49,22 @@ def zipped(rng: Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
     return stream.getvalue()
 
 
+def program(rng: Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
+    """A mutant of a program of torch.export: of its JSON, of what it says of itself, or of all."""
+    if rng.random() < 0.2:
+        return mutate(rng, data, others)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    texts = [name for name in members if name.endswith((".json", "extra/sepcli"))]
+    name = rng.choice(texts)
+    members[name] = json_text(rng, members[name])
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return stream.getvalue()
+
+
 def pickled(rng: Random, data: bytes, others: Sequence[bytes] = ()) -> bytes:
     """A mutant of a bare pickle, as torch wrote them before it had archives."""
     return mutate(rng, data, others, PICKLES)

@@ -247,6 +247,31 @@ def graphs() -> dict[str, bytes]:
     return {f"{name}.onnx": _graph(about) for name, about in forms.items()}
 
 
+@functools.cache
+def programs() -> dict[str, bytes]:
+    """A program of torch.export as small as can be, with what `sepcli export` says in it."""
+    import torch
+
+    from sepcli.graphs.programs import write_program
+
+    class Scaled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.tensor([0.5]))
+
+        def forward(self, x):
+            return (x * self.gain)[:, None]
+
+    length = {2: torch.export.Dim("T", min=1)}
+    made = torch.export.export(Scaled(), (torch.zeros(1, 1, 8),), dynamic_shapes={"x": length})
+    about = {"format": 1, "kind": "offline", "model": "x", "sha256": "0" * 64, "channels": 1}
+    about |= {"sample_rate": RATE, "sources": ["speech"], "hop": 4, "length": None}
+    about |= {"front_end": "waveform", "conditions": 0, "card": {}, "settings": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        write_program(Path(folder, "x.pt2"), made, about)
+        return {"x.pt2": Path(folder, "x.pt2").read_bytes()}
+
+
 def _graph(about):
     """The bytes of a graph that gives its input, and counts in its states."""
     from onnx import TensorProto, helper

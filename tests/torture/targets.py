@@ -300,6 +300,12 @@ def read_graph(place: Place, name: str, data: bytes) -> None:
     separated(load(path, threads=1))
 
 
+def read_program(place: Place, name: str, data: bytes) -> None:
+    from sepcli.inference.loading import load
+
+    separated(load(place.put("x.pt2", data), threads=1))
+
+
 def read_upload(place: Place, name: str, data: bytes) -> None:
     """Receive it, see what is asked for, and do it, as `sepcli serve` does."""
     from sepcli.serving import fields, uploads, worker
@@ -355,6 +361,7 @@ TARGETS = {
     ),
     "checkpoints": Target(material.checkpoints, read_checkpoint, formats.zipped, share=3),
     "graphs": Target(material.graphs, read_graph, sealed.graph, share=8),
+    "programs": Target(material.programs, read_program, formats.program),
     "uploads": Target(material.uploads, read_upload),
 }
 
