@@ -53,7 +53,9 @@ def _is_transform(about):
         return False
     window: Any = about.get("window")
     other: Any = about.get("synthesis_window", window)
-    if not (_is_window(window) and _is_window(other) and len(window) == len(other)):
+    if not (_is_window(window) and _is_window(other)):
+        return False
+    if len(window) != len(other):
         return False
     return _is_whole(about.get("stride", about.get("hop")), 1, len(window))
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from sepcli.errors import SepcliError
@@ -116,8 +117,8 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def met(store: dist.Store, rank: int, size: int) -> dist.Store:
-    """A part of `store` that belongs to the `size` processes that have started now.
+def met(store: Any, rank: int, size: int) -> Any:
+    """A part of `store`, one of torch.distributed, for the `size` processes that have started now.
 
     A launcher that starts processes again keeps the store, in which they would find the addresses
     of those that are gone, and wait for them. So the first process answers each of the others by a
@@ -130,7 +131,7 @@ def met(store: dist.Store, rank: int, size: int) -> dist.Store:
             f"process {rank} of {size}: the other processes did not start within "
             f"{START_PATIENCE} ({str(error).strip().splitlines()[0]})"
         ) from None
-    return dist.PrefixStore(name, store)
+    return PrefixStore(name, store)
 
 
 def _gathered(store, size):

@@ -4,7 +4,7 @@ What is kept is a function of the settings and the seed. int16 takes 11 MB per m
 44.1 kHz.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -37,8 +37,8 @@ class Memory:
 
     def to(self, device: str | torch.device) -> Self:
         """The same on another device."""
-        parts = (x.to(device) for x in (self.vocals, self.music, self.halls))
-        return type(self)(*parts, self.songs)
+        kept = {name: getattr(self, name).to(device) for name in ("vocals", "music", "halls")}
+        return replace(self, **kept)
 
 
 def find(spec: SongSpec) -> dict[str, Any]:
@@ -103,7 +103,8 @@ def _made(spec, seed):
         rng = np.random.default_rng([seed, stream])
         made = [np.stack([make(rng)] * 2) for _ in range(_count(spec, name))]
         rows.append(torch.stack([_stored(x, np.abs(x).max()) for x in made]))
-    return Memory(*rows, _halls(spec, seed), 0)
+    vocals, music = rows
+    return Memory(vocals, music, _halls(spec, seed), 0)
 
 
 def _halls(spec, seed):
