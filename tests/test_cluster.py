@@ -1,6 +1,8 @@
 """Work for the workers of dask.distributed: complete, the same as a serial run's, and once."""
 
 import json
+import os
+import subprocess
 import sys
 from collections import Counter
 
@@ -201,11 +203,27 @@ def test_400_items_with_a_worker_killed_in_the_middle(tmp_path):
     assert again <= 0.15 * 400
 
 
+POISON = """
+import json, sys
+from sepcli.cluster import scheduler
+from tests.cluster_tasks import Written
+
+if __name__ == "__main__":
+    handling = scheduler.Handling(lost=lambda task, why: f"{task}: {why}")
+    work = Written(sys.argv[1], fatal=(5,), always=True)
+    print(json.dumps(list(scheduler.each(work, range(12), "local", workers=2, handling=handling))))
+"""
+
+
 @pytest.mark.slow
 def test_what_kills_every_worker_is_told_and_the_rest_is_done(tmp_path):
-    handling = Handling(lost=lambda task, why: f"{task}: {why}")
-    work = Written(tmp_path, fatal=(5,), always=True)
-    found = list(scheduler.each(work, range(12), "local", workers=2, handling=handling))
+    """In a process of its own: warnings are errors here, also in dask's threads."""
+    (tmp_path / "poison.py").write_text(POISON)
+    command = [sys.executable, str(tmp_path / "poison.py"), str(tmp_path)]
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
     assert "5: its worker died" in found.pop(5)
     assert found == [number * number for number in range(12) if number != 5]
     assert starts(tmp_path)["5"] >= 3
