@@ -1,1 +1,0 @@
-"""Small trained models that ship with the package, each with its card beside it."""
