@@ -65,7 +65,7 @@ def test_without_a_name_models_and_architectures_are_a_table():
     assert rows.pop("model") == ["architecture", "parameters", "Hz", "latency ms", "sources"]
     assert list(rows) == modelfile.shipped()
     assert rows["vocals"] == [
-        "mask_unet", "1,338,440", "44100", "not causal", "vocals, accompaniment",
+        "deep_unet", "4,705,760", "44100", "not causal", "vocals, accompaniment",
     ]  # fmt: skip
     rows = {line.split()[0]: line for line in architectures.splitlines()[1:]}
     assert list(rows) == list(MODELS)
