@@ -68,6 +68,7 @@ if [ -n "$spleeter" ] && [ -n "$data" ]; then
     [ -e out/start.safetensors ] ||
         python3 start.py "$spleeter" out/start.safetensors "$data"/train/songs/*
     [ "$begin" = --resume ] || set -- --init out/start.safetensors "$@"
+    goal=si_sdr_db=5 # it may well be there at the start
 fi
 sepcli train config.yaml -o out "$begin" --fail-under "$goal" "$@"
 model=out/best.safetensors

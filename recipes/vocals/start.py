@@ -20,7 +20,6 @@ from sepcli.audio import resample
 from sepcli.models import modelfile
 from sepcli.models.deep_unet import DeepUnet
 from sepcli.recordings.songs import find_songs
-from sepcli.signals.resampling import resample
 
 SEEN, SEEN_S = 12, 20.0  # songs of each folder, and how much of each
 OPEN = 3.0  # logit of the masks of mid and side
