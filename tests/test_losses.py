@@ -56,6 +56,7 @@ DECIBELS = (
     "si_sdr",
     "stft_si_sdr",
     "stft_snr",
+    "stft_stretches",
     "scene",
     "energy",
 )  # of which the least is not zero

@@ -181,7 +181,7 @@ def test_what_does_not_fit_of_other_weights_is_named():
     )
     assert line.count("\n") == 1
     line = sepcli("tiny.yaml", "--init", "vocals").stderr
-    assert line == "Error: vocals: a mask_unet, whose weights have other names than this model\n"
+    assert line == "Error: vocals: a deep_unet, whose weights have other names than this model\n"
     assert sepcli("tiny.yaml", "--init", "nowhere").stderr.startswith("Error: no model 'nowhere'")
     assert not Path("runs").exists()
     result = sepcli("tiny.yaml", "-o", "first", "--init", "vocals", "--resume")

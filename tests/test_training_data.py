@@ -317,7 +317,7 @@ def test_a_resolved_section_is_complete_and_resolves_to_itself():
     [
         (
             {},
-            r"train\.kind is missing; choose from excerpts, masked, mixtures, speakers",
+            r"train\.kind is missing; choose from excerpts, masked, mixtures, songs, speakers",
         ),
         (None, r"data\.train\.kind is missing"),
         (

@@ -20,9 +20,9 @@ MOST_REPEATS = 100
 
 def doubled(blocks: int, repeats: int) -> list[int]:
     """The dilations 1, 2, 4, ... of `blocks` blocks, `repeats` times; ValueError for too many."""
-    if not (1 <= blocks <= MOST_BLOCKS and 1 <= repeats <= MOST_REPEATS):
+    if not (0 <= blocks <= MOST_BLOCKS and 1 <= repeats <= MOST_REPEATS):
         raise ValueError(
-            f"{blocks} blocks, repeated {repeats} times; make it 1 to {MOST_BLOCKS}, and 1 to "
+            f"{blocks} blocks, repeated {repeats} times; make it 0 to {MOST_BLOCKS}, and 1 to "
             f"{MOST_REPEATS}"
         )
     return [2**i for i in range(blocks)] * repeats

@@ -52,7 +52,8 @@ def model_class(name: str, *, own: bool = False) -> type[Model]:
     own: whether `name` is the user's and may also be the `package.module:Class` of a model that is
     in no table. What a model file says is not: it must not get any code imported.
     """
-    name = str(name)
+    if not isinstance(name, str):  # as what a file says may be
+        raise SepcliError(_unknown(name))
     path = known().get(name) or (name if own and ":" in name else None)
     if path is None:
         raise SepcliError(_unknown(name))
