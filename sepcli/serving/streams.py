@@ -35,6 +35,8 @@ from sepcli.serving.settings import RequestError, Settings
 from sepcli.signals import pcm
 
 SHARE = 0.75  # of the cores, that live streams may take
+MOST_CORES = 1.5  # that one process can use: its threads wait for one another in Python
+MESSAGE_S = 0.35e-3  # of a core, for receiving a message, handing it to a thread, and answering
 MOST_STREAMS = 1000
 MOST_CHANNELS = 8
 LONGEST_MESSAGE_S = 2.0
@@ -128,7 +130,7 @@ class Streams:
     def check_room(self, asked: Asked) -> None:
         """Raise RequestError 503 when there is no room for another stream."""
         most = self.settings.streams
-        full = self._load + self._load_of(asked) > SHARE * self.cores
+        full = self._load + self._load_of(asked) > SHARE * min(self.cores, MOST_CORES)
         if (full if most is None else self.count >= most) or self.count >= MOST_STREAMS:
             self.metrics.refused_stream()
             raise RequestError(503, "no room for another live stream; try again later", retry_s=10)
@@ -185,14 +187,14 @@ class Streams:
 
 
 def load_of(runner: Any) -> float:
-    """The part of a core that one live stream takes."""
+    """The part of a core that one live stream takes whose messages hold a hop each."""
     stream, times = Stream(runner, chunk_ms=0), []
     noise = 0.01 * np.random.default_rng(0).standard_normal((1, runner.hop), np.float32)
     for _ in range(TRIAL_HOPS):
         began = time.thread_time()
         stream.push(noise)
         times.append(time.thread_time() - began)
-    return float(np.median(times)) * runner.sample_rate / runner.hop
+    return (float(np.median(times)) + MESSAGE_S) * runner.sample_rate / runner.hop
 
 
 class Live:
