@@ -6,7 +6,6 @@ Everything that is written goes through here, except for what streams.
 
 import contextlib
 import errno
-import hashlib
 import io
 import os
 import shutil
@@ -136,6 +135,8 @@ def beside(path: Place, ending: str) -> Path:
     path = Path(path)
     if len(os.fsencode(path.name + ending)) <= _LONGEST:
         return path.with_name(path.name + ending)
+    import hashlib
+
     digest = hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()
     return path.with_name(f"{path.name[:SHOWN]}~{digest}{ending}")
 

@@ -7,12 +7,9 @@ know of each other's processes, nor do containers: MACHINE stands for one start 
 
 import contextlib
 import functools
-import hashlib
 import os
 import re
-import secrets
 import shutil
-import socket
 from pathlib import Path
 
 ENDING = ".part"  # of everything that is not finished
@@ -25,7 +22,7 @@ _swept: set[str] = set()
 def temporary(path: str | os.PathLike[str], ending: str = ENDING) -> Path:
     """A new hidden name beside `path` for what will take its place; short, whatever `path` is."""
     path = Path(path)
-    owner = f"{_machine()}-{os.getpid():x}-{secrets.token_hex(4)}"
+    owner = f"{_machine()}-{os.getpid():x}-{os.urandom(4).hex()}"
     return path.with_name(f".{path.name[:SHOWN]}.{owner}{ending}")
 
 
@@ -63,11 +60,13 @@ def _is_alive(process):
 @functools.cache
 def _machine():
     """8 hexadecimal digits that stand for this start of this machine or container."""
-    about = [socket.gethostname()]
+    about = [os.uname().nodename]
     for read in (
         lambda: Path("/proc/sys/kernel/random/boot_id").read_text(),
         lambda: os.readlink("/proc/self/ns/pid"),
     ):
         with contextlib.suppress(OSError):
             about.append(read())
+    import hashlib
+
     return hashlib.blake2b("\0".join(about).encode(), digest_size=4).hexdigest()

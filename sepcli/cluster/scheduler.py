@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sepcli.cluster import calling
+from sepcli.cluster.spread import LOCAL
 from sepcli.cluster.workers import Ready
 from sepcli.errors import OutputError, SepcliError, UsageError, note
 
-LOCAL = "local"  # the address that means workers on this machine, for this run
 ATTEMPTS = 2  # at an item, the second one on another worker where there is one
 AHEAD = 2  # tasks per thread of a worker: one to do, one to begin without waiting
 PATIENCE_S = 60.0  # for the first worker

@@ -1,16 +1,20 @@
-"""How the items of a run are shared out, in one object that all commands hand on."""
+"""How the items of a run are shared out, in one object that all commands hand on.
+
+Who does them is imported when there are some: every command has such an object when it starts.
+"""
 
 import os
 from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sepcli.cluster import scheduler
-from sepcli.cluster.ledger import open_ledger
-from sepcli.cluster.scheduler import Handling
 from sepcli.cluster.shard import WHOLE, Shard
-from sepcli.cluster.workers import in_order
+
+if TYPE_CHECKING:
+    from sepcli.cluster.scheduler import Handling
+
+LOCAL = "local"  # the address that means workers on this machine, for this run
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Spread:
         self,
         function: Callable[..., Any],
         tasks: Iterable[Any],
-        handling: Handling | None = None,
+        handling: "Handling | None" = None,
     ) -> Generator[Any, None, None]:
         """Yield function(task) for each of `tasks`; see `workers.in_order` and `scheduler.each`.
 
@@ -38,7 +42,11 @@ class Spread:
         tasks; processes of this machine always keep that.
         """
         if self.cluster is None:
+            from sepcli.cluster.workers import in_order
+
             return in_order(function, tasks, jobs=self.jobs)
+        from sepcli.cluster import scheduler
+
         how = {"workers": self.jobs, "handling": handling}
         return scheduler.each(function, tasks, self.cluster, **how)
 
@@ -54,6 +62,8 @@ class Spread:
 
     def ledger(self) -> AbstractContextManager[Any]:
         """What notes the records that its `watch` passes on."""
+        from sepcli.cluster.ledger import open_ledger
+
         return open_ledger(self.ledger_path)
 
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from sepcli.cluster.scheduler import LOCAL
 from sepcli.cluster.shard import WHOLE
-from sepcli.cluster.spread import Spread
+from sepcli.cluster.spread import LOCAL, Spread
 from sepcli.options.reporting import (
     STDOUT,
     Failures,
