@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for type checkers; at run time, see _API
+    from sepcli.about import describe as describe
     from sepcli.audio import read as read
     from sepcli.audio import write as write
     from sepcli.data.datasets import Dataset as Dataset
@@ -28,7 +29,6 @@ if TYPE_CHECKING:  # for type checkers; at run time, see _API
     from sepcli.mixing.mixtures import Mixer as Mixer
     from sepcli.mixing.specs import MixtureSpec as MixtureSpec
     from sepcli.models import build as build
-    from sepcli.models.describe import describe as describe
     from sepcli.recordings.samplers import RirSampler as RirSampler
     from sepcli.recordings.samplers import SignalSampler as SignalSampler
     from sepcli.samples.streams import read_samples as read_samples
@@ -50,7 +50,7 @@ _API = {  # public name -> "module:name", imported on first use
     "db_to_amplitude": "sepcli.dsp.level:multiplier",
     "db_to_power": "sepcli.dsp.level:from_db",
     "decay_rir": "sepcli.dsp.decay:decay_rir",
-    "describe": "sepcli.models.describe:describe",
+    "describe": "sepcli.about:describe",
     "load": "sepcli.inference.loading:load",
     "mean_square": "sepcli.dsp.level:mean_square",
     "measure_rir": "sepcli.dsp.acoustics:measure_rir",

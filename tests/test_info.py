@@ -4,9 +4,9 @@ import re
 import pytest
 from click.testing import CliRunner
 
+from sepcli.about import describe
 from sepcli.cli import main
 from sepcli.models import MODELS, build, modelfile
-from sepcli.models.describe import describe
 
 
 def invoke(*args):
@@ -106,7 +106,7 @@ def test_a_configuration_that_describes_no_model_is_one_line(tmp_path, model, li
 
 def test_the_work_of_attention_is_counted():
     """Of L tokens of D features: L (12 D^2) by weights, with an expansion of 4, and 2 L^2 D."""
-    from sepcli.models.describe import macs_per_second
+    from sepcli.about import macs_per_second
     from sepcli.models.tfswa_unet import TfswaUnet
 
     small = {"sample_rate": 992, "channels": 1, "window": 64, "hop": 32, "heads": 1, "tile": 4}

@@ -43,9 +43,9 @@ def command(names: Any, as_json: bool, attention: str | None, output: str | None
         about = draw(names[0], attention, output or "")
         click.echo(json.dumps(about) if as_json else about["file"])
         return
+    from sepcli.about import describe, overview
     from sepcli.graphs.about import describe_graph
     from sepcli.graphs.onnx import SUFFIXES
-    from sepcli.models.describe import describe, overview
     from sepcli.models.modelfile import shipped
     from sepcli.scoring.tables import outline
 

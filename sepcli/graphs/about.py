@@ -9,7 +9,7 @@ from sepcli.graphs.onnx import condition_of, open_graph, resemblance_of
 def describe_graph(path: Path) -> dict[str, Any]:
     """Describe the graph `path`: its card, and what it takes; needs no torch unless a program does.
 
-    Units are in the keys, as in `models.describe`. `weights_sha256` is of the file that it was made
+    Units are in the keys, as in `about.describe`. `weights_sha256` is of the file that it was made
     from, `companions` are graphs that belong to it. Raises SepcliError.
     """
     graph = open_graph(path)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sepcli.about import configured
 from sepcli.errors import SepcliError
 from sepcli.max78000 import limits
 from sepcli.max78000.export import build, problems
 from sepcli.max78000.operations import record
-from sepcli.models.describe import configured
 from sepcli.models.modelfile import load_model
 from sepcli.nn.causal import flat
 from sepcli.quant.max78000 import NAME

@@ -64,7 +64,7 @@ def _table(header, rows):
 
 def _model(name):
     """What `sepcli info` says of the model, and how its training went."""
-    from sepcli.models.describe import describe  # needs torch
+    from sepcli.about import describe  # needs torch
 
     about = describe(name)
     records = curves.of_run(Path(about["file"]).parent)

@@ -212,7 +212,7 @@ def read_pack(place: Place, name: str, data: bytes) -> None:
 def read_config(place: Place, name: str, data: bytes) -> None:
     """What a training checks before it begins, and what `info` says of the model."""
     from sepcli import config
-    from sepcli.models.describe import configured
+    from sepcli.about import configured
     from sepcli.runs import runs
 
     path = place.put("x.yaml", data)
