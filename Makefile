@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
+# Every processor of the machine, up to four: a process of tests takes 1.5 GB.
+PYTEST := $(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: setup demo test test-all test-browser lint dist bench torture recipes clean
 
@@ -26,10 +28,10 @@ demo: $(STAMP)  ## the main job: mix speech and noise, remove the noise, score t
 	$(BIN)/sepcli mix --snr -5:15 -n 20 | $(BIN)/sepcli separate - | $(BIN)/sepcli eval -
 
 test: $(TEST_STAMP)
-	$(BIN)/pytest
+	$(PYTEST)
 
 test-all: $(TEST_STAMP)
-	$(BIN)/pytest -m 'not browser'
+	$(PYTEST) -m 'not browser'
 
 test-browser: $(TEST_STAMP)  ## the page of `sepcli serve` in Debian's Chromium, installed if missing
 	.ci/install-chromium
