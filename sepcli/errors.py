@@ -33,5 +33,21 @@ def note(message: Any) -> None:
     _NOTES.warning("%s", _one_line(message))
 
 
+class Notes:
+    """Notes of one kind, of which a process tells the first few, as `note` does."""
+
+    def __init__(self, what: str, most: int = 10) -> None:
+        """what: of what there may be more than `most`, in the plural."""
+        self.what, self.most, self._told = what, most, set()
+
+    def __call__(self, message: str) -> None:
+        """Tell a message, unless it or too many others have been told."""
+        if message in self._told or len(self._told) > self.most:
+            return
+        full = len(self._told) == self.most
+        self._told.add(message)
+        note(f"There are more {self.what}; they are not named" if full else message)
+
+
 def _one_line(message):
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)

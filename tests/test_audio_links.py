@@ -230,13 +230,37 @@ def test_an_au_whose_size_wrapped_around_is_read_whole(tmp_path):
     np.testing.assert_array_equal(found, expected)
 
 
-def test_an_aiff_whose_sizes_wrapped_around_is_refused(tmp_path):
-    frames = 2**30 + 1_000_000
-    comm = b"COMM\0\0\0\x12" + struct.pack(">hLh", 2, frames, 16) + b"\x40\x0c\xfa" + bytes(7)
+def aiff_head(frames, told):
+    """The head of an AIFF of two channels of 16 bits that tells of `told` frames."""
+    comm = b"COMM\0\0\0\x12" + struct.pack(">hLh", 2, told, 16) + b"\x40\x0c\xfa" + bytes(7)
     size = 4 * frames + 8
     ssnd = b"SSND" + struct.pack(">I8x", size % 2**32)
-    head = b"FORM" + struct.pack(">I", (size + 38) % 2**32) + b"AIFF" + comm + ssnd
-    huge(tmp_path / "x.aiff", head, frames, b"")
+    return b"FORM" + struct.pack(">I", (size + 38) % 2**32) + b"AIFF" + comm + ssnd
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_aiff_whose_sizes_wrapped_around_is_read_whole(tmp_path, times):
+    frames = times * 2**30 + 1_000_000
+    expected = huge(tmp_path / "x.aiff", aiff_head(frames, frames), frames, b"")
+    assert audio.info(tmp_path / "x.aiff").frames == frames
+    found, _ = audio.read(tmp_path / "x.aiff", start=frames - 1000)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_rifx_whose_sizes_wrapped_around_is_read_whole(tmp_path):
+    frames = 2**30 + 1_000_000
+    about = struct.pack(">HHIIHH", 1, 2, RATE, 4 * RATE, 4, 16)
+    sizes = [struct.pack(">I", (4 * frames + more) % 2**32) for more in (36, 0)]
+    head = b"RIFX" + sizes[0] + b"WAVEfmt " + struct.pack(">I", 16) + about + b"data" + sizes[1]
+    expected = huge(tmp_path / "x.wav", head, frames, b"")
+    assert audio.info(tmp_path / "x.wav").frames == frames
+    found, _ = audio.read(tmp_path / "x.wav", start=frames - 1000)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_an_aiff_that_does_not_fit_what_is_there_is_refused(tmp_path):
+    frames = 2**30 + 1_000_000
+    huge(tmp_path / "x.aiff", aiff_head(frames, frames - 1), frames, b"")
     with pytest.raises(SepcliError, match=r"x\.aiff: data follow the \d+ bytes that its header"):
         audio.info(tmp_path / "x.aiff")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sepcli import audio
-from sepcli.errors import SepcliError
+from sepcli.errors import Notes, SepcliError
 from tests.sounds import encoded, joined, pages, read, sound
 
 CODECS = ["ogg", "opus"]  # Vorbis and Opus
@@ -34,6 +34,24 @@ def moved(data, samples):
         if granule > 0:
             struct.pack_into("<q", page, 6, granule + samples)
     return joined(changed)
+
+
+@pytest.fixture
+def notes(caplog, monkeypatch):
+    """The notes of a process that has told none before."""
+    monkeypatch.setattr("sepcli.containers.ogg._UNMARKED", Notes("files", most=2))
+    return caplog
+
+
+def test_a_file_without_that_mark_may_be_cut_off_and_a_note_says_so(notes):
+    data = without_end(ogg("ogg"))
+    for name in "aabcd":
+        audio.decode(data, name)
+    line = "{}: its last Ogg page is not marked as the last; its end may be missing"
+    more = "There are more files; they are not named"
+    assert notes.messages == [line.format("a"), line.format("b"), more]
+    shorter = joined(pages(data)[:-1])  # cut off between two pages
+    assert audio.decode(shorter, "x")[0].shape[1] < audio.decode(data, "x")[0].shape[1]
 
 
 @pytest.mark.parametrize("extension", CODECS)

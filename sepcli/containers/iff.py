@@ -10,12 +10,15 @@ from typing import Any
 
 from sepcli.containers.pieces import Link, Scan
 from sepcli.containers.sniffing import sniff
-from sepcli.signals.checks import told_too_little, too_short
+from sepcli.signals.checks import damaged, told_too_little, too_short
 
 _WRAP = 1 << 32  # what sizes of 32 bits lose
+_STEP = 1 << 30  # bytes of samples that are shown to libsndfile at once, where these are more
+_LONGEST_HEAD = 1 << 16  # bytes before the samples of such a file
+_PLAIN = (b"NONE", b"twos", b"sowt", b"in24", b"in32", b"fl32", b"FL32", b"fl64", b"FL64")
 _CAF_CHUNKS = (b"desc", b"data", b"pakt", b"kuki", b"chan", b"free", b"info", b"uuid")
 _UNKNOWN = b"\xff" * 4  # of an AU
-_NIST = re.compile(rb"(channel_count|sample_count|sample_n_bytes) -i (\d+)")
+_NIST = re.compile(rb"(channel_count|sample_count|sample_n_bytes) -(?:i|s\d+) (\d+)")
 
 
 def find_sounds(
@@ -26,6 +29,8 @@ def find_sounds(
     `complain` is called with an error for what would not be read.
     """
     magic: Any = scan.at(start, 4)
+    if magic == b"NIST" and not scan.at(start + 8, 8).strip().isdigit():
+        complain(damaged(name, "a NIST header without its size"))
     end = told = _ENDS[magic](scan, start)
     if end is None:
         end = until_again(scan, start)
@@ -39,12 +44,64 @@ def find_sounds(
         size = struct.pack(">q", end - place - 8)
         parts = (start, place), size, (place + 8, end)
     if wrapped and sniff(scan.at(end, 64)) is None:
-        if magic not in (b".snd", b"dns."):
-            complain(told_too_little(name, end))
-        else:
+        if magic in (b".snd", b"dns."):
             end += wrapped
             parts = (start, start + 8), _UNKNOWN, (start + 12, end)
+        elif links := _split(scan, start):
+            return links, end + wrapped
+        else:
+            complain(told_too_little(name, end))
     return [Link(parts)], end
+
+
+def _split(scan, start):
+    """The `Link`s of an AIFF or RIFX whose sizes wrapped around, each a file of its own to see.
+
+    None where its samples are compressed, or what it tells does not fit what is there.
+    """
+    place, frame, promised = start + 12, 0, None
+    while len(head := scan.at(place, 8)) == 8:
+        kind, size = head[:4], int.from_bytes(head[4:], "big")
+        if kind in (b"COMM", b"fmt "):
+            frame, promised = _layout(kind, scan.at(place + 8, 26), size)
+        if kind in (b"SSND", b"data") or place > start + _LONGEST_HEAD:
+            break
+        place += 8 + size + size % 2
+    if kind not in (b"SSND", b"data") or not frame:
+        return None
+    begin = place + 8
+    if kind == b"SSND":
+        begin, size = place + 16 + int.from_bytes(scan.at(place + 8, 4), "big"), size - 8
+    total = size + (scan.size - begin - size) // _WRAP * _WRAP
+    if total <= 0 or promised not in (None, total // frame % _WRAP):
+        return None
+    step = _STEP // frame * frame
+    pieces = ((begin + at, begin + min(at + step, total)) for at in range(0, total, step))
+    before = scan.at(start, place - start)
+    return [Link((_head(before, kind, b - a, frame), (a, b))) for a, b in pieces]
+
+
+def _layout(kind, about, size):
+    """(bytes of a frame, 0 where it is compressed; frames, None where it does not tell)."""
+    if kind == b"fmt ":
+        codec, _, _, _, frame, _ = struct.unpack(">HHIIHH", about[:16].ljust(16, b"\0"))
+        return (frame if codec in (1, 3) else 0), None
+    channels, frames, bits = struct.unpack(">HIH", about[:8].ljust(8, b"\0"))
+    is_plain = size < 22 or about[18:22] in _PLAIN
+    return (channels * -(-bits // 8) if is_plain else 0), frames
+
+
+def _head(before, kind, size, frame):
+    """What comes before `size` bytes of samples, with the sizes that they have."""
+    head = bytearray(before)
+    if kind == b"SSND":
+        place = before.index(b"COMM", 12) + 10
+        head[place : place + 4] = struct.pack(">I", size // frame)
+        head += struct.pack(">4sIII", kind, size + 8, 0, 0)
+    else:
+        head += struct.pack(">4sI", kind, size)
+    head[4:8] = struct.pack(">I", len(head) - 8 + size)
+    return bytes(head)
 
 
 def until_again(scan: Scan, start: int) -> int:
@@ -112,10 +169,11 @@ def _end_of_nist(scan, start):
     """Samples are counted in text; None where one count is missing, or they are compressed."""
     head = scan.at(start, 1024)
     counts = [int(count) for _, count in sorted(set(_NIST.findall(head)))]
-    if len(counts) != 3 or b"shorten" in head:
+    begin = head[8:16].strip()
+    if len(counts) != 3 or b"shorten" in head or not begin.isdigit():
         return None
     channels, samples, width = counts
-    return start + int(head[8:16].strip() or 0) + channels * samples * width
+    return start + int(begin) + channels * samples * width
 
 
 _ENDS = {

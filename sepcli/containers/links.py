@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sepcli.containers import boxes, chunks, flac, iff, mp3, ogg, tags, wav
+from sepcli.containers import boxes, chunks, flac, iff, mp3, ogg, promises, tags, wav
 from sepcli.containers.formats import format_of
 from sepcli.containers.pieces import Link, Scan
 from sepcli.containers.sniffing import sniff
@@ -49,7 +49,7 @@ def _find(scan, start, name, complain):
     links = []
     while start < scan.size:  # libsndfile's business
         end = iff.until_again(scan, start)
-        links.append(Link(((start, end),)))
+        links.append(promises.link_of(scan, start, end, name, complain))
         start = end
     return links, scan.size
 

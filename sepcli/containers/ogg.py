@@ -8,6 +8,7 @@ from typing import Any
 from sepcli.containers.checksums import remainder
 from sepcli.containers.pieces import Link, Scan
 from sepcli.containers.sniffing import sniff
+from sepcli.errors import Notes
 from sepcli.signals.checks import cut_off, damaged
 
 _FIRST, _LAST = 2, 4  # flags of a page
@@ -16,6 +17,7 @@ _HEAD = struct.Struct("<4sBBqIIIB")
 _READ = (b"\x01vorbis", b"OpusHead")  # what the first packet of a stream begins with
 _OTHERS = {b"\x7fFLAC": "FLAC", b"Speex   ": "Speex", b"PCM     ": "PCM", b"CELT    ": "CELT"}
 _LONGEST_PACKET = 5760  # samples, of Opus; Vorbis has 4096
+_UNMARKED = Notes("Ogg files without an end-of-stream mark")
 
 
 @dataclass
@@ -63,7 +65,8 @@ def find_sounds(
     """The links of the Ogg that begins at `start` of a `pieces.Scan`; returns ([`Link`], its end).
 
     `complain` is called with an error for pages that are missing. A last page that is whole but
-    not marked as the last, as recorders and live streams leave it, gets its mark.
+    not marked as the last, as recorders and live streams leave it, gets its mark and a note: a
+    file that was cut off between two pages is no different.
     """
     links, end, link = [], start, _Pages()
     for page in _pages(scan, start):
@@ -129,6 +132,8 @@ def _link(scan, start, stop, link, name, complain):
         if page.goes_on:
             complain(cut_off(name, "its last Ogg page is missing"))
         elif not page.flags & _LAST:
+            what = "its last Ogg page is not marked as the last; its end may be missing"
+            _UNMARKED(f"{name}: {what}")
             parts += [(start, page.start), _marked(scan, page)]
             start = page.stop
     return Link((*parts, (start, stop)), is_untold=link.is_late)

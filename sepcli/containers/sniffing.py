@@ -4,7 +4,11 @@ from sepcli.containers import formats, mp3, wav
 from sepcli.files import encoding_of
 
 SNIFFED = 512  # bytes: one tar header
-_MAGICS = (b"fLaC", b"OggS", b".snd", b"dns.", b"caff", b"riff", b"RIFX", b"NIST")
+_MAGICS = (
+    *(b"fLaC", b"OggS", b".snd", b"dns.", b"caff", b"riff", b"RIFX", b"NIST", b"2BIT", b"PVF1"),
+    *(b" paf\0\0\0\0", b"fap \0\0\0\0", b"ALawSoundFile", b"Creative Voice File\x1a"),
+    *(b"MATLAB 5.0 MAT-file", b"Extended Instrument: "),
+)
 
 
 def sniff(head: bytes) -> str | None:
@@ -20,7 +24,7 @@ def sniff(head: bytes) -> str | None:
     if _is_json(head):
         return "jsonl"
     is_aiff = head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC")
-    is_audio = is_aiff or head[:4] in _MAGICS or mp3.is_mp3(head) or formats.format_of(head)
+    is_audio = is_aiff or head.startswith(_MAGICS) or mp3.is_mp3(head) or formats.format_of(head)
     return "audio" if is_audio else None
 
 

@@ -28,6 +28,20 @@ def sounds() -> dict[str, bytes]:
     return found
 
 
+RARE = ("AVR", "HTK", "IRCAM", "MAT4", "MAT5", "MPC2K", "NIST", "PAF", "PVF", "SDS", "SVX", "VOC")
+
+
+@functools.cache
+def rare_sounds() -> dict[str, bytes]:
+    """A tenth of a second in every format that hardly anybody has."""
+    found = {}
+    for container, subtype in [*((each, "PCM_16") for each in RARE), ("WVE", "ALAW")]:
+        stream = io.BytesIO()
+        soundfile.write(stream, sound(800, 1).T, RATE, subtype, format=container)
+        found[f"x.{container.lower()}"] = stream.getvalue()
+    return found
+
+
 @functools.cache
 def ogg_sounds() -> dict[str, bytes]:
     return {name: data for name, data in sounds().items() if name.endswith(("ogg", "opus"))}

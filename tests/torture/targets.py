@@ -344,6 +344,7 @@ def _kept(name, make):
 TARGETS = {
     "audio": Target(material.sounds, read_sound, share=20),
     "ogg": Target(material.ogg_sounds, read_sound, formats.ogg, share=8),
+    "rare audio": Target(material.rare_sounds, read_sound, share=4),
     "foreign audio": Target(material.foreign_sounds, read_sound, share=4),
     "tar": Target(material.tars, read_tar, formats.tar, share=6),
     "lists": Target(material.lists, read_list, {"jsonl": json_lines, "json": json_text}),
