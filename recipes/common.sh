@@ -49,3 +49,16 @@ mixtures_as_songs() {
         cp -p "$sample/mix.wav" "$song/mixture.wav"
     done
 }
+
+# songs_or_made SONGS: out/songs is the folder SONGS, or where that is "" songs made of 16
+# mixtures.
+songs_or_made() {
+    rm -rf out/songs
+    if [ -n "$1" ]; then
+        ln -s "$1" out/songs
+    else
+        sepcli mix -n 16 --sample-rate 44100 --duration "$([ -n "${SMOKE:-}" ] && echo 4 || echo 30)" \
+            --snr -8:2 -o out/made --skip-existing
+        mixtures_as_songs
+    fi
+}

@@ -68,3 +68,18 @@ def write_model(path, separator):
 def write_track(path):
     audio.write(path, noise(2, 5000), 44100)
     return path
+
+
+def assert_alike(theirs, ours, length_s):
+    """Two separators give the same for a signal of `length_s`, or of any length where it is None.
+
+    Returns both, with the recording of a speaker where they extract one, that and the signal.
+    """
+    reference = noise(1, theirs.sample_rate // 3, seed=1)
+    if theirs.conditioned:
+        theirs, ours = (each.given([reference], theirs.sample_rate) for each in (theirs, ours))
+    audio = noise(2, 2000 if length_s is None else round(length_s * ours.sample_rate), seed=2)
+    expected = theirs.separate(audio, theirs.sample_rate)
+    for source, y in ours.separate(audio, ours.sample_rate).items():
+        np.testing.assert_allclose(y, expected[source], rtol=0, atol=1e-4)
+    return theirs, ours, reference, audio

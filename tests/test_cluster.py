@@ -19,19 +19,8 @@ from sepcli.cluster.workers import Ready
 from sepcli.errors import SepcliError
 from tests.benchmarks import bench_cluster
 from tests.cluster_tasks import Failing, Written
+from tests.commands import contents, run
 from tests.separators import noise, save_tiny
-
-
-def run(*args, code=0):
-    result = CliRunner().invoke(main, list(map(str, args)))
-    assert result.exit_code == code, result.output
-    return result
-
-
-def contents(folder):
-    """Every file below a folder: its bytes by its name."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 @pytest.fixture(scope="module")

@@ -4,26 +4,16 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from sepcli import audio
-from sepcli.cli import main
 from sepcli.samples.streams import Sample
 from sepcli.scoring.targets import find_targets
 from tests.samples import to_tar
+from tests.scores import run
+from tests.scores import scores as report
 
 RATE = 4000
 STEMS = ("vocals", "drums", "bass", "other")
-
-
-def run(*arguments, data=None):
-    return CliRunner().invoke(main, ["eval", *map(str, arguments)], input=data)
-
-
-def report(*arguments, **settings):
-    result = run(*arguments, "--json", **settings)
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout)
 
 
 def write(path, signal, rate=RATE):

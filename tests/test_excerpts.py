@@ -9,8 +9,8 @@ import torch
 
 from sepcli.data import batched, datasets
 from sepcli.data.excerpts import Excerpts
+from sepcli.data.specs import ExcerptSpec
 from sepcli.errors import SepcliError
-from sepcli.mixing.specs import ExcerptSpec
 from sepcli.runs import runs
 
 RATE = 8000

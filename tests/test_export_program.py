@@ -21,6 +21,7 @@ from sepcli.graphs.programs import Program
 from sepcli.inference.live import open_runner
 from sepcli.inference.loading import load
 from sepcli.models import MODELS
+from tests.separators import assert_alike
 from tests.test_export_whole import make, noise
 
 ANY_LENGTH = {
@@ -38,14 +39,7 @@ def test_the_program_equals_the_model(name, tmp_path, monkeypatch):
     assert (record["length_s"] is None) == (name in ANY_LENGTH)
     theirs, ours = load(path), load(tmp_path / "m.pt2")
     assert (ours.sources, ours.sample_rate) == (theirs.sources, theirs.sample_rate)
-    if theirs.conditioned:
-        reference = noise(1, theirs.sample_rate // 3, seed=1)
-        theirs, ours = (each.given([reference], theirs.sample_rate) for each in (theirs, ours))
-    length = 2000 if record["length_s"] is None else round(record["length_s"] * ours.sample_rate)
-    audio = noise(2, length, seed=2)
-    expected = theirs.separate(audio, theirs.sample_rate)
-    for source, y in ours.separate(audio, ours.sample_rate).items():
-        np.testing.assert_allclose(y, expected[source], rtol=0, atol=1e-4)
+    theirs, ours, reference, audio = assert_alike(theirs, ours, record["length_s"])
     assert ours.compares == theirs.compares
     if ours.compares:
         for signal in (reference, audio[:1]):

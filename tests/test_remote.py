@@ -6,7 +6,6 @@ import threading
 
 import fsspec
 import pytest
-from click.testing import CliRunner
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,25 +13,13 @@ from moto.server import ThreadedMotoServer
 
 import sepcli
 from sepcli import files
-from sepcli.cli import main
 from sepcli.cluster import objects
 from sepcli.cluster.objects import Remote
 from sepcli.errors import SepcliError
 from sepcli.samples.pack import Pack
 from sepcli.samples.streams import read_samples
+from tests.commands import contents, run
 from tests.separators import noise, save_tiny
-
-
-def run(*args, code=0):
-    result = CliRunner().invoke(main, list(map(str, args)))
-    assert result.exit_code == code, result.output
-    return result
-
-
-def contents(folder):
-    """Every file below a folder: its bytes by its name."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def stored(url):

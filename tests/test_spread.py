@@ -3,26 +3,13 @@
 import itertools
 
 import pytest
-from click.testing import CliRunner
 
 import sepcli
-from sepcli.cli import main
 from sepcli.cluster.spread import Spread
 from sepcli.cluster.workers import Ready
 from sepcli.samples.streams import read_samples
+from tests.commands import contents, run
 from tests.separators import noise, save_tiny
-
-
-def run(*args, code=0):
-    result = CliRunner().invoke(main, list(map(str, args)))
-    assert result.exit_code == code, result.output
-    return result
-
-
-def contents(folder):
-    """Every file below a folder: its bytes by its name."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import soundfile
 import torch
 
 from sepcli.data import datasets
+from sepcli.data.specs import VoiceSpec
 from sepcli.data.voices import Voices
 from sepcli.errors import SepcliError
-from sepcli.mixing.specs import VoiceSpec
 from sepcli.runs import runs
 
 RATE = 8000

@@ -43,14 +43,8 @@ if [ -z "$model" ]; then
     [ "$begin" = --resume ] || rm -rf out/made
     set -- "$begin" "$@"
 
-    rm -rf out/songs
-    if [ -n "$songs" ]; then
-        ln -s "$songs" out/songs
-    else
-        seconds=$([ -n "${SMOKE:-}" ] && echo 4 || echo 30)
-        sepcli mix -n 16 --sample-rate 44100 --duration "$seconds" --snr -8:2 -o out/made \
-            --skip-existing
-        mixtures_as_songs
+    songs_or_made "$songs"
+    if [ -z "$songs" ]; then
         set -- --set model.channels=1 --set data.train.downmix=true --set data.valid.downmix=true \
             --set data.train.items=640 --set data.valid.items=3 "$@"
     fi

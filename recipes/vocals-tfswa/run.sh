@@ -29,14 +29,8 @@ if [ -n "${SMOKE:-}" ]; then
         --set train.log_every=16 "$@"
 fi
 
-rm -rf out/songs
-if [ -n "$songs" ]; then
-    ln -s "$songs" out/songs
-else
-    seconds=$([ -n "${SMOKE:-}" ] && echo 4 || echo 30)
-    sepcli mix -n 16 --sample-rate 44100 --duration "$seconds" --snr -8:2 -o out/made \
-        --skip-existing
-    mixtures_as_songs
+songs_or_made "$songs"
+if [ -z "$songs" ]; then
     set -- --set model.channels=1 --set data.valid.items=3 "$@"
     case $form in
     pretrain) ;;

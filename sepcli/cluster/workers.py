@@ -69,7 +69,7 @@ def by_workers(
     tasks = iter(tasks)
     pool = [_Worker(function, method, remedy) for _ in range(workers)]
     try:
-        with _signals_ignored():
+        with interrupts_ignored():
             for worker in pool:
                 worker.start()
         free, ahead = deque(pool * AHEAD), deque()
@@ -142,7 +142,7 @@ class _Worker:
             self._process.join(timeout=5)  # if it does live, that is not what is wrong
             code = self._process.exitcode
             if code is None:
-                raise SepcliError(f"no answer of a worker process ({error})") from None
+                raise SepcliError(f"a worker process does not answer ({error})") from None
             how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
             raise SepcliError(
                 f"a worker process died ({how}), perhaps for lack of memory; {self._remedy}"
@@ -201,7 +201,7 @@ def _answer(function, task):
 
 
 @contextmanager
-def _signals_ignored():
+def interrupts_ignored() -> Iterator[None]:
     """Let processes that are started here ignore Ctrl-C from their first instruction on."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals cannot be set here

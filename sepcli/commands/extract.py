@@ -94,24 +94,14 @@ def command(
     )
     job = Separation(work, output, overwrite, input_type, spread)
     job.find(inputs or ("-",))
-    failures, written = options.Failures(), options.Written()
-    for record in bar.watch(job.run(), job.total):
-        if "error" in record:
-            failures.add(record["error"])
-            continue
-        for path in record["outputs"]:
-            written.add(path)
+
+    def tell(record):
         if as_json:
             click.echo(json.dumps(record))
-        if quiet:
-            continue
-        for note in record["notes"]:
-            click.echo(note, err=True)
-        if not as_json and record.get("presence", 1) < UNSURE:
+        elif not quiet and record.get("presence", 1) < UNSURE:
             click.echo(unsure(record), err=True)
-    failures.tell_rest()
-    written.tell(quiet or progress == "json", job.noun)
-    failures.check(job.count, "extracted from")
+
+    options.carry_out(job, bar, quiet=quiet, verb="extracted from", tell=tell)
 
 
 def unsure(record: dict[str, Any]) -> str:

@@ -151,16 +151,4 @@ def command(
     )
     job = Separation(work, output, overwrite, input_type, spread)
     job.find(inputs or ("-",))
-    failures, written = options.Failures(), options.Written()
-    for record in bar.watch(job.run(), job.total):
-        if "error" in record:
-            failures.add(record["error"])
-            continue
-        for path in record["outputs"]:
-            written.add(path)
-        if not quiet:
-            for note in record["notes"]:
-                click.echo(note, err=True)
-    failures.tell_rest()
-    written.tell(quiet or progress == "json", job.noun)
-    failures.check(job.count, "separated")
+    options.carry_out(job, bar, quiet=quiet, verb="separated")

@@ -42,7 +42,7 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "excerpts": Kind("sepcli.mixing.specs:ExcerptSpec", "sepcli.data.excerpts:Excerpts"),
+    "excerpts": Kind("sepcli.data.specs:ExcerptSpec", "sepcli.data.excerpts:Excerpts"),
     "masked": Kind("sepcli.data.masked:MaskedSpec", "sepcli.data.masked:Masked"),
     "mixtures": Kind("sepcli.mixing.specs:MixtureSpec", "sepcli.mixing.mixtures:Mixer"),
     "songs": Kind("sepcli.data.songs.spec:SongSpec", "sepcli.data.songs.batches:Songs"),
@@ -53,7 +53,7 @@ KINDS = {
         "sepcli.data.spectra:SpectraSpec", "sepcli.data.spectra:SpectraMixer", spectrograms=True
     ),
     "stems": Kind("sepcli.mixing.specs:StemSpec", "sepcli.mixing.music:StemMixer"),
-    "voices": Kind("sepcli.mixing.specs:VoiceSpec", "sepcli.data.voices:Voices", enrolments=True),
+    "voices": Kind("sepcli.data.specs:VoiceSpec", "sepcli.data.voices:Voices", enrolments=True),
     "toy": Kind("sepcli.data.toy:ToySpec", "sepcli.data.toy:Toy"),
 }
 

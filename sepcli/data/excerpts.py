@@ -1,22 +1,19 @@
 """Batches of mixtures made on the device that trains, from excerpts that are kept in memory.
 
 Every step pairs other excerpts, at other places, speeds, levels, through other equalisers and
-rooms. Item i is a function of (seed, i), as everywhere; there is nothing for workers to do.
+rooms.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from itertools import chain
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from sepcli.data import batched, memory
+from sepcli.data.kept import Kept, Making
+from sepcli.data.specs import ExcerptSpec
 from sepcli.dsp import level
-from sepcli.mixing.mixtures import Mixture
-from sepcli.mixing.source import Source
-from sepcli.mixing.specs import ExcerptSpec
 
 VOICE, NOISE, SECOND, BABBLE, ROOM, MIX, VOICE_GAINS, NOISE_GAINS = range(
     8
@@ -24,34 +21,10 @@ VOICE, NOISE, SECOND, BABBLE, ROOM, MIX, VOICE_GAINS, NOISE_GAINS = range(
 PARTS = 8
 
 
-class Excerpts(Source):
+class Excerpts(Kept):
     """Mixtures by number, and whole batches of them on any device."""
 
-    draws_batches = True
-
-    def __init__(self, spec: ExcerptSpec | None = None) -> None:
-        """Look up the spec's sources; raises SepcliError where there is no audio."""
-        self.spec = spec or ExcerptSpec()
-        self._pools = pools = memory.find(self.spec)
-        self.samples = round(self.spec.duration_s * self.spec.sample_rate)
-        self._memory = lru_cache(maxsize=1)(lambda seed: memory.load(self.spec, pools, seed))
-        self._memory_on = lru_cache(maxsize=2)(lambda seed, device: self._memory(seed).to(device))
-
-    def __getstate__(self):
-        return self.spec
-
-    def __setstate__(self, spec):
-        self.__init__(spec)
-
-    def recordings(self) -> Iterator[Any]:
-        """All of the speech, the noise and the rooms."""
-        return chain.from_iterable(p.recordings() for p in self._pools.values() if p)
-
-    def draw(self, seed: int, index: int, step: int | None = None) -> Mixture:
-        """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`."""
-        mix, refs = self.draw_many(seed, [index])
-        refs = {name: x[0].numpy() for name, x in refs.items()}
-        return Mixture(mix[0].numpy(), refs, {}, self.spec.sample_rate)
+    settings, memory = ExcerptSpec, memory
 
     def draw_many(
         self, seed: int, indices: Sequence[int], device: str = "cpu"
@@ -66,12 +39,11 @@ class Excerpts(Source):
         return mix[:, None], {"speech": wanted[:, None], "noise": noise[:, None]}
 
 
-class _Batch:
+class _Batch(Making):
     """One batch in the making: signals are (B, T), of one number for each item (B, 1)."""
 
     def __init__(self, spec, kept, draws, samples):
-        self.spec, self.kept, self.draws, self.samples = spec, kept, draws, samples
-        self.device = kept.speech.device
+        super().__init__(spec, kept, draws, samples, kept.speech.device)
         self.time = torch.arange(samples, device=self.device) / samples  # 0 to 1
 
     def make(self):
@@ -179,34 +151,11 @@ class _Batch:
         """A transform with the mean power 1."""
         return spectrum / batched.mean_power(spectrum, self.samples).sqrt()
 
-    def _equaliser(self, draws, deviation_db, probability):
-        """Frequency responses (B, CURVE)."""
-        rate, chosen = self.spec.sample_rate, draws.happens(probability)
-        knots, gains_db = draws.knots(rate / 2), deviation_db * draws.normal(batched.KNOTS)
-        return batched.equaliser(knots, np.where(chosen[:, None], gains_db, 0), rate)
-
-    def _low_pass(self, draws, probability):
-        """Frequency responses (B, CURVE)."""
-        chosen, cutoff_hz = draws.happens(probability), draws.uniform(*self.spec.low_pass_hz)
-        curve = batched.low_pass(cutoff_hz, self.spec.sample_rate)
-        return np.where(chosen[:, None], curve, 1)
-
     def _filtered(self, spectrum, curve):
         """The signals of transforms (B, F) that go through frequency responses (B, CURVE)."""
         if (curve != 1).any():
             spectrum *= batched.resized(self._tensor(curve)[:, 0], spectrum.shape[1])
         return torch.fft.irfft(spectrum, self.samples)
-
-    def _varied(self, signal, draws, largest_db, probability):
-        """Signals, some of them through gains that vary over time and frequency."""
-        chosen, deviation_db = draws.happens(probability), draws.uniform(0, largest_db)
-        if not chosen.any():
-            return signal
-        knots = draws.normal(batched.MOMENTS * batched.PLACES) * deviation_db[:, None]
-        gains_db = knots.reshape(-1, batched.MOMENTS, batched.PLACES)[chosen]
-        rows = self._rows(chosen)
-        gains_db = torch.from_numpy(gains_db.astype(np.float32)).to(self.device)
-        return signal.index_copy(0, rows, batched.varied(signal[rows], gains_db))
 
     def _in_room(self, signal, probability, target="reverb"):
         """Signals as they are heard, some of them in rooms, and their references."""
@@ -223,12 +172,3 @@ class _Batch:
         if target == "decayed":
             return heard, signal.index_copy(0, rows, wet[:, 1])
         return heard, signal if target == "dry" else heard
-
-    def _rows(self, chosen):
-        """The numbers of the chosen items, on the device."""
-        return torch.from_numpy(np.flatnonzero(chosen)).to(self.device)
-
-    def _tensor(self, numbers):
-        """NumPy numbers (B, ...) as float32 (B, 1, ...) on the device."""
-        numbers = np.ascontiguousarray(numbers, np.float32)
-        return torch.from_numpy(numbers).to(self.device)[:, None]

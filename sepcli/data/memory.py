@@ -9,11 +9,11 @@ from typing import Any, Self
 import numpy as np
 import torch
 
+from sepcli.data.specs import ExcerptSpec, VoiceSpec
 from sepcli.dsp import decay, room
 from sepcli.errors import SepcliError
 from sepcli.mixing import synthetic
 from sepcli.mixing.mixtures import VOICES
-from sepcli.mixing.specs import ExcerptSpec, VoiceSpec
 from sepcli.recordings import stored
 from sepcli.recordings.pools import Pool
 

@@ -4,17 +4,15 @@ They are made on the device that trains, as in `excerpts`, from excerpts of each
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from sepcli.data import batched, excerpts, memory
 from sepcli.data.excerpts import Excerpts
+from sepcli.data.specs import VoiceSpec
 from sepcli.dsp import level
-from sepcli.mixing.mixtures import Mixture
 from sepcli.mixing.speakers import cast_of
-from sepcli.mixing.specs import VoiceSpec
 
 # Further parts of an item with numbers of their own; from OTHERS on, two for each of the others.
 CAST, ENROL, ENROL_GAINS, ENROL_NOISE, OTHERS = range(excerpts.PARTS, excerpts.PARTS + 5)
@@ -23,22 +21,15 @@ CAST, ENROL, ENROL_GAINS, ENROL_NOISE, OTHERS = range(excerpts.PARTS, excerpts.P
 class Voices(Excerpts):
     """Mixtures of speakers by number, and whole batches of them on any device."""
 
-    spec: VoiceSpec
+    settings = VoiceSpec
 
     def __init__(self, spec: VoiceSpec | None = None) -> None:
         """Look up the spec's sources; raises SepcliError where there are too few speakers."""
-        super().__init__(spec or VoiceSpec())
-        pools, cast = self._pools, cast_of(self._pools["speech"], self.spec)
-        self._memory = lru_cache(maxsize=1)(
-            lambda seed: memory.load_voices(self.spec, pools, cast, seed)
-        )
+        super().__init__(spec)
+        self._cast = cast_of(self._sources["speech"], self.spec)
 
-    def draw(self, seed: int, index: int, step: int | None = None) -> Mixture:
-        """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`."""
-        mix, refs, *enroll = self.draw_many(seed, [index])
-        refs = {name: x[0].numpy() for name, x in refs.items()}
-        enrolled = enroll[0][0].numpy() if enroll else None
-        return Mixture(mix[0].numpy(), refs, {}, self.spec.sample_rate, enrolled)
+    def _load(self, seed):
+        return memory.load_voices(self.spec, self._sources, self._cast, seed)
 
     def draw_many(self, seed: int, indices: Sequence[int], device: str = "cpu") -> tuple[Any, ...]:
         """Items of the stream `seed`: (mix (B, 1, T), refs by name (B, 1, T)), and enrolments.

@@ -12,6 +12,7 @@ from sepcli.losses import waveforms
 from sepcli.losses.energies import dot, mean_square
 
 MIN_POWER = 1e-7  # added to a bin's power: keeps the slope of a root of it finite
+Products = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # see `products`
 SMALLEST = 1e-4  # share of a mixture's mean power below which errors hardly matter
 
 
@@ -28,57 +29,44 @@ def si_sdr(
     counts as an error, and the value is below that of the signal that is made of it. It comes
     close to `limit_db`, but not beyond.
     """
-    return si_sdr_of(*products(estimate, reference), limit_db=limit_db, eps=eps)
+    return si_sdr_of(products(estimate, reference), limit_db=limit_db, eps=eps)
 
 
 def snr(estimate: torch.Tensor, reference: torch.Tensor, *, eps: float = 1e-8) -> torch.Tensor:
     """SNR in dB, (..., F, N) -> (...): that of the signals, the error being noise."""
-    return snr_of(*products(estimate, reference), eps=eps)
+    return snr_of(products(estimate, reference), eps=eps)
 
 
 def level_ratio(
     estimate: torch.Tensor, reference: torch.Tensor, *, eps: float = 1e-8
 ) -> torch.Tensor:
     """Level of the estimate re the reference in dB, (..., F, N) -> (...)."""
-    return level_ratio_of(*products(estimate, reference), eps=eps)
+    return level_ratio_of(products(estimate, reference), eps=eps)
 
 
-def products(e: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def products(e: torch.Tensor, t: torch.Tensor) -> Products:
     """<e, e>, <e, t> and <t, t> of estimates and references, (...) each."""
     return dot(e, e), dot(e, t), dot(t, t)
 
 
-def si_sdr_of(
-    ee: torch.Tensor,
-    et: torch.Tensor,
-    tt: torch.Tensor,
-    *,
-    limit_db: float = math.inf,
-    eps: float = 1e-8,
-) -> torch.Tensor:
+def si_sdr_of(products: Products, *, limit_db: float = math.inf, eps: float = 1e-8) -> torch.Tensor:
     """`si_sdr` by the `products`."""
+    ee, et, tt = products
     target = et.square() / (tt + eps)
     error = (ee - target).clamp(min=0) + 10 ** (-limit_db / 10) * target
     return 10 * torch.log10((target + eps) / (error + eps))
 
 
-def snr_of(
-    ee: torch.Tensor,
-    et: torch.Tensor,
-    tt: torch.Tensor,
-    *,
-    limit_db: float = math.inf,
-    eps: float = 1e-8,
-) -> torch.Tensor:
+def snr_of(products: Products, *, limit_db: float = math.inf, eps: float = 1e-8) -> torch.Tensor:
     """`snr` by the `products`; it comes close to `limit_db`, but not beyond."""
+    ee, et, tt = products
     error = (ee - 2 * et + tt).clamp(min=0) + 10 ** (-limit_db / 10) * tt
     return 10 * torch.log10((tt + eps) / (error + eps))
 
 
-def level_ratio_of(
-    ee: torch.Tensor, et: torch.Tensor, tt: torch.Tensor, *, eps: float = 1e-8
-) -> torch.Tensor:
+def level_ratio_of(products: Products, *, eps: float = 1e-8) -> torch.Tensor:
     """`level_ratio` by the `products`."""
+    ee, _, tt = products
     return 10 * torch.log10((ee + eps) / (tt + eps))
 
 
@@ -113,9 +101,10 @@ def snr_loss(
 
 def _ratio_loss(ratio_of, estimate, reference, mixture, silence_db, limit_db):
     loudness = waveforms.loudness_of(reference.sum(1) if mixture is None else mixture)
-    ee, et, tt = products(estimate, reference)
+    found = products(estimate, reference)
+    ee, _, tt = found
     powers = mean_square(estimate, square=ee), mean_square(reference, square=tt)
-    values = -ratio_of(ee, et, tt, limit_db=limit_db)
+    values = -ratio_of(found, limit_db=limit_db)
     return waveforms.where_silent(*powers, loudness, silence_db, values)
 
 

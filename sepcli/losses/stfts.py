@@ -33,8 +33,7 @@ def phase_loss(estimate: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     """Mean absolute difference of real and imaginary parts, averaged over three resolutions."""
     total = estimate.new_zeros(())
     for n_fft, size, hop in RESOLUTIONS:
-        window = torch.hann_window(size, dtype=estimate.dtype, device=estimate.device)
-        e, t = (_stft(x, n_fft, hop, window) for x in (estimate, reference))
+        e, t = _stfts(estimate, reference, n_fft, hop, size)
         total = total + (e - t).abs().mean()
     return total / len(RESOLUTIONS)
 
@@ -65,8 +64,7 @@ def spectral_parts(
     complex_weight: float = 0.3,
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """`spectral_loss`, and its two means before they are weighted: "complex" and "magnitude"."""
-    window = torch.hann_window(n_fft, dtype=estimate.dtype, device=estimate.device)
-    e, t = _stft(estimate, n_fft, hop, window), _stft(reference, n_fft, hop, window)
+    e, t = _stfts(estimate, reference, n_fft, hop)
     parts = {
         "complex": (e - t).square().mean(),
         "magnitude": (_norm(e) - _norm(t)).square().mean(),
@@ -90,9 +88,7 @@ def compressed_loss(
     c = `power`, w = `complex_weight`: Braun & Tashev, "Data augmentation and loss normalization
     for deep noise suppression", SPECOM 2020.
     """
-    window = torch.hann_window(n_fft, dtype=estimate.dtype, device=estimate.device)
-    e = _compress(_stft(estimate, n_fft, hop, window), power)
-    t = _compress(_stft(reference, n_fft, hop, window), power)
+    e, t = (_compress(x, power) for x in _stfts(estimate, reference, n_fft, hop))
     phase_aware = (e - t).square().sum(-1).mean()
     magnitude = (_norm(e) - _norm(t)).square().mean()
     return (1 - complex_weight) * magnitude + complex_weight * phase_aware
@@ -122,18 +118,20 @@ def _magnitude_pair(estimate, reference, n_fft, hop):
     """The magnitudes of spectra, or of signals under a Hann window of `n_fft`."""
     if estimate.is_complex():
         return estimate.abs(), reference.abs()
-    window = torch.hann_window(n_fft, dtype=estimate.dtype, device=estimate.device)
-    return tuple(_norm(_stft(x, n_fft, hop, window)) for x in (estimate, reference))
+    return map(_norm, _stfts(estimate, reference, n_fft, hop))
 
 
 def _magnitudes(estimate, reference):
     """Pairs of magnitude spectrograms (estimate, reference), one for each resolution."""
     for n_fft, size, hop in RESOLUTIONS:
-        window = torch.hann_window(size, dtype=estimate.dtype, device=estimate.device)
-        yield tuple(
-            _stft(x, n_fft, hop, window).square().sum(-1).clamp(min=MIN_POWER).sqrt()
-            for x in (estimate, reference)
-        )
+        spectra = _stfts(estimate, reference, n_fft, hop, size)
+        yield tuple(x.square().sum(-1).clamp(min=MIN_POWER).sqrt() for x in spectra)
+
+
+def _stfts(estimate, reference, n_fft, hop, size=None):
+    """The spectra of both, see `_stft`, under a Hann window of `size`, or else of `n_fft`."""
+    window = torch.hann_window(size or n_fft, dtype=estimate.dtype, device=estimate.device)
+    return [_stft(x, n_fft, hop, window) for x in (estimate, reference)]
 
 
 def _stft(x, n_fft, hop, window):

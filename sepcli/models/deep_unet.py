@@ -17,12 +17,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sepcli.layers import masks
 from sepcli.layers.modules import Modules
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel
 
 KERNEL, DILATED = 5, 4  # sizes of the convolutions, and of the last one
 VIEWS = 4  # left, right, mid and side
-EDGE = 128  # highest masked frequencies, whose mean mask is that of all above
 LEVEL = 8.0  # root mean square of the magnitudes that the network reads
 SILENCE = 1e-4  # of magnitudes: softer songs are not made louder than that
 
@@ -90,11 +90,8 @@ class DeepUnet(OfflineSpectralModel):
         last: int = 4,
     ) -> None:
         super().__init__()
-        if len(sources) not in (1, 2):
-            raise ValueError("deep_unet has one mask: name one source, or it and the rest")
         unit = 2 ** len(widths)
-        if not 0 < bins <= window // 2 or bins % unit:
-            raise ValueError(f"bins must be a multiple of {unit} up to {window // 2}, not {bins}")
+        masks.check("deep_unet", sources, bins, unit, window)
         self.sources, self.sample_rate = tuple(sources), sample_rate
         self.bins, self.unit = bins, unit
         self.stft = CentredStft(window, hop)
@@ -126,17 +123,8 @@ class DeepUnet(OfflineSpectralModel):
 
     def spectra(self, spectrum: torch.Tensor) -> torch.Tensor:
         """The spectra (B, S, 2, F, N) of the sources in the mixture's (B, 2, F, N), complex."""
-        views = torch.cat([spectrum, turned(spectrum)], 1)
+        views = torch.cat([spectrum, masks.mid_side(spectrum)], 1)
         mask = self.mask(views[:, :, : self.bins].abs())
-        above = mask[:, :, -EDGE:].mean(2, keepdim=True)
-        mask = torch.cat([mask, above.expand(-1, -1, spectrum.shape[2] - self.bins, -1)], 2)
-        estimate = turned(views[:, 2:] * mask[:, 2:]) * mask[:, :2]
-        if len(self.sources) == 1:
-            return estimate[:, None]
-        return torch.stack([estimate, spectrum - estimate], 1)
-
-
-def turned(x: torch.Tensor) -> torch.Tensor:
-    """Mid and side of left and right (B, 2, ...), or the other way round."""
-    left, right = x.unbind(1)
-    return torch.stack([left + right, left - right], 1) * 0.5**0.5
+        mask = masks.to_all_frequencies(mask, spectrum.shape[2])
+        estimate = masks.mid_side(views[:, 2:] * mask[:, 2:]) * mask[:, :2]
+        return masks.with_rest(estimate, spectrum, self.sources)

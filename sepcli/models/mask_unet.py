@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from sepcli.layers import masks
 from sepcli.layers.modules import Modules
 from sepcli.nn.spectral import CentredStft, OfflineSpectralModel
 
 FOLD = 4  # neighbouring frequencies that become channels at the input
-EDGE = 128  # highest masked frequencies, whose mean mask is that of all above
 
 
 def convolve(inputs: int, outputs: int) -> nn.Sequential:
@@ -93,11 +93,8 @@ class MaskUnet(OfflineSpectralModel):
         compression: float = 0.3,
     ) -> None:
         super().__init__()
-        if len(sources) not in (1, 2):
-            raise ValueError("mask_unet has one mask: name one source, or it and the rest")
         unit = FOLD * 2 ** (len(widths) - 1)
-        if not 0 < bins <= window // 2 or bins % unit:
-            raise ValueError(f"bins must be a multiple of {unit} up to {window // 2}, not {bins}")
+        masks.check("mask_unet", sources, bins, unit, window)
         deepest = bins // unit
         self.sources, self.sample_rate = tuple(sources), sample_rate
         self.bins, self.compression = bins, compression
@@ -136,13 +133,6 @@ class MaskUnet(OfflineSpectralModel):
 
     def spectra(self, spectrum: torch.Tensor) -> torch.Tensor:
         """The spectra (B, S, 2, F, N) of the sources in the mixture's (B, 2, F, N), complex."""
-        left, right = spectrum.unbind(1)
-        x = torch.stack([left + right, left - right], 1) * 0.5**0.5
-        mask = self.mask(x[:, :, : self.bins].abs())
-        above = mask[:, :, -EDGE:].mean(2, keepdim=True)
-        mask = torch.cat([mask, above.expand(-1, -1, x.shape[2] - self.bins, -1)], 2)
-        middle, side = (x * mask).unbind(1)
-        estimate = torch.stack([middle + side, middle - side], 1) * 0.5**0.5
-        if len(self.sources) == 1:
-            return estimate[:, None]
-        return torch.stack([estimate, spectrum - estimate], 1)
+        x = masks.mid_side(spectrum)
+        mask = masks.to_all_frequencies(self.mask(x[:, :, : self.bins].abs()), x.shape[2])
+        return masks.with_rest(masks.mid_side(x * mask), spectrum, self.sources)

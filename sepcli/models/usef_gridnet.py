@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from sepcli.layers import masks
 from sepcli.layers.bands import WIDE_BINS, BandMerge, BandSplit, mel_bands, wide_bands
 from sepcli.layers.gridnet import Attention, FullGridBlock, GridBlock
 from sepcli.layers.modules import Modules
@@ -108,7 +109,7 @@ class UsefGridNet(OfflineSpectralModel):
         """The spectra (B, S, 1, F, N) of the sources in the mixture's (B, 1, F, N), complex."""
         mask = self.mask(_parts(spectrum[:, 0]), self._dropped(condition))
         estimate = spectrum * torch.complex(mask[:, 0], mask[:, 1])[:, None]
-        return torch.stack([estimate, spectrum - estimate][: len(self.sources)], 1)
+        return masks.with_rest(estimate, spectrum, self.sources)
 
     def mask(self, parts: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
         """The complex mask (B, 2, F, N) of the mixture's spectrum, in the same form."""

@@ -1,27 +1,25 @@
 """Options that mean the same in two or more commands, each defined once."""
 
 import functools
-import logging
 from collections.abc import Callable
 from typing import Any
 
 import click
 
-from sepcli.cluster.shard import WHOLE
-from sepcli.cluster.spread import LOCAL, Spread
 from sepcli.options.reporting import (
     STDOUT,
     Failures,
     Progress,
     Written,
+    carry_out,
     check_stdout,
     shortest,
 )
 from sepcli.options.types import Grouped, Number, Range, ShardType
 
 __all__ = [
-    "STDOUT", "Failures", "Grouped", "Number", "Progress", "Range", "Written", "check_stdout",
-    "shortest",
+    "STDOUT", "Failures", "Grouped", "Number", "Progress", "Range", "Written", "carry_out",
+    "check_stdout", "shortest",
 ]  # fmt: skip
 
 output = click.option(
@@ -72,6 +70,8 @@ as_json = click.option("--json", "as_json", is_flag=True, help="JSON on standard
 
 def _keep_quiet(_ctx, _param, value):
     """The option's own value; the notes of the library (`errors.note`) obey it, too."""
+    import logging
+
     logging.getLogger("sepcli").setLevel(logging.ERROR if value else logging.NOTSET)
     return value
 
@@ -184,6 +184,10 @@ def spread(command: Callable[..., Any]) -> Callable[..., Any]:
     def spreading(
         *args: Any, jobs: int, shard: Any, cluster: str | None, ledger: str | None, **others: Any
     ) -> Any:
+        from sepcli.cluster import LOCAL
+        from sepcli.cluster.shard import WHOLE
+        from sepcli.cluster.spread import Spread
+
         if jobs > 1 and cluster not in (None, LOCAL):
             raise click.UsageError("--jobs is for workers of this machine; omit it")
         return command(*args, spread=Spread(shard or WHOLE, jobs, cluster, ledger), **others)

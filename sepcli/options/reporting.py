@@ -2,19 +2,18 @@
 
 import contextlib
 import io
-import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sepcli import files
-from sepcli.cluster.objects import is_url
-from sepcli.cluster.spread import ALONE, Spread
 from sepcli.errors import SepcliError
+
+if TYPE_CHECKING:
+    from sepcli.cluster.spread import Spread
 
 STDOUT = "standard output"  # what outputs call it
 
@@ -26,6 +25,8 @@ def check_stdout() -> None:
     except io.UnsupportedOperation:
         pass  # a test's
     except OSError as error:
+        from sepcli import files
+
         raise SepcliError(files.complaint(error, STDOUT)) from None
 
 
@@ -36,28 +37,34 @@ class Progress:
     upstream draw theirs there.
     """
 
-    def __init__(self, label: str, progress: str, quiet: bool, spread: Spread = ALONE) -> None:
+    def __init__(
+        self, label: str, progress: str, quiet: bool, spread: "Spread | None" = None
+    ) -> None:
         """spread: how the items are shared out; what it notes them in, if it does, is written here.
 
         Runs on a cluster, which are watched in a log, tell how far they are in a line now and then.
         """
         self._spread, self._pace = spread, None
-        if spread.cluster and progress == "auto" and not quiet:
+        if spread and spread.cluster and progress == "auto" and not quiet:
             self._pace = Pace(label)
-        self._label, self._json, self._bar = label, progress == "json", None
+        self._label, self.is_json, self._bar = label, progress == "json", None
         self._task: Any = None
         self._draws = progress == "auto" and not quiet and _is_terminal(sys.stderr, sys.stdin)
         self._done = 0
 
     def watch(self, records: Iterable[Any], total: int | None = None) -> Iterator[Any]:
         """Pass on records (with a "key"), counting them; total: how many, if that is known."""
-        with self._drawn(total), self._spread.ledger() as ledger:
+        import json
+
+        from sepcli.cluster.spread import ALONE
+
+        with self._drawn(total), (self._spread or ALONE).ledger() as ledger:
             for record in ledger.watch(records):
                 self._done += 1
                 self.within(0.0)
                 if self._pace and not self._bar:
                     self._pace.tell(self._done, total)
-                if self._json:
+                if self.is_json:
                     click.echo(json.dumps(record), err=True)
                 yield record
 
@@ -172,6 +179,8 @@ class Written:
 
 def _split_protocol(path):
     """("s3://", "bucket/a.wav") of a URL; ("", the absolute path) of a path."""
+    from sepcli.cluster.objects import is_url
+
     if not is_url(path):
         return "", os.path.abspath(path)
     protocol, _, rest = path.partition("://")
@@ -182,3 +191,27 @@ def shortest(path: str) -> str:
     """A path as seen from here, where that is shorter than the whole."""
     relative = os.path.relpath(path)
     return relative if not relative.startswith(os.pardir) else os.path.abspath(path)
+
+
+def carry_out(
+    job: Any, bar: Progress, *, quiet: bool, verb: str, tell: Callable[[Any], None] | None = None
+) -> None:
+    """Run a job of `sepcli.jobs`: say what could not be done, what to know, and where outputs are.
+
+    verb: what is done to the items, a participle. tell: is given the record of each that is done.
+    Raises SepcliError, in the end, where there were failures.
+    """
+    failures, written = Failures(), Written()
+    for record in bar.watch(job.run(), job.total):
+        if "error" in record:
+            failures.add(record["error"])
+            continue
+        for path in record["outputs"]:
+            written.add(path)
+        for note in () if quiet else record["notes"]:
+            click.echo(note, err=True)
+        if tell is not None:
+            tell(record)
+    failures.tell_rest()
+    written.tell(quiet or bar.is_json, job.noun)
+    failures.check(job.count, verb)

@@ -1,12 +1,14 @@
 """Types of the values that options take."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from sepcli.cluster.shard import Shard, parse
 from sepcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from sepcli.cluster.shard import Shard
 
 
 class Number(click.FloatRange):
@@ -62,7 +64,9 @@ class ShardType(click.ParamType):
 
     name = "I/N"
 
-    def convert(self, value: Any, param: Any, ctx: click.Context | None) -> Shard:
+    def convert(self, value: Any, param: Any, ctx: click.Context | None) -> "Shard":
+        from sepcli.cluster.shard import Shard, parse
+
         if isinstance(value, Shard):
             return value
         try:

@@ -107,7 +107,7 @@ def totals(
     """Sums over the references of a batch that are not silent: of each of MEASURES, "audible"."""
     if refs.is_complex():
         products = spectral.products(estimates, refs)
-        values = {name: measure(*products) for name, measure in BY_PRODUCTS.items()}
+        values = {name: measure(products) for name, measure in BY_PRODUCTS.items()}
     else:
         values = {name: measure(estimates, refs) for name, measure in MEASURES.items()}
     silent = waveforms.is_silent(refs, mix)

@@ -4,20 +4,17 @@ Every step sets other voices over other music, at other places, speeds and level
 equalisers and halls. Item i is a function of (seed, i), as everywhere.
 """
 
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from itertools import chain
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from sepcli.data import batched
+from sepcli.data.kept import Kept, Making
 from sepcli.data.songs import memory
 from sepcli.data.songs.spec import SongSpec
 from sepcli.dsp import level
-from sepcli.mixing.mixtures import Mixture
-from sepcli.mixing.source import Source
 from sepcli.samples.stems import ACCOMPANIMENT, VOCALS
 
 VOICE, SECOND, MUSIC, HALL, MIX, VOICE_GAINS, MUSIC_GAINS = range(7)  # parts of an item
@@ -26,34 +23,10 @@ LATER = 0.04  # of what a voice may begin later than itself, of all places there
 DETUNED = 0.012  # largest difference in speed of such a voice
 
 
-class Songs(Source):
+class Songs(Kept):
     """Songs by number, and whole batches of them on any device."""
 
-    draws_batches = True
-
-    def __init__(self, spec: SongSpec | None = None) -> None:
-        """Look up the spec's sources; raises SepcliError where there is no audio."""
-        self.spec = spec or SongSpec()
-        self._sources = sources = memory.find(self.spec)
-        self.samples = round(self.spec.duration_s * self.spec.sample_rate)
-        self._memory = lru_cache(maxsize=1)(lambda seed: memory.load(self.spec, sources, seed))
-        self._memory_on = lru_cache(maxsize=2)(lambda seed, device: self._memory(seed).to(device))
-
-    def __getstate__(self):
-        return self.spec
-
-    def __setstate__(self, spec):
-        self.__init__(spec)
-
-    def recordings(self) -> Iterator[Any]:
-        """All of the songs, the voices and the music."""
-        return chain.from_iterable(source.recordings() for source in self._sources.values())
-
-    def draw(self, seed: int, index: int, step: int | None = None) -> Mixture:
-        """Item `index` of the stream `seed` (both ints, 0 or more): a `Mixture`."""
-        mix, refs = self.draw_many(seed, [index])
-        refs = {name: x[0].numpy() for name, x in refs.items()}
-        return Mixture(mix[0].numpy(), refs, {}, self.spec.sample_rate)
+    settings, memory = SongSpec, memory
 
     def draw_many(
         self, seed: int, indices: Sequence[int], device: str = "cpu"
@@ -68,12 +41,13 @@ class Songs(Source):
         return vocals + music, {VOCALS: vocals, ACCOMPANIMENT: music}
 
 
-class _Batch:
+class _Batch(Making):
     """One batch in the making: signals are (B, 2, T), their transforms (B, 2, F)."""
 
+    axes = 2
+
     def __init__(self, spec, kept, draws, samples):
-        self.spec, self.kept, self.draws, self.samples = spec, kept, draws, samples
-        self.device = kept.vocals.device
+        super().__init__(spec, kept, draws, samples, kept.vocals.device)
 
     def make(self):
         """(vocals, accompaniment)."""
@@ -90,7 +64,7 @@ class _Batch:
         vocals = self._crop(kept.vocals, rows, starts, speeds)
         played = self._crop(kept.music, music_rows, music_starts, music_speeds)
         before = self._mean_power(played)
-        channel = self._low_pass(draws)
+        channel = self._low_pass(draws, spec.low_pass_prob)
         vocals = self._sung(vocals, channel, rows, starts, speeds)
         played = self._played(played, channel)
         return self._balanced(vocals, played, together, before)
@@ -136,9 +110,10 @@ class _Batch:
             at = self._rows(others)
             gain = gain * (self._mean_power(spectrum[at]) / self._mean_power(other)).sqrt()
             spectrum[at] = spectrum[at] + gain * other
-        curve = self._equaliser(voice, spec.equaliser_db)
-        vocals = self._varied(self._filtered(spectrum, channel * curve), self.draws[VOICE_GAINS])
-        return self._in_hall(vocals)
+        curve = self._equaliser(voice, spec.equaliser_db, spec.equaliser_prob)
+        vocals = self._filtered(spectrum, channel * curve)
+        gains = self.draws[VOICE_GAINS], spec.varying_db, spec.varying_prob
+        return self._in_hall(self._varied(vocals, *gains))
 
     def _played(self, spectrum, channel):
         """The accompaniment as it is heard."""
@@ -146,8 +121,9 @@ class _Batch:
         middle, side = spectrum.sum(1) / 2, (spectrum[:, 0] - spectrum[:, 1]) / 2
         side = side * self._tensor(draws.uniform(*spec.width))[:, 0]
         spectrum = self._swapped(torch.stack([middle + side, middle - side], 1), draws)
-        curve = self._equaliser(draws, spec.music_equaliser_db)
-        return self._varied(self._filtered(spectrum, channel * curve), self.draws[MUSIC_GAINS])
+        curve = self._equaliser(draws, spec.music_equaliser_db, spec.equaliser_prob)
+        gains = self.draws[MUSIC_GAINS], spec.varying_db, spec.varying_prob
+        return self._varied(self._filtered(spectrum, channel * curve), *gains)
 
     def _crop(self, stored, rows, starts, speeds):
         """The transforms (B, 2, F) of crops of what is stored (M, 2, L)."""
@@ -173,37 +149,12 @@ class _Batch:
         swapped = self._tensor(draws.happens(0.5) & self.spec.swap) > 0
         return torch.where(swapped, x.flip(1), x)
 
-    def _equaliser(self, draws, deviation_db):
-        """Frequency responses (B, CURVE)."""
-        rate, chosen = self.spec.sample_rate, draws.happens(self.spec.equaliser_prob)
-        knots, gains_db = draws.knots(rate / 2), deviation_db * draws.normal(batched.KNOTS)
-        return batched.equaliser(knots, np.where(chosen[:, None], gains_db, 0), rate)
-
-    def _low_pass(self, draws):
-        """Frequency responses (B, CURVE)."""
-        spec, chosen = self.spec, draws.happens(self.spec.low_pass_prob)
-        curve = batched.low_pass(draws.uniform(*spec.low_pass_hz), spec.sample_rate)
-        return np.where(chosen[:, None], curve, 1)
-
     def _filtered(self, spectrum, curve):
         """The signals of transforms (B, 2, F) that go through frequency responses (B, CURVE)."""
         if (curve != 1).any():
             curve = torch.from_numpy(curve.astype(np.float32)).to(self.device)
             spectrum = spectrum * batched.resized(curve, spectrum.shape[-1])[:, None]
         return torch.fft.irfft(spectrum, self.samples)
-
-    def _varied(self, signal, draws):
-        """Signals, some of them through gains that vary over time and frequency."""
-        chosen = draws.happens(self.spec.varying_prob)
-        deviation_db = draws.uniform(0, self.spec.varying_db)
-        if not chosen.any():
-            return signal
-        knots = draws.normal(batched.MOMENTS * batched.PLACES) * deviation_db[:, None]
-        gains_db = knots.reshape(-1, batched.MOMENTS, batched.PLACES)[chosen].repeat(2, 0)
-        gains_db = torch.from_numpy(gains_db.astype(np.float32)).to(self.device)
-        rows = self._rows(chosen)
-        changed = batched.varied(signal[rows].flatten(0, 1), gains_db)
-        return signal.index_copy(0, rows, changed.unflatten(0, (-1, 2)))
 
     def _in_hall(self, signal):
         """Voices, some of them with what a hall adds to them."""
@@ -222,15 +173,6 @@ class _Batch:
         """Mean squares (B, 1, 1) of the signals with these transforms (B, 2, F)."""
         flat = batched.mean_power(spectrum.flatten(0, 1), self.samples)
         return flat.unflatten(0, (-1, 2)).mean(1, keepdim=True)
-
-    def _rows(self, chosen):
-        """The numbers of the chosen items, on the device."""
-        return torch.from_numpy(np.flatnonzero(chosen)).to(self.device)
-
-    def _tensor(self, numbers):
-        """NumPy numbers (B,) as float32 (B, 1, 1) on the device."""
-        numbers = torch.from_numpy(np.ascontiguousarray(numbers, np.float32))
-        return numbers.to(self.device)[:, None, None]
 
 
 def _power(x):
