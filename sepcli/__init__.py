@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sepcli.version import __version__ as __version__
+
 if TYPE_CHECKING:  # for type checkers; at run time, see _API
     from sepcli.about import describe as describe
     from sepcli.audio import read as read
@@ -32,8 +34,6 @@ if TYPE_CHECKING:  # for type checkers; at run time, see _API
     from sepcli.recordings.samplers import RirSampler as RirSampler
     from sepcli.recordings.samplers import SignalSampler as SignalSampler
     from sepcli.samples.streams import read_samples as read_samples
-
-__version__ = "0.1.0"
 
 _API = {  # public name -> "module:name", imported on first use
     "Dataset": "sepcli.data.datasets:Dataset",

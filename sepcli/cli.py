@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 
 import click
 
-from sepcli import __version__, files
 from sepcli.errors import SepcliError, UsageError
+from sepcli.version import __version__
 
 
 def let_waiting_threads_sleep() -> None:
@@ -47,7 +47,7 @@ class Commands(click.Group):
         try:
             return super().main(*args, **settings)
         except OSError as error:  # printing help; `invoke` reports those of commands
-            click.echo(f"Error: {files.complaint(error, 'the system')}", err=True)
+            click.echo(f"Error: {_complaint(error)}", err=True)
             sys.exit(1)
         finally:
             let_go_of_stdout(only_if_stuck=True)
@@ -67,10 +67,16 @@ class Commands(click.Group):
         except OSError as error:
             if ctx.params["debug"]:
                 raise
-            raise click.ClickException(files.complaint(error, "the system")) from None
+            raise click.ClickException(_complaint(error)) from None
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(130)  # 128 + SIGINT
+
+
+def _complaint(error):
+    from sepcli import files
+
+    return files.complaint(error, "the system")
 
 
 # The standard streams, which may be closed or full

@@ -4,7 +4,6 @@ A configuration holds only what differs from the defaults; the defaults live in 
 the functions and classes that the settings are for.
 """
 
-import difflib
 import inspect
 import math
 import re
@@ -179,8 +178,10 @@ def _keywords(fn, reserved):
 
 
 def _unknown(unknown, known, section):
+    from difflib import get_close_matches
+
     names = ", ".join(_dotted(section, key) for key in unknown)
-    near = difflib.get_close_matches(str(unknown[0]), known, n=1)
+    near = get_close_matches(str(unknown[0]), known, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     return f"unknown setting {names}; {hint}known: {', '.join(known)}"
 

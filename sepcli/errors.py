@@ -1,9 +1,6 @@
 """Errors that the user can do something about, and notes on what did not fail."""
 
-import logging
 from typing import Any
-
-_NOTES = logging.getLogger("sepcli")
 
 
 class SepcliError(Exception):
@@ -30,7 +27,9 @@ def note(message: Any) -> None:
 
     A line for the logger "sepcli", which the command line prints on standard error.
     """
-    _NOTES.warning("%s", _one_line(message))
+    import logging
+
+    logging.getLogger("sepcli").warning("%s", _one_line(message))
 
 
 class Notes:

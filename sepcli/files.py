@@ -9,7 +9,6 @@ import errno
 import io
 import os
 import shutil
-import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -295,6 +294,8 @@ class Aside:
     def __init__(self, path: Place, *, ending: str = ENDING) -> None:
         self.path, self._scratch = Path(path), None
         if is_device(path):
+            import tempfile
+
             self._scratch = Path(tempfile.mkdtemp(prefix="sepcli-"))
             self.part = temporary(self._scratch / "out", ending)
             return

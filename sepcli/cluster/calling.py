@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sepcli import __version__
 from sepcli.errors import UsageError
+from sepcli.version import __version__
 
 _local = threading.local()  # the functions of this thread, and what they have loaded
 

@@ -9,8 +9,6 @@ so these items are done again one by one, and only what kills a worker alone is 
 import itertools
 import logging
 import queue
-import signal
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -18,9 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sepcli.cluster import calling
-from sepcli.cluster.spread import LOCAL
-from sepcli.cluster.workers import Ready
+from sepcli.cluster import LOCAL, calling
+from sepcli.cluster.workers import Ready, interrupts_ignored
 from sepcli.errors import OutputError, SepcliError, UsageError, note
 
 ATTEMPTS = 2  # at an item, the second one on another worker where there is one
@@ -75,7 +72,7 @@ def _connected(address, workers):
             "distributed.comm.timeouts.tcp": "300s",
         }
         # Ctrl-C is for the one that started the workers.
-        with dask.config.set(settings), _interrupts_ignored():
+        with dask.config.set(settings), interrupts_ignored():
             cluster = distributed.LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
@@ -103,18 +100,6 @@ def _engine():
     except ImportError as error:
         raise SepcliError(f"--cluster needs dask.distributed ({error}); {_REMEDY}") from None
     return dask, distributed
-
-
-@contextmanager
-def _interrupts_ignored():
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals cannot be set here
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @dataclass
@@ -230,17 +215,17 @@ class _Run:
             self._alone_since = None
         elif self._alone_since is None:
             self._alone_since = self._looked
-            note(f"{self._address}: all workers are gone; waiting for others")
+            note(f"{self._address}: all workers have left; waiting for new ones")
         elif self._address == LOCAL and self._looked - self._alone_since > 2 * PATIENCE_S:
             raise SepcliError(
-                "all workers died, and none came back; what is done stays, so repeat the command "
-                "with fewer --jobs and --skip-existing"
+                "all workers died, and none was restarted; finished items are kept, so repeat the "
+                "command with fewer --jobs and --skip-existing"
             )
 
     def _gone(self):
         return SepcliError(
-            f"{self._address}: the scheduler is gone; what is done stays, so start it and repeat "
-            "the command with --skip-existing"
+            f"{self._address}: the connection to the scheduler was lost; finished items are kept, "
+            "so start it and repeat the command with --skip-existing"
         )
 
     def _settle(self, item, future):

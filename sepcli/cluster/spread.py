@@ -14,8 +14,6 @@ from sepcli.cluster.shard import WHOLE, Shard
 if TYPE_CHECKING:
     from sepcli.cluster.scheduler import Handling
 
-LOCAL = "local"  # the address that means workers on this machine, for this run
-
 
 @dataclass(frozen=True)
 class Spread:

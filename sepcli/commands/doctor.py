@@ -6,10 +6,8 @@ import platform
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +107,8 @@ def packages() -> list[Any]:
 
 def version(package: str) -> str | None:
     """The version of a package, or None if it is not installed."""
+    from importlib import metadata
+
     with suppress(metadata.PackageNotFoundError):
         return metadata.version(package)
     return None
@@ -177,6 +177,8 @@ def processor() -> dict[str, Any]:
 
 def places() -> dict[str, Any]:
     """Where the package, its temporary files, and made graphs and downloaded weights are."""
+    import tempfile
+
     from sepcli.models.weights.cache import VARIABLE, cache_folder
 
     temporary, cache = tempfile.gettempdir(), cache_folder()

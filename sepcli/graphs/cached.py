@@ -3,11 +3,11 @@
 from importlib.util import find_spec
 from pathlib import Path
 
-from sepcli import __version__
 from sepcli.errors import SepcliError, note
 from sepcli.graphs.onnx import OnnxRunner
 from sepcli.models.modelfile import load_model
 from sepcli.models.weights.cache import cache_folder
+from sepcli.version import __version__
 
 PACKAGES = ("onnx", "onnxscript")
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-import sepcli
 from sepcli import files
 from sepcli.errors import SepcliError
 from sepcli.scoring.evaluate import Row
 from sepcli.scoring.framewise import Framing
+from sepcli.version import __version__
 
 NAMES = {"SDR": "sdr", "SIR": "sir", "SAR": "sar", "ISR": "isr"}  # in museval's order
 
@@ -49,7 +49,7 @@ def track(rows: Sequence[Row], framing: Framing) -> dict[str, Any]:
         "targets": [
             {"name": row.target, "frames": list(_frames(row.frames, framing))} for row in rows
         ],
-        "museval_version": f"0.4.1 (written by sepcli {sepcli.__version__})",
+        "museval_version": f"0.4.1 (written by sepcli {__version__})",
     }
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-import sepcli
 from sepcli import metrics
 from sepcli.cluster.shard import WHOLE, Shard
 from sepcli.errors import SepcliError
@@ -17,6 +16,7 @@ from sepcli.files import composed
 from sepcli.metrics import aggregate
 from sepcli.scoring.evaluate import Row
 from sepcli.scoring.framewise import Framing
+from sepcli.version import __version__
 
 
 def build(
@@ -39,7 +39,7 @@ def build(
     scored = [row for row in rows if not row.error]
     scenes = {target: _scenes(scored, target) for target in dict.fromkeys(r.target for r in scored)}
     return {
-        "sepcli": sepcli.__version__,
+        "sepcli": __version__,
         **({} if shard == WHOLE else {"shard": asdict(shard)}),
         "metrics": {metrics.key(name): _describe(name, framing) for name in _names(scored)},
         "summary": {

@@ -20,13 +20,13 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from sepcli import __version__
 from sepcli.errors import SepcliError
 from sepcli.serving import answers, fields, guard, streams, uploads
 from sepcli.serving.metrics import Metrics
 from sepcli.serving.pool import Pool, free_bytes
 from sepcli.serving.settings import RequestError, Settings
 from sepcli.serving.store import DONE, Job, Store
+from sepcli.version import __version__
 
 PAGE = Path(__file__).parent / "page"
 HEARTBEAT_S = 15.0
