@@ -9,28 +9,18 @@ import re
 import jsonschema
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from sepcli import audio
-from sepcli.cli import main
 from sepcli.samples.streams import Sample
 from sepcli.scoring.framewise import Framing, score_frames
 from sepcli.scoring.targets import find_targets
 from tests.samples import to_tar
+from tests.scores import run
+from tests.scores import scores as report
 
 RATE = 4000
 NAMES = ("sdr", "isr", "sir", "sar")
 STEMS = ("vocals", "drums", "bass", "other")
-
-
-def run(*arguments, data=None):
-    return CliRunner().invoke(main, ["eval", *map(str, arguments)], input=data)
-
-
-def report(*arguments, **settings):
-    result = run(*arguments, "--json", **settings)
-    assert result.exit_code == 0, result.stderr
-    return json.loads(result.stdout)
 
 
 def write(path, signal):
@@ -274,7 +264,7 @@ def test_files_for_museval_stay_in_their_folder(tmp_path):
     ("arguments", "message"),
     [
         (["--median-of-median", "--metrics", "sdr,pesq"], "is for metrics of frames: sdr, isr,"),
-        (["--median-of-median", "--aggregate", "mean"], "an --aggregate of its own"),
+        (["--median-of-median", "--aggregate", "mean"], "excludes --aggregate"),
         (["--museval", "d", "--metrics", "sdr"], "--museval needs all of sdr, isr, sir, sar"),
         (["--window", "0"], "Invalid value for '--window'"),
         (["--hop", "-1"], "Invalid value for '--hop'"),

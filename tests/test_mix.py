@@ -304,7 +304,7 @@ def test_workers_do_not_outlive_a_killed_command():
     [
         (["--speech", "nowhere"], "nowhere: no such file or folder; check the spelling"),
         (["--speech", "x=loud"], "x=loud: the weight 'loud' is not above 0; write x=0.7"),
-        (["--speech", "EMPTY"], "EMPTY: no audio files there (.3gp .aac .aif "),
+        (["--speech", "EMPTY"], "EMPTY: no audio files in it (.3gp .aac .aif "),
         (["--speech", "SILENT"], "speech: 100 stretches in a row were silent or quieter than "
                                  "-38 dB re full scale; lower --min-rms or name louder files\n"),
         (["--noise", "SILENT"], "noise: 100 stretches in a row were silent or quieter than "),

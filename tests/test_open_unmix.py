@@ -240,7 +240,7 @@ def test_two_files_for_a_target_are_refused(tmp_path):
 def test_networks_of_different_sizes_are_refused(tmp_path):
     save_folder(tmp_path)
     torch.save(network_of_theirs(hidden=12).state_dict(), tmp_path / "bass.pth")
-    with pytest.raises(SepcliError, match=r"bass\.pth: another size than that of vocals\.pth"):
+    with pytest.raises(SepcliError, match=r"bass\.pth: differs in size from vocals\.pth"):
         modelfile.load_model(tmp_path)
 
 

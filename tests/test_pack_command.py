@@ -157,7 +157,7 @@ def test_other_samples_than_before_are_not_mixed_into_a_pack(tmp_path):
     others = to_tar([make_sample(0, key="other"), make_sample(1)])
     result = run("-", "-o", pack, "--resume", input=others)
     assert result.exit_code == 1
-    assert "sample other comes where 000000 came before" in result.stderr
+    assert "sample other is where 000000 was before" in result.stderr
 
 
 def test_other_inputs_or_options_than_before_do_not_go_on(tmp_path, voices):

@@ -57,7 +57,7 @@ def test_an_upload_is_the_same_however_it_is_cut(tmp_path, pieces):
 @pytest.mark.parametrize(
     ("pieces", "wait", "limits", "line"),
     [
-        (2, 0.3, {"pause_s": 0.1}, "nothing came for 0.1 s"),
+        (2, 0.3, {"pause_s": 0.1}, "no data arrived for 0.1 s"),
         (40, 0.02, {"pause_s": 0.2, "slowest": 1e6}, "slower than 1000 kB/s"),
     ],
 )
@@ -244,7 +244,7 @@ class Puppet:
     [
         (["done"], "done", None),
         (["die", "done"], "done", None),
-        (["die"] * 9, "failed", "died of this sound, again and again"),
+        (["die"] * 9, "failed", "crashed on this sound repeatedly"),
         ([{"status": 422, "error": "no sound"}], "failed", "no sound"),
         ([None], "failed", "the server lost the result"),
     ],

@@ -5,25 +5,18 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 import sepcli
-from sepcli.cli import main
 from sepcli.cluster import shard
 from sepcli.errors import UsageError
 from sepcli.samples.pack import Pack
 from sepcli.samples.streams import read_samples
+from tests.commands import contents, run
 from tests.separators import noise, save_tiny
 
 SHARES = 3
-
-
-def run(*args, code=0):
-    result = CliRunner().invoke(main, list(map(str, args)))
-    assert result.exit_code == code, result.output
-    return result
 
 
 def shares(*args, outputs=lambda i: "all", folder, name="-o"):
@@ -32,12 +25,6 @@ def shares(*args, outputs=lambda i: "all", folder, name="-o"):
     for i, place in enumerate(places, 1):
         run(*args, name, place, "--shard", f"{i}/{SHARES}", "-q")
     return places
-
-
-def contents(folder):
-    """Every file below a folder: its bytes by its name."""
-    paths = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 @given(st.integers(1, 40), st.integers(0, 200))
@@ -244,7 +231,7 @@ def test_eval(tmp_path, estimates):
     [
         (["part-1.json", "part-3.json"], "shard 2 of 3 is missing"),
         (["part-1.json", "part-1b.json", "part-2.json", "part-3.json"], "shard 1 is there twice"),
-        (["part-1.json", "whole.json"], "of another number of shards"),
+        (["part-1.json", "whole.json"], "made with another number of shards"),
         (["gone.json"], "No such file"),
     ],
 )

@@ -95,8 +95,8 @@ def test_places_without_audio_are_named(tmp_path):
     (tmp_path / "bad.jsonl").write_text('{"file": "a.wav"}\n')
     (tmp_path / "sound.txt").write_bytes(b"RIFF\0\0\0\0WAVE")
     for name, message in {
-        "empty": "empty: no audio files there",
-        "none.txt": "none.txt: no audio files there",
+        "empty": "empty: no audio files in it",
+        "none.txt": "none.txt: no audio files in it",
         "nowhere": "nowhere: no such file or folder; check the spelling",
         "no*match": r"no\*match: no such file or folder",
         "bad.jsonl": r'bad.jsonl, line 1: expected \{"path": "a.wav"\}, got \{"file"',

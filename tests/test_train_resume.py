@@ -160,7 +160,7 @@ def test_a_run_begins_with_the_weights_of_another_model(folder):
     trained(output="first")
     result = trained("--init", "first", "--set", "train.steps=1", "--set", "train.lr=1e-12")
     count = len(modelfile.load_model("first")[0].state_dict())
-    assert result.stderr.startswith(f"Begins with {count} tensors of first, which are all\n")
+    assert result.stderr.startswith(f"Initialised all {count} tensors from first\n")
     best = json.loads((folder / "first/scores.json").read_text())
     assert records()[0]["si_sdr_db"] == pytest.approx(best["si_sdr_db"], abs=1e-4)
     assert config.load("run/config.yaml")["train"]["init"] == "first"
@@ -172,16 +172,19 @@ def test_a_run_begins_with_the_weights_of_another_model(folder):
 def test_what_does_not_fit_of_other_weights_is_named():
     trained(output="first")
     more = trained("--init", "first", "--set", "model.blocks=3", "--set", "train.steps=1").stderr
-    assert "tensors of first; new: " in more
+    assert "tensors from first; new: " in more
     assert ", separator.tcn.blocks.2." in more.splitlines()[0]
     assert " more" in more.splitlines()[0]
     line = sepcli("tiny.yaml", "--init", "first", "--set", "model.hidden=5").stderr
     assert re.match(
-        r"Error: first: \d+ tensors have another shape \(.*blocks.* 5x4x1.*; .* more\);", line
+        r"Error: first: \d+ tensors differ in shape \(.*blocks.* 5x4x1.*; .* more\);", line
     )
     assert line.count("\n") == 1
     line = sepcli("tiny.yaml", "--init", "vocals").stderr
-    assert line == "Error: vocals: a deep_unet, whose weights have other names than this model\n"
+    assert (
+        line
+        == "Error: vocals: a deep_unet, whose weights have other names than those of this model\n"
+    )
     assert sepcli("tiny.yaml", "--init", "nowhere").stderr.startswith("Error: no model 'nowhere'")
     assert not Path("runs").exists()
     result = sepcli("tiny.yaml", "-o", "first", "--init", "vocals", "--resume")

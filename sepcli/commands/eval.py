@@ -58,7 +58,7 @@ MUSEVAL = tuple(n for n, metric in metrics.METRICS.items() if metric.function ==
 @click.option(
     "--median-of-median",
     is_flag=True,
-    help="Over the frames of an item, then over items, as museval does. Scores "
+    help="Take the median over the frames of an item, then over items, as museval does; scores "
     f"{', '.join(FRAMEWISE)} unless --metrics says which of them.",
 )
 @click.option(
@@ -225,7 +225,7 @@ def check_frames(
 ) -> None:
     """Fail when what was asked of frames does not go with the metrics."""
     if median_of_median and aggregate:
-        raise click.UsageError("--median-of-median is an --aggregate of its own; omit one of them.")
+        raise click.UsageError("--median-of-median excludes --aggregate; omit one of them.")
     if median_of_median and not set(names) <= set(FRAMEWISE):
         raise click.UsageError(
             f"--median-of-median is for metrics of frames: {', '.join(FRAMEWISE)}."

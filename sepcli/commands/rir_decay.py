@@ -32,7 +32,7 @@ from sepcli.errors import OutputError, SepcliError
     "--signed-argmax",
     "signed",
     is_flag=True,
-    help="Take the largest sample for the main tap, not the largest absolute value.",
+    help="Take the largest sample as the main tap, not the largest absolute value.",
 )
 @click.option(
     "--joint/--per-channel",

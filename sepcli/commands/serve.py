@@ -33,14 +33,14 @@ TOKEN = "SEPCLI_TOKEN"
 @click.option(
     "--token-file",
     type=click.Path(dir_okay=False),
-    help=f"File with the token that requests have to bear.  [default: ${TOKEN}]",
+    help=f"File with the bearer token that requests must send.  [default: ${TOKEN}]",
 )
 @click.option(
     "--folder",
     type=click.Path(file_okay=False),
     default="sepcli-serve",
     show_default=True,
-    help="Folder of the jobs, which are done even if the server is killed.",
+    help="Folder of the jobs; a server that is started again finishes them.",
 )
 @click.option(
     "--workers",
@@ -84,7 +84,7 @@ TOKEN = "SEPCLI_TOKEN"
 @click.option(
     "--streams",
     type=click.IntRange(min=0),
-    help="Most live streams at once.  [default: as many as three quarters of the cores carry]",
+    help="Most live streams at once.  [default: as many as three quarters of the cores can run]",
 )
 @options.device
 @options.threads

@@ -224,8 +224,8 @@ def conditions(
     """
     if not path.is_file():
         raise SepcliError(
-            f"{path}: missing; it makes of references what the graph beside it needs, and "
-            "sepcli export writes both"
+            f"{path}: missing; it encodes references for the graph beside it, and sepcli export "
+            "writes both"
         )
     graph = companion(path, "condition", sha256)
     reference = np.concatenate(list(references), -1)[None].astype(np.float32)
@@ -239,7 +239,9 @@ def companion(path: Path, kind: str, sha256: str) -> Graph:
     """The graph `path` of that kind, if it is of the weights `sha256`; SepcliError if not."""
     graph = opened(path, kind)
     if graph.about["sha256"] != sha256:
-        raise SepcliError(f"{path}: of another model than the graph beside it; export both again")
+        raise SepcliError(
+            f"{path}: made from another model than the graph beside it; export both again"
+        )
     return graph
 
 
@@ -309,7 +311,7 @@ def open_graph(path: Path, *, threads: int = 1, device: str = "cpu") -> Graph:
 
 def _known(path, session, about):
     if not isinstance(about, dict) or about.get("kind", "streaming") not in tuple(KINDS):
-        raise foreign(path, TypeError("its metadata are others"))
+        raise foreign(path, TypeError("its metadata are not those of sepcli"))
     if about.get("format") != FORMAT:
         raise SepcliError(
             f"{path}: graph format {about.get('format')}, but this version reads {FORMAT}; "

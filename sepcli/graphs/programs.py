@@ -141,7 +141,7 @@ def _tensors(entries, kind):
     ].items():
         meta = about["tensor_meta"]
         if about["use_pickle"] or meta is None:
-            raise ValueError(f"{name} is more than numbers")
+            raise ValueError(f"{name} holds more than numbers")
         size, stride = ([_only(n)[1] for n in meta[key]] for key in ("sizes", "strides"))
         dtype, data = DTYPES[meta["dtype"]], entries(f"data/{kind}/{about['path_name']}")
         if not data:

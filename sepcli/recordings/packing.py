@@ -77,7 +77,7 @@ def _below_url(given):
     """The same of recordings in a store."""
     paths = [str(url) for url in objects.find(given) if split_audio_name(url.name)[1]]
     if not paths:
-        raise SepcliError(f"{given}: no audio files there; name another place")
+        raise SepcliError(f"{given}: no audio files in it; name another place")
     root = given.rstrip("/")
     if any(not path.startswith(f"{root}/") for path in paths):  # a glob, or one object
         root = os.path.commonpath(list(map(os.path.dirname, paths))).replace(":/", "://", 1)
@@ -233,7 +233,7 @@ class Packing:
                 yield sample, dtype, rate
             elif record["name"] != sample.key:
                 raise SepcliError(
-                    f"{source}: sample {sample.key} comes where {record['name']} came before; "
+                    f"{source}: sample {sample.key} is where {record['name']} was before; "
                     "start again with --overwrite, or repeat the original command"
                 )
 

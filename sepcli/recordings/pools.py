@@ -273,7 +273,7 @@ def find_audio(source: str) -> list[str]:
     listing.tell()
     if not files:
         known = " ".join(sorted(audio.AUDIO_EXTENSIONS))
-        raise SepcliError(f"{source}: no audio files there ({known}); name another place")
+        raise SepcliError(f"{source}: no audio files in it ({known}); name another place")
     return files
 
 

@@ -17,16 +17,18 @@ def take_over(name: str, models: Any) -> tuple[int, list[Any]]:
     """
     other, card = modelfile.load_model(name)
     if card.quantized:
-        raise SepcliError(f"{name}: quantised; begin with the model that it was made from")
+        raise SepcliError(f"{name}: quantised; start from the model that it was made from")
     theirs, ours = other.state_dict(), models[0].state_dict()
     shared = [key for key in ours if key in theirs]
     if not shared:
-        raise SepcliError(f"{name}: a {card.model}, whose weights have other names than this model")
+        raise SepcliError(
+            f"{name}: a {card.model}, whose weights have other names than those of this model"
+        )
     unlike = [key for key in shared if theirs[key].shape != ours[key].shape]
     if unlike:
         shapes = (f"{key} {_shape(theirs[key])}, here {_shape(ours[key])}" for key in unlike)
         raise SepcliError(
-            f"{name}: {len(unlike)} tensors have another shape ({_some(list(shapes), '; ')}); give "
+            f"{name}: {len(unlike)} tensors differ in shape ({_some(list(shapes), '; ')}); give "
             "model the settings that sepcli info shows of it"
         )
     for model in models:
@@ -36,8 +38,9 @@ def take_over(name: str, models: Any) -> tuple[int, list[Any]]:
 
 def told(name: str, count: int, new: Any) -> str:
     """What was taken over, as a line."""
-    line = f"Begins with {count} tensors of {name}"
-    return line + (f"; new: {_some(new)}" if new else ", which are all")
+    if not new:
+        return f"Initialised all {count} tensors from {name}"
+    return f"Initialised {count} tensors from {name}; new: {_some(new)}"
 
 
 def _some(entries, between=", "):

@@ -317,16 +317,16 @@ def _check_numbers(group, pcm):
     if len(counts) != 1 or any(getattr(group, n).dtype.kind not in kinds[n] for n in _COLUMNS):
         raise ValueError(f"the columns of {group.name} do not fit each other")
     if group.dtype not in STORED or pcm.dtype != STORED[group.dtype]:
-        raise ValueError(f"{group.name} has another dtype than its pcm")
+        raise ValueError(f"{group.name} has a dtype that does not match its pcm")
     offsets, sizes = group.offsets, group.sizes
     inside = ((sizes >= 0) & (sizes <= pcm.size)).all()
     if not inside or (offsets != np.cumsum(sizes) - sizes).any() or sizes.sum() != pcm.size:
-        raise ValueError(f"the items of {group.name} do not lie end to end")
+        raise ValueError(f"the items of {group.name} are not contiguous")
     if group.blocks.size != -(-group.bytes // BLOCK):
         raise ValueError(f"{group.name} lacks checksums")
     audio_rate = range(0 if group.dtype == BYTES else 1, HIGHEST_RATE + 1)
     if group.sample_rate not in audio_rate or (group.lengths < 0).any():
-        raise ValueError(f"{group.name} has a sample rate or lengths that nothing has")
+        raise ValueError(f"{group.name} has an impossible sample rate or length")
     if group.dtype == BYTES:
         return
     if not ((group.channels >= 1) & (group.channels <= MOST_CHANNELS)).all():

@@ -70,7 +70,7 @@ def read_seal(path: str | Path) -> Any:
             raise SepcliError(f"{path}: damaged in its first {block} bytes; {MAKE_AGAIN}")
         seal = _parsed(text)
         if seal is None:
-            raise SepcliError(f"{path}: its seal says nothing that makes sense; {MAKE_AGAIN}")
+            raise SepcliError(f"{path}: its seal is not valid; {MAKE_AGAIN}")
         if size != seal["bytes"]:
             fault = "cut off" if size < seal["bytes"] else "longer than when it was written"
             raise SepcliError(

@@ -42,8 +42,8 @@ def _check_shards(shards):
     for other, shard in shards.items():
         if shard is None or shard["count"] != first["count"]:
             raise SepcliError(
-                f"{other}: of another number of shards than {path}; merge the reports of one run, "
-                "each made with --shard i/n"
+                f"{other}: made with another number of shards than {path}; merge the reports of "
+                "one run, each made with --shard i/n"
             )
     found = Counter(shard["index"] for shard in shards.values())
     missing = [str(n) for n in range(1, first["count"] + 1) if n not in found]

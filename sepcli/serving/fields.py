@@ -30,7 +30,9 @@ def default_model(kind: str, facts: dict[str, Any]) -> str:
     if kind == "enhance":
         fitting = finding
     if not fitting:
-        raise RequestError(501, f"no model here is for {kind}; start the server with one: -m MODEL")
+        raise RequestError(
+            501, f"no model of this server is for {kind}; start the server with one: -m MODEL"
+        )
     return (finding or fitting)[0]
 
 

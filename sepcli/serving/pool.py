@@ -190,7 +190,7 @@ class Pool:
         """Do a job; a worker that dies is replaced, and the job tried again."""
         while not job.ended:
             if store.count_try(job) > TRIES:
-                store.fail(job, 500, "the server died of this sound, again and again; convert it")
+                store.fail(job, 500, "the server crashed on this sound repeatedly; convert it")
                 return
             job.update("running")
             try:

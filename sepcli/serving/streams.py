@@ -320,7 +320,7 @@ async def incoming(socket: Any) -> bytes | dict[str, Any] | None:
     try:
         message = await asyncio.wait_for(socket.receive(), SILENCE_S)
     except TimeoutError:
-        raise RequestError(408, f"nothing came for {SILENCE_S:g} s") from None
+        raise RequestError(408, f"no data arrived for {SILENCE_S:g} s") from None
     if message["type"] == "websocket.disconnect":
         return None
     if (data := message.get("bytes")) is not None:

@@ -63,7 +63,9 @@ async def receive(
 
 def too_large(settings: Settings) -> RequestError:
     """The error for an upload that is beyond the limit."""
-    return RequestError(413, f"the upload is larger than {settings.upload_mb:g} MB, the most here")
+    return RequestError(
+        413, f"the upload is larger than {settings.upload_mb:g} MB, the limit of this server"
+    )
 
 
 async def _in_time(body, settings: Settings):
@@ -77,7 +79,7 @@ async def _in_time(body, settings: Settings):
             return
         except TimeoutError:
             raise RequestError(
-                408, f"nothing came for {settings.pause_s:g} s; send the upload again"
+                408, f"no data arrived for {settings.pause_s:g} s; send the upload again"
             ) from None
         size += len(piece)
         late = time.monotonic() - began - settings.pause_s

@@ -119,12 +119,14 @@ def check_rate(reader: Any, name: str) -> None:
 def check_frames(reader: Any, frames: int, duration_s: float, name: str) -> None:
     """Raise RequestError for so many frames of a sound, if they are too many."""
     if frames > duration_s * reader.sample_rate:
-        raise RequestError(413, f"{name}: longer than {duration_s:g} s, the most here; cut it")
+        raise RequestError(
+            413, f"{name}: longer than {duration_s:g} s, the limit of this server; cut it"
+        )
     if frames * reader.channels > duration_s * BUSIEST:
         raise RequestError(
             413,
-            f"{name}: more than {duration_s * BUSIEST / 1e6:g} million samples, the most here; "
-            "lower its sample rate or cut it",
+            f"{name}: more than {duration_s * BUSIEST / 1e6:g} million samples, the limit of this "
+            "server; lower its sample rate or cut it",
         )
 
 

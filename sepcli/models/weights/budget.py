@@ -49,7 +49,9 @@ def at_most(numbers: int, tensors: int) -> Iterator[None]:
         if threading.get_ident() == thread:
             left[which] -= size
             if left[which] < 0:
-                raise ValueError(f"its settings want far more than the {numbers} weights there are")
+                raise ValueError(
+                    f"its settings need far more weights than the {numbers} in the file"
+                )
 
     def weight(_owner, _name, tensor):
         count(0, 0 if tensor is None else tensor.numel())

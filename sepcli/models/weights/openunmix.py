@@ -57,8 +57,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         own = _settings(file, state, about)
         if settings not in ({}, own):
             raise SepcliError(
-                f"{file}: another size than that of {next(iter(found.values())).name}; "
-                "name one of them"
+                f"{file}: differs in size from {next(iter(found.values())).name}; name one of them"
             )
         settings = own
         for name, tensor in state.items():
