@@ -11,7 +11,7 @@ class SepcliError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(_one_line(message))
+        super().__init__(one_line(message))
 
 
 class UsageError(SepcliError):
@@ -29,7 +29,7 @@ def note(message: Any) -> None:
     """
     import logging
 
-    logging.getLogger("sepcli").warning("%s", _one_line(message))
+    logging.getLogger("sepcli").warning("%s", one_line(message))
 
 
 class Notes:
@@ -48,5 +48,6 @@ class Notes:
         note(f"There are more {self.what}; they are not named" if full else message)
 
 
-def _one_line(message):
+def one_line(message: str) -> str:
+    """The message with what would break its line or steer the terminal spelled out."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in message)

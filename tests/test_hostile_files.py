@@ -7,13 +7,14 @@ import h5py
 import numpy as np
 import onnx
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from sepcli import audio, config
 from sepcli.cli import main
 from sepcli.errors import SepcliError
 from sepcli.inference.loading import load
-from sepcli.models import modelfile
+from sepcli.models import build, modelfile
 from sepcli.runs import runs
 from sepcli.samples.pack import Pack
 from sepcli.samples.streams import read_samples
@@ -42,6 +43,7 @@ def graph_that_says(path, like="streaming", **changed):
         {"hop": 0}, {"hop": 2**40}, {"delay": -1}, {"delay": 0.5}, {"channels": 65}, {"kind": "x"},
         {"kind": []}, {"states": 3}, {"states": [[2**24, 2**24]]}, {"states": [[-1]]},
         {"length": 3}, {"length": 0}, {"stft": 5}, {"stft": {"window": [1.0], "stride": 1}},
+        {"states": [[1] * 100]},
     ],
     ids=json.dumps,
 )  # fmt: skip
@@ -49,6 +51,12 @@ def test_a_graph_that_says_nonsense_of_itself_is_refused(tmp_path, kind, changed
     with pytest.raises(SepcliError, match=r"x\.onnx: .*; make it again$") as caught:
         load(graph_that_says(tmp_path / "x.onnx", kind, **changed), threads=1)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("hop", [3, 7, 8])
+def test_a_graph_of_spectra_whose_hop_is_not_that_of_its_transform_is_refused(tmp_path, hop):
+    with pytest.raises(SepcliError, match=r"x\.onnx: .*\(hop is \d\); make it again$"):
+        load(graph_that_says(tmp_path / "x.onnx", "spectral", hop=hop), threads=1)
 
 
 def test_a_graph_that_cannot_be_run_is_one_line(tmp_path, capfd):
@@ -246,3 +254,53 @@ def test_settings_that_are_nested_too_deeply_are_refused(tmp_path, text):
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(SepcliError, match=r"x\.yaml: "):
         config.load(tmp_path / "x.yaml")
+
+
+def saved(path, model, settings, **card):
+    """A model file of these settings, with a healthy model's weights."""
+    net = build(model, **{**settings, **({"window": 128} if "window" in settings else {})})
+    modelfile.save(path, model, settings, net.state_dict(), card)
+
+
+def test_windows_that_come_far_too_often_are_refused(tmp_path):
+    """A second of sound would take minutes and gigabytes."""
+    settings = {"bins": 32, "hop": 32, "last": 2, "widths": [4, 6, 6]}
+    saved(tmp_path / "x.safetensors", "deep_unet", {**settings, "window": 128_001})
+    with pytest.raises(SepcliError, match=r"a window of 128001 is over 128 times its hop of 32"):
+        modelfile.load_model(tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="a window of 1032 is over 128 times its hop of 8"):
+        build("spectral_tasnet", window=1032, hop=8)
+
+
+@pytest.mark.parametrize("odd", ["\ud800", "\x1b[31m", "a\nb\0"])
+def test_what_a_card_says_steers_no_terminal(tmp_path, odd):
+    settings = {"filters": 8, "kernel": 20, "bottleneck": 4, "hidden": 4, "skip": 4, "blocks": 1}
+    saved(tmp_path / "x.safetensors", "conv_tasnet", {**settings, "repeats": 1}, odd={odd: odd})
+    result = CliRunner().invoke(main, ["info", str(tmp_path / "x.safetensors")])
+    assert result.exit_code == 0, result.stderr
+    assert repr(odd)[1:-1] in result.stdout
+    assert all(line.isprintable() for line in result.stdout.splitlines())
+
+
+def msst_with(folder, **changed):
+    """A checkpoint of Music-Source-Separation-Training with other settings of its network."""
+    for name, content in material.msst().items():
+        (folder / name).write_bytes(content)
+    settings = yaml.safe_load((folder / "m.yaml").read_text())
+    settings["model"] |= changed
+    (folder / "m.yaml").write_text(yaml.safe_dump(settings))
+    return folder / "m.ckpt"
+
+
+@pytest.mark.parametrize("changed", [{"expand": 1000}, {"sources": []}], ids=str)
+def test_a_network_of_others_gets_no_more_memory_than_its_weights(tmp_path, capfd, changed):
+    load(msst_with(tmp_path))
+    with pytest.raises(SepcliError, match=r"m\.yaml: describes no model that is known"):
+        load(msst_with(tmp_path, **changed))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_bag_whose_models_have_impossible_names_is_refused(tmp_path):
+    (tmp_path / "bag.yaml").write_text(f"models: [{'x' * 5000}]\n")
+    with pytest.raises(SepcliError, match=r"bag\.yaml: needs x+\.safetensors or"):
+        load(tmp_path / "bag.yaml")

@@ -7,6 +7,7 @@ from sepcli.errors import SepcliError
 from sepcli.signals.checks import HIGHEST_RATE, MOST_CHANNELS, are_names
 
 LARGEST = 1 << 24  # samples of a hop, a delay, a window
+MOST_AXES = 16  # of a state
 MOST_STATES = 1 << 26  # numbers in all states together
 
 
@@ -20,8 +21,11 @@ def check(path: Any, kind: str, about: dict[str, Any]) -> None:
             raise _nonsense(path, "length", about["length"])
         if about.get("stft") is not None and not _is_transform(about["stft"]):
             raise _nonsense(path, "stft", "another transform")
-        if kind == "streaming" and about.get("front_end") == "stft" and about.get("channels") != 1:
-            raise _nonsense(path, "channels", about.get("channels"))
+        if kind == "streaming" and about.get("front_end") == "stft":
+            if about.get("channels") != 1:
+                raise _nonsense(path, "channels", about.get("channels"))
+            if (about.get("stft") or {}).get("stride") != about.get("hop"):
+                raise _nonsense(path, "hop", about.get("hop"))
         if sum(math.prod(shape) for shape in about.get("states") or ()) > MOST_STATES:
             raise _nonsense(path, "states", "more than memory holds")
     elif not _is_whole(about.get("conditions"), 1, 1000):
@@ -43,8 +47,10 @@ def _is_size(value):
 
 
 def _are_shapes(value):
-    shapes = isinstance(value, list) and all(isinstance(shape, list) for shape in value)
-    return shapes and all(_is_whole(size, 0, LARGEST) for shape in value for size in shape)
+    if not isinstance(value, list) or not all(isinstance(shape, list) for shape in value):
+        return False
+    few = all(len(shape) <= MOST_AXES for shape in value)
+    return few and all(_is_whole(size, 0, LARGEST) for shape in value for size in shape)
 
 
 def _is_transform(about):

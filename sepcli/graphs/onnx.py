@@ -17,6 +17,7 @@ A model that takes references has a second graph, NAME.condition.onnx of the kin
 import contextlib
 import copy
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -222,7 +223,7 @@ def conditions(
 
     path: the graph that makes them, of the weights `sha256`. Raises SepcliError.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise SepcliError(
             f"{path}: missing; it encodes references for the graph beside it, and sepcli export "
             "writes both"

@@ -1,5 +1,6 @@
 """A model by its name, ready to be run live: its graph where there is one, torch otherwise."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ def _graph_runner(path, *, strict):
     if path.suffix in SUFFIXES:
         return OnnxRunner(path)
     graph = files.companion(path, ".onnx")
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     sha256 = digest(path)
     if graph.is_file():

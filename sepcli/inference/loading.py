@@ -1,5 +1,6 @@
 """A model by its name, ready to separate audio."""
 
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,7 +35,7 @@ def load(
 def _graph(path, device, method, threads):
     if path.suffix not in SUFFIXES:
         path = companion(path, ".onnx")
-        if find_spec("torch") or not path.is_file():
+        if find_spec("torch") or not os.path.isfile(path):
             return None
     if path.suffix == PROGRAM:
         import torch

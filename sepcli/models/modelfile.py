@@ -8,6 +8,7 @@ trained on, its scores and licence.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,9 +82,9 @@ def locate(name: str | Path) -> Path:
     Raises SepcliError naming the shipped models when there is none.
     """
     path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(path):
         for candidate in RUN_FILES:
-            if (path / candidate).is_file():
+            if os.path.isfile(path / candidate):
                 return path / candidate
         if openunmix.is_checkpoint(path):
             return path
@@ -93,7 +94,7 @@ def locate(name: str | Path) -> Path:
             f"{name}: a folder without {' or '.join(RUN_FILES)}; name a model file, or the folder "
             "of a training run, of Open-Unmix (vocals.pth, ...) or of Demucs (BAG.yaml)"
         )
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     if name in shipped():
         return SHIPPED / f"{name}.safetensors"
@@ -127,7 +128,7 @@ def read_card(name: str | Path) -> Card:
     Weights of other people, which do need it, say nothing but their settings.
     """
     path = locate(name)
-    if path.is_file():
+    if os.path.isfile(path):
         files.check_meant(path)
     kind = formats.format_of(path)
     if kind == formats.OPEN_UNMIX:

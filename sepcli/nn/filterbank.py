@@ -9,6 +9,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+MOST_OVERLAP = 128  # frames that a sample is in; more would be a slip, and take minutes
+
+
+def check_overlap(kernel: int, stride: int) -> None:
+    """Raise ValueError where frames of `kernel` samples would come far too often."""
+    if kernel > MOST_OVERLAP * stride:
+        raise ValueError(f"a window of {kernel} is over {MOST_OVERLAP} times its hop of {stride}")
+
 
 def overlap_add(
     frames: torch.Tensor, stride: int, tail: torch.Tensor
@@ -117,6 +125,7 @@ class Stft(Filterbank):
         super().__init__(kernel, stride)
         if kernel < 2 * stride:
             raise ValueError("a Hann window needs kernel >= 2 * stride")
+        check_overlap(kernel, stride)
         shapes = {"sqrt_hann": torch.sqrt, "hann": torch.clone}
         if window not in shapes:
             raise ValueError(f"unknown window {window!r}; choose from {', '.join(shapes)}")

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from sepcli.nn.filterbank import check_overlap
 from sepcli.nn.model import Condition, Model
 
 SMALLEST = 1e-12  # magnitude of a bin that has no phase
@@ -26,6 +27,7 @@ class CentredStft(nn.Module):
         super().__init__()
         if not 1 <= hop <= window // 2:
             raise ValueError(f"a Hann window needs window >= 2 * hop, not {window} and {hop}")
+        check_overlap(window, hop)
         around = (n_fft or window) - window
         if around < 0:
             raise ValueError(f"n_fft {n_fft} is less than the window of {window}")

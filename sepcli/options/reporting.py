@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sepcli.errors import SepcliError
+from sepcli.errors import SepcliError, one_line
 
 if TYPE_CHECKING:
     from sepcli.cluster.spread import Spread
@@ -137,7 +137,7 @@ class Failures:
         """Count a failure, a line that says what failed and why."""
         self.count += 1
         if self.count <= MOST_FAILURES:
-            click.echo(f"{self.label}: {reason}", err=True)
+            click.echo(f"{self.label}: {one_line(str(reason))}", err=True)
 
     def tell_rest(self) -> None:
         """Say how many were not named, when all is done."""

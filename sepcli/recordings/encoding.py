@@ -10,6 +10,7 @@ from sepcli import audio
 from sepcli.cluster.objects import fetched, place
 from sepcli.errors import SepcliError
 from sepcli.files import explained
+from sepcli.recordings.stored import checked
 from sepcli.samples.packwriting import BYTES, JSON, encode, itemsize
 from sepcli.samples.remote import staged
 from sepcli.samples.sample import split_audio_name
@@ -46,7 +47,7 @@ def encode_input(task: Any) -> tuple[dict[str, Any], Any]:
 
 def _encode_recording(task):
     """Yield the only (part, content) of a recording."""
-    with fetched(place(task.path)) as path:
+    with fetched(place(checked(task.path))) as path:
         signal, _ = audio.read(path, sample_rate=task.sample_rate)
     if not task.keep_channels:
         signal = signal.mean(axis=0, keepdims=True)

@@ -14,6 +14,7 @@ from sepcli.errors import SepcliError
 from sepcli.recordings.encoding import Recording, encode_input
 from sepcli.recordings.journal import Part, fingerprint
 from sepcli.recordings.pools import find_audio
+from sepcli.recordings.stored import BadLine
 from sepcli.samples.packwriting import JSON, Item, itemsize, write_pack
 from sepcli.samples.remote import staged
 from sepcli.samples.sample import split_audio_name, unreadable
@@ -68,9 +69,17 @@ def find_sources(kind: str, inputs: Sequence[str]) -> list[Any]:
 def _on_disk(given):
     """(name of the folder, paths, names below it) of recordings in files."""
     paths = find_audio(given)
-    root = given if os.path.isdir(given) else os.path.commonpath(list(map(_folder, paths)))
-    names = [os.path.relpath(path, root) for path in paths]
+    good = [path for path in paths if not isinstance(path, BadLine)] or [given]
+    root = given if os.path.isdir(given) else os.path.commonpath(list(map(_folder, good)))
+    names = [
+        os.path.basename(p) if isinstance(p, BadLine) else os.path.relpath(p, root) for p in paths
+    ]
     return os.path.basename(os.path.realpath(root)), paths, names
+
+
+def _below(path, root):
+    """The name of a path below its source; of a line that is no path, where it is."""
+    return os.path.basename(path) if isinstance(path, BadLine) else os.path.relpath(path, root)
 
 
 def _below_url(given):

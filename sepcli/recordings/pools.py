@@ -17,6 +17,7 @@ from sepcli.dsp import level
 from sepcli.errors import SepcliError
 from sepcli.files import entries, lines_of, read_text
 from sepcli.recordings import stored
+from sepcli.signals.checks import is_path
 
 LIST_EXTENSIONS = (".txt", ".jsonl")
 TRIES = 100  # stretches that may be too quiet, one after the other, before that is an error
@@ -36,7 +37,7 @@ class Faults:
 
     def __init__(self) -> None:
         self.spared = False
-        self._found = {}
+        self._found, self._lines = {}, {}
 
     def add(self, recording: Any, error: Exception) -> None:
         """Raise the error, unless recordings like this one are spared: then keep it for `take`."""
@@ -65,6 +66,15 @@ class Faults:
             self.add_error(error)
             raise
 
+    def add_line(self, line: stored.BadLine) -> None:
+        """Keep a line of a list that makes no sense; `check_lines` tells whether that is one."""
+        self._lines[str(line)] = self._found[str(line)] = line.reason
+
+    def check_lines(self) -> None:
+        """Raise SepcliError where a line of a list makes no sense, unless that is spared."""
+        if self._lines and not self.spared:
+            raise SepcliError(next(iter(self._lines.values())))
+
     def forget(self, recording: Any) -> None:
         """Drop a recording, since its error is raised after all."""
         self._found.pop(str(recording), None)
@@ -92,19 +102,32 @@ class Pool:
         self, sources: Sequence[str], *, what: str = "audio", faults: Faults | None = None
     ) -> None:
         self.what, self.faults = what, faults or Faults()
+        self._bad = {}  # recordings of which nothing can be used, and the errors that say why
+        self._lines = []  # of lists, that make no sense
         self.files, self.sources, weights = [], [], []  # of each source: recordings, where, weight
         for source in sources:
             path, weight = split_weight(source)
             packed = stored.in_archive(path, what)
-            self.files.append(find_audio(path) if packed is None else packed)
+            self.files.append(self._in_files(path) if packed is None else packed)
             self.sources.append(path)
             weights.append(weight)
         self._shares, self._headers = Shares(weights), stored.Headers()
-        self._bad = {}  # recordings of which nothing can be used, and the errors that say why
+
+    def _in_files(self, source):
+        """The files of a source; lines of a list that make no sense are set aside."""
+        found = find_audio(source)
+        good = [path for path in found if not isinstance(path, stored.BadLine)]
+        lines = [path for path in found if isinstance(path, stored.BadLine)]
+        for line in lines:
+            self.faults.add_line(line)
+        if not good:
+            raise SepcliError(lines[0].reason)
+        self._lines += lines
+        return good
 
     def recordings(self) -> Iterator[Any]:
-        """All that may be drawn, in a fixed order."""
-        return itertools.chain(*self.files)
+        """All that may be drawn, in a fixed order, and lines that make no sense."""
+        return itertools.chain(*self.files, self._lines)
 
     def crop(
         self,
@@ -173,6 +196,7 @@ class Pool:
 
     def _draw_good(self, rng, among=None):
         """A recording, out of a list or of all, that is not known to be bad."""
+        self.faults.check_lines()
         while True:
             path = one_of(among, rng) if among else self.draw(rng)
             if path not in self._bad:
@@ -186,7 +210,7 @@ class Pool:
 
     @functools.cached_property
     def _all(self):
-        return set(self.recordings())
+        return set(itertools.chain(*self.files))
 
     def draw_source(self, rng: np.random.Generator) -> int:
         """The number of a source, by weight."""
@@ -253,14 +277,15 @@ def split_weight(source: str) -> tuple[str, float]:
 def find_audio(source: str) -> list[str]:
     """Paths of the audio files that a folder, glob, list or file stands for, in a fixed order.
 
-    Files that look like audio but cannot be read are named on standard error.
+    Files that look like audio but cannot be read are named on standard error. A line of a list that
+    makes no sense is a `stored.BadLine`.
     """
     path, listing = Path(source), audio.Listing(source)
-    if path.is_dir():
+    if os.path.isdir(path):
         files = list(_walk(source, listing))
-    elif path.suffix in LIST_EXTENSIONS and path.is_file():
+    elif path.suffix in LIST_EXTENSIONS and os.path.isfile(path):
         files = _read_list(path)
-    elif path.exists():
+    elif os.path.exists(path):
         files = [source]
     else:
         found = sorted(glob.glob(source, recursive=True))
@@ -288,18 +313,20 @@ def _walk(folder, listing, above=()):
 
 
 def _read_list(path):
-    """The paths in a .txt or .jsonl list, seen from its folder."""
+    """The paths in a .txt or .jsonl list, seen from its folder; a `BadLine` for a bad line."""
     lines = lines_of(read_text(path))
     numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
+    return [_listed(path, number, line) for number, line in numbered if line]
+
+
+def _listed(path, number, line):
+    name, where = line, f"{path}, line {number}"
     if path.suffix == ".jsonl":
-        names = [_json_path(line, f"{path}, line {n}") for n, line in numbered if line]
-    else:
-        names = [line for _, line in numbered if line]
-    return [str(path.parent / name) for name in names]
-
-
-def _json_path(line, where):
-    try:
-        return str(json.loads(line)["path"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise SepcliError(f'{where}: expected {{"path": "a.wav"}}, got {line:.60}') from None
+        try:
+            name = str(json.loads(line)["path"])
+        except (ValueError, TypeError, KeyError, RecursionError):
+            expected = f'{where}: expected {{"path": "a.wav"}}, got {line:.60}'
+            return stored.BadLine(where, expected)
+    if not is_path(name):
+        return stored.BadLine(where, f"{where}: {name!r:.60} is not the name of a file; correct it")
+    return str(path.parent / name)

@@ -22,6 +22,31 @@ from sepcli.samples.shards import MANIFEST
 from sepcli.samples.tarblocks import CutError, read_members
 from sepcli.samples.tarstream import prefix_of, split_member_name
 
+
+class BadLine(str):
+    """A line in a list of recordings that makes no sense: where it is. All uses of it fail.
+
+    reason: why, a whole sentence, which begins with where it is.
+    """
+
+    reason: str
+
+    def __new__(cls, where: str, reason: str) -> "BadLine":
+        line = super().__new__(cls, where)
+        line.reason = reason
+        return line
+
+    def __getnewargs__(self):
+        return str(self), self.reason
+
+
+def checked(recording: Any) -> Any:
+    """The recording; SepcliError where it is a line that makes no sense."""
+    if isinstance(recording, BadLine):
+        raise SepcliError(recording.reason)
+    return recording
+
+
 _SPLIT = re.compile(r"(.*?)(?::(train|validation|all))?", re.DOTALL)
 
 
@@ -50,7 +75,7 @@ def in_archive(source: str, what: str) -> "PackRecordings | list[Any] | None":
 def header(recording: Any) -> tuple[int, int]:
     """(frames, sample rate) of a recording, as `in_archive` holds them, or of a file."""
     if isinstance(recording, str | os.PathLike):
-        about = audio.info(recording)
+        about = audio.info(checked(recording))
         return about.frames, about.sample_rate
     return recording.header()
 

@@ -15,6 +15,7 @@ from sepcli import audio
 from sepcli.dsp import acoustics, decay, octaves
 from sepcli.errors import SepcliError, note
 from sepcli.recordings.pools import find_audio
+from sepcli.recordings.stored import checked
 from sepcli.samples.inputs import distinct, folders_of
 
 STDIN = "stdin"  # what standard input is called
@@ -70,7 +71,7 @@ def find_responses(inputs: Sequence[str]) -> Iterator[str]:
 def open_response(path: str | Path) -> Any:
     """An `audio.Reader` of a file, or of standard input for "-"."""
     if path != "-":
-        return audio.open_blocks(path)
+        return audio.open_blocks(checked(path))
     if sys.stdin is None or sys.stdin.isatty():
         raise SepcliError("nothing on standard input; pipe a WAV in, or name a file")
     return audio.open_blocks(sys.stdin.buffer, name=STDIN)

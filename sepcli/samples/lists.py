@@ -13,6 +13,7 @@ from sepcli.cluster.objects import Remote, is_url
 from sepcli.errors import SepcliError
 from sepcli.files import encoding_of
 from sepcli.samples.sample import Sample, parse_meta, split_audio_name, unreadable
+from sepcli.signals.checks import is_path
 
 _LONGEST_LINE = 1 << 20  # bytes
 _MARK = 3  # bytes, the longest byte order mark
@@ -49,7 +50,7 @@ def _sample(line, where, folder, taken):
         stem = split_audio_name(next(iter(members.values())).name)[0]
         taken[stem] += 1
         key = stem if taken[stem] == 1 else f"{stem}-{taken[stem]}"
-    elif not isinstance(key, str) or not key:
+    elif not is_path(key):
         raise SepcliError(f"{where}: key is {key!r:.40}; write it as text")
     return Sample(key, record, members)
 
@@ -70,9 +71,9 @@ def _listed_files(record, folder, where):
     if not named:
         raise SepcliError(f'{where}: names no file; write {{"mix": "a.wav"}}')
     for name, path in named.items():
-        is_path = isinstance(path, str) and path and "\0" not in path
-        extension = split_audio_name(path)[1] if is_path else ""
-        if not extension and (not is_path or os.path.splitext(path)[1]):
+        is_name = is_path(path)
+        extension = split_audio_name(path)[1] if is_name else ""
+        if not extension and (not is_name or os.path.splitext(path)[1]):
             raise SepcliError(f"{where}: {name} is {path!r:.80}; write the path of an audio file")
         found = Remote(path) if is_url(path) else folder / path
         yield f"{name}{extension or '.wav'}", found  # whatever it is, without an extension

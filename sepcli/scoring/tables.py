@@ -7,6 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from sepcli.errors import one_line
+
 MAYBE = ("infinite", "undefined")  # counts that are shown when they are not 0
 
 
@@ -143,7 +145,7 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], *, left: Any =
 
 def outline(about: dict[str, Any]) -> str:
     """A dict as aligned lines of text, a line per entry; dicts in it are indented."""
-    return "\n".join([*_lines(about), ""])
+    return "\n".join([*map(one_line, _lines(about)), ""])
 
 
 def _lines(about, indent=""):

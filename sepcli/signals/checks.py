@@ -79,3 +79,13 @@ def is_name(value: Any) -> bool:
         return bool(os.fsencode(value))
     except UnicodeEncodeError:  # half a character, as JSON can have it
         return False
+
+
+def is_path(value: object) -> bool:
+    """Whether it is text that may name a file: not empty, without a NUL or half a character."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return False
+    try:
+        return bool(os.fsencode(value))
+    except UnicodeEncodeError:
+        return False

@@ -6,6 +6,7 @@ and the `segment` in seconds that they run on. DIGITS are the first 8 of a file'
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def _member(bag: Path, name: str) -> Path:
         raise SepcliError(f"{bag}: not the name of a model beside it: {name!r}")
     exact = [bag.with_name(name + end) for end in (".safetensors", SUFFIX)]
     hashed = sorted(bag.parent.glob(f"{name}-*{SUFFIX}"))
-    found = [path for path in exact if path.is_file()] or hashed
+    found = [path for path in exact if os.path.isfile(path)] or hashed
     if len(found) != 1:
         raise SepcliError(
             f"{bag}: needs {name}.safetensors or {name}-DIGITS{SUFFIX} beside it, and there are "

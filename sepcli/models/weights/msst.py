@@ -7,6 +7,7 @@ The architectures (Mel-Band and BS-RoFormer, SCNet, MDX23C and others) are those
 B batch, S sources, C channels, T samples.
 """
 
+import contextlib
 import warnings
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 
 from sepcli import files
 from sepcli.errors import SepcliError
+from sepcli.models.weights import budget
 from sepcli.models.weights.demucs import allowed
 from sepcli.models.weights.unpickling import unpickled
 from sepcli.nn.model import Model
@@ -63,9 +65,10 @@ def load(path: Path) -> tuple[MsstModel, dict[str, Any], tuple[Path, ...]]:
         from pymss_core import get_model_from_config
     except ImportError as error:
         raise SepcliError(f"{path}: needs {error.name}: pip install 'sepcli[models]'") from None
-    settings = _read(config)
+    settings, weights = _read(config), _state(path)
     try:
-        net, _ = get_model_from_config("auto", str(config))
+        with _no_more_than(weights):
+            net, _ = get_model_from_config("auto", str(config))
         audio, training = settings.get("audio", {}), settings["training"]
         target = training.get("target_instrument")
         model = MsstModel(
@@ -79,11 +82,22 @@ def load(path: Path) -> tuple[MsstModel, dict[str, Any], tuple[Path, ...]]:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise SepcliError(f"{config}: describes no model that is known ({reason})") from None
     try:
-        net.load_state_dict(_state(path))
+        net.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise SepcliError(f"{path}: the weights do not fit {config.name} ({reason})") from None
     return model, settings, (path,)
+
+
+@contextlib.contextmanager
+def _no_more_than(weights):
+    """Raise ValueError once a network is built that has far more weights than these, or none."""
+    values = weights.values() if isinstance(weights, dict) else ()
+    sizes = [value.numel() for value in values if hasattr(value, "numel")]
+    with budget.at_most(sum(sizes), len(sizes)), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the package, to those who write it
+        warnings.filterwarnings("error", "Initializing zero-element", UserWarning)
+        yield
 
 
 def _config(path):
