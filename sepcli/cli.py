@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import logging
 import os
 import sys
 from importlib import import_module
@@ -10,7 +9,7 @@ from typing import Any, NoReturn
 
 import click
 
-from sepcli.errors import SepcliError, UsageError
+from sepcli.errors import SepcliError, UsageError, print_notes
 from sepcli.version import __version__
 
 
@@ -147,13 +146,6 @@ def let_go_of_stdout(*, only_if_stuck: bool = False) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-class Notes(logging.Handler):
-    """Prints what the library notes (`errors.note`) on standard error, a line each."""
-
-    def emit(self, record: Any) -> None:
-        click.echo(record.getMessage(), err=True)
-
-
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="sepcli")
 @click.option("--debug", is_flag=True, help="Show the full traceback when something fails.")
@@ -168,6 +160,4 @@ def main(debug: bool) -> None:
     Completion for bash, zsh or fish (put it into your shell's start-up file):
         $ eval "$(_SEPCLI_COMPLETE=bash_source sepcli)"
     """
-    logger = logging.getLogger("sepcli")
-    if not any(isinstance(handler, Notes) for handler in logger.handlers):
-        logger.addHandler(Notes())
+    print_notes(lambda line: click.echo(line, err=True))

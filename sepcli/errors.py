@@ -1,6 +1,9 @@
 """Errors that the user can do something about, and notes on what did not fail."""
 
+from collections.abc import Callable
 from typing import Any
+
+_printers: list[Callable[[str], Any]] = []  # at most one
 
 
 class SepcliError(Exception):
@@ -29,7 +32,16 @@ def note(message: Any) -> None:
     """
     import logging
 
-    logging.getLogger("sepcli").warning("%s", one_line(message))
+    logger = logging.getLogger("sepcli")
+    if _printers and not logger.handlers:
+        logger.addHandler(handler := logging.Handler())
+        handler.emit = lambda record: _printers[-1](record.getMessage())
+    logger.warning("%s", one_line(message))
+
+
+def print_notes(printer: Callable[[str], Any]) -> None:
+    """Have all notes printed by a function of a line, unless somebody handles the logger's."""
+    _printers[:] = [printer]
 
 
 class Notes:

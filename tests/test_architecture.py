@@ -139,16 +139,21 @@ def test_help_imports_nothing_heavy(args):
 
 # What takes milliseconds and what only work needs; click itself brings some on some systems.
 LATER = {
-    *("dataclasses", "difflib", "email", "importlib.metadata", "json", "multiprocessing"),
-    *("pathlib", "random", "socket", "tempfile", "unicodedata", "sepcli.cluster", "sepcli.files"),
+    *("dataclasses", "difflib", "email", "importlib.metadata", "json", "logging"),
+    *(
+        "multiprocessing",
+        "pathlib",
+        "random",
+        "socket",
+        "tempfile",
+        "unicodedata",
+        "sepcli.cluster",
+        "sepcli.files",
+    ),
 }
 LATER_FOR_ALL = {
-    "difflib",
-    "email",
-    "importlib.metadata",
-    "multiprocessing",
-    "socket",
-    "sepcli.cluster.spread",
+    *("difflib", "email", "importlib.metadata", "logging", "multiprocessing", "random", "socket"),
+    *("tempfile", "sepcli.cluster.spread"),
 }
 
 

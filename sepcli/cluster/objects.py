@@ -8,7 +8,6 @@ import contextlib
 import os
 import posixpath
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
@@ -110,6 +109,13 @@ def contents(urls: list[Remote]) -> dict[Remote, bytes]:
     return {url: found[path] if isinstance(found, dict) else found for url, path in paths.items()}
 
 
+def _scratch():
+    """A temporary folder, as a context."""
+    import tempfile  # not when a command starts
+
+    return tempfile.TemporaryDirectory(prefix=_PREFIX)
+
+
 @contextmanager
 def fetched(what: Path | Remote) -> Iterator[Path]:
     """The path of a file, or of an object that is fetched for as long as the block takes.
@@ -119,7 +125,7 @@ def fetched(what: Path | Remote) -> Iterator[Path]:
     if isinstance(what, Path):
         yield what
         return
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+    with _scratch() as folder:
         path = Path(folder, what.name)
         with _named(folder, what[: -len(what.name) - 1]):
             fetch(what, path)
@@ -146,8 +152,7 @@ def uploading(outputs: Mapping[Any, Any]) -> Iterator[dict[Any, Any]]:
         local = dict(outputs)
         for number, (name, target) in enumerate(outputs.items()):
             if isinstance(target, Remote):
-                scratch = tempfile.TemporaryDirectory(prefix=_PREFIX)
-                folder = stack.enter_context(scratch)
+                folder = stack.enter_context(_scratch())
                 stack.enter_context(_named(folder, target[: -len(target.name) - 1]))
                 local[name] = Path(folder, target.name or str(number))
         yield local
@@ -166,7 +171,7 @@ def uploaded(output: str, last: str = "") -> Iterator[str]:
         yield output
         return
     name = output.rstrip("/").rpartition("/")[2]
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder:
+    with _scratch() as folder:
         with _named(folder, output.rstrip("/")[: -len(name) - 1]):
             yield os.path.join(folder, name)
         put_all(Path(folder, name), Remote(output), last)
