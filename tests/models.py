@@ -112,6 +112,7 @@ TINY = [  # name, settings; every causal model in MODELS is here at least once
         },
     ),
     ("speaker_lstm", SPEAKER),
+    ("speaker_lstm", SPEAKER | {"listen": False, "neighbours": 9}),
     (
         "tcn_max78000",
         {"filters": 12, "kernel": 20, "width": 8, "hidden": 6, "dilations": (1, 4)},

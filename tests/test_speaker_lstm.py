@@ -106,6 +106,33 @@ def test_the_encoder_is_trained_when_asked_for():
         assert (model.encoder.output.weight.grad is not None) is learn
 
 
+def test_without_listening_references_leave_an_embedding_and_spectra_alone():
+    model = build("speaker_lstm", **SPEAKER | {"listen": False})
+    embedding, spectra, bias, heard = model.condition([torch.randn(1, 1, 1000)])
+    assert heard == ()
+    assert embedding.shape == (1, 6)
+    assert spectra.shape[2] == bias.shape[1]
+
+
+def test_neighbouring_frames_of_the_middle_of_a_bin_add_up():
+    model = build("speaker_lstm", **SPEAKER | {"neighbours": 9}).double()
+    x = torch.cos(2 * torch.pi * 5 / 64 * torch.arange(640, dtype=torch.float64))[None]
+    spectra = model.analyse(x)
+    parts = torch.stack([spectra.real, spectra.imag], 1)
+    beside, last = model.beside(parts, model.silence(1).double())
+    sums, differences = beside[..., 2:-2].chunk(2, 1)
+    assert torch.equal(last, parts[:, :, :9, -1])
+    twice = (2 * spectra[:, :9, 2:-2].abs()) ** 0.3
+    torch.testing.assert_close(sums[:, 5], twice[:, 5])
+    assert differences[:, 5].max() < 0.05
+
+
+@pytest.mark.parametrize("wrong", [{"neighbours": 34}, {"neighbours": 2, "hop": 16}])
+def test_neighbours_are_bins_of_frames_that_overlap_by_half(wrong):
+    with pytest.raises(ValueError, match="neighbours need hops of half the window"):
+        build("speaker_lstm", **SPEAKER | wrong)
+
+
 @pytest.mark.parametrize("sources", [(), ("a", "b", "c")])
 def test_there_is_one_mask(sources):
     with pytest.raises(ValueError, match="one mask"):

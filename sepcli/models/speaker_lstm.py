@@ -24,6 +24,7 @@ from sepcli.nn.model import State
 
 COMPRESSION = 0.3  # power of the magnitudes that the network reads
 TYPICAL = 0.9  # likeness of frames of speech
+BESIDE = 1.2  # magnitudes of sums and differences re the level, roughly
 
 
 class SpeakerLstm(SpectralModel):
@@ -35,6 +36,10 @@ class SpeakerLstm(SpectralModel):
     window, hop: samples of the STFT.
     width, hidden: features between the LSTMs, and inside them.  layers: LSTMs, of which one is
         before the look at the references' features.
+    neighbours: bins, from 0 Hz on, of which the network also reads the sums and the differences of
+        one frame's spectrum and the last one's: how far a frequency is from the middle of its bin.
+    listen: whether the references go through the first LSTM, too; else it begins with silence, and
+        there is no look at their features.
     keys, values, heads: of this attention.
     sharpness: factor of the cosines by which frames of spectra are looked up.
     embedding, bottleneck: numbers that say who speaks, and that these are mapped to first.
@@ -55,6 +60,8 @@ class SpeakerLstm(SpectralModel):
         width: int = 256,
         hidden: int = 208,
         layers: int = 3,
+        neighbours: int = 0,
+        listen: bool = True,
         keys: int = 64,
         values: int = 128,
         heads: int = 4,
@@ -76,6 +83,13 @@ class SpeakerLstm(SpectralModel):
         self.stft = Stft(window, hop)
         self.hop, self.delay = hop, self.stft.overlap
         bins = window // 2 + 1
+        if neighbours > bins or (neighbours and window != 2 * hop):
+            raise ValueError(
+                f"neighbours need hops of half the window, and at most its {bins} bins"
+            )
+        self.neighbours = neighbours
+        signs = 1.0 - 2 * (torch.arange(neighbours) % 2)  # the middle of a bin turns by so much
+        self.register_buffer("signs", signs[:, None], persistent=False)
         self.learn_encoder, self.alike, self.steepness = learn_encoder, alike, steepness
         self.encoder = SpeakerEncoder(
             sample_rate,
@@ -88,33 +102,41 @@ class SpeakerLstm(SpectralModel):
         self.mean = RunningMean(memory * sample_rate / hop)
         self.likeness = Likeness(sharpness)
         self.who = nn.Sequential(nn.Linear(embedding, bottleneck), nn.PReLU())
-        self.input = nn.Conv1d(2 * bins + 1, width, 1)
+        self.input = nn.Conv1d(2 * bins + 1 + 2 * neighbours, width, 1)
         self.before, self.after = (
             Modules(BandLstm(width, hidden) for _ in range(count)) for count in (1, layers - 1)
         )
-        self.recall = Recall(width, keys, values, heads)
+        self.recall = Recall(width, keys, values, heads) if listen else None
         self.films = nn.ModuleList(Film(bottleneck, width) for _ in range(3))
         self.output = nn.Sequential(nn.PReLU(), nn.Conv1d(width, bins, 1))
 
     def condition(self, references: list[torch.Tensor]) -> Any:
-        """What the references (B, 1, T') tell: (embedding, spectra, keys, values, bias, state).
+        """What the references (B, 1, T') tell: (embedding, spectra, bias, heard).
 
-        They are unit vectors (B, E) and (B, F, M), keys and values (B, K, M) of the features, what
-        is added to the logits of the frames (B, M), and the state of the first LSTM after them.
+        They are unit vectors (B, E) and (B, F, M), what is added to the logits of the frames
+        (B, M), and, if it listens to them, keys and values (B, K, M) of the features, and the state
+        of the first LSTM after them.
         """
-        spectra = [self.analyse(x[:, 0]) for x in references]  # (B, F, M) each
-        power = torch.view_as_real(torch.cat(spectra, -1)).square().sum(-1) + FLOOR
+        spectra = torch.cat([self.analyse(x[:, 0]) for x in references], -1)  # (B, F, M)
+        power = torch.view_as_real(spectra).square().sum(-1) + FLOOR
         bias = log_spoken(power)
         with torch.set_grad_enabled(self.learn_encoder and torch.is_grad_enabled()):
             embedding = self.encoder(power)
+        return embedding, self.likeness.keys(power), bias, self._heard(spectra, power, embedding)
+
+    def _heard(self, spectra, power, embedding):
+        """What the references leave, as spectra (B, F, M): (keys, values, state), or nothing."""
+        if self.recall is None:
+            return ()
         magnitude = power ** (COMPRESSION / 2)
-        relative = magnitude / self.mean.whole(magnitude.mean(1, keepdim=True))
-        likeness = torch.ones_like(relative[:, :1])
-        hidden = self.features(relative, relative, likeness, self.mapped(embedding))
+        mean = self.mean.whole(magnitude.mean(1, keepdim=True))
+        relative, likeness = magnitude / mean, torch.ones_like(mean)
+        parts = torch.stack([spectra.real, spectra.imag], 1)
+        beside, _ = self.beside(parts, self.silence(len(power)))
+        hidden = self.features(relative, relative, likeness, beside / mean, self.mapped(embedding))
         silence = tuple(lstm.initial_state(1, len(power)) for lstm in self.before)
-        hidden, heard = _through(self.before, hidden, silence)
-        keys, values = self.recall.remember(hidden)
-        return embedding, self.likeness.keys(power), keys, values, bias, heard
+        hidden, state = _through(self.before, hidden, silence)
+        return *self.recall.remember(hidden), state
 
     def resemblance(self, x: torch.Tensor, *condition: Any) -> torch.Tensor:
         """How likely it is that signals (B, 1, T) are of whom the references are: (B,), 0 to 1.
@@ -129,10 +151,19 @@ class SpeakerLstm(SpectralModel):
         zeros = self.input.weight.new_zeros
         return zeros(batch, 1), zeros(batch, 1)
 
+    def silence(self, batch: int) -> State:
+        """The bins of the last frame that the next one reads, before the first: (B, 2, K)."""
+        return self.input.weight.new_zeros(batch, 2, self.neighbours) if self.neighbours else ()
+
     def core_state(self, batch: int = 1, *condition: Any) -> State:
         """The state of `core` before the first frame."""
-        after = tuple(lstm.initial_state(1, batch) for lstm in self.after)
-        return self.initial_level(batch), condition[0][-1], after
+        before, after = (
+            tuple(lstm.initial_state(1, batch) for lstm in part)
+            for part in (self.before, self.after)
+        )
+        heard = condition[0][-1]
+        level = self.initial_level(batch)
+        return level, self.silence(batch), heard[-1] if heard else before, after
 
     def mapped(self, embedding: torch.Tensor) -> torch.Tensor:
         """The numbers (B, E') that lead the network; those of unit vectors (B, E) are small."""
@@ -144,29 +175,49 @@ class SpeakerLstm(SpectralModel):
         level, *state = self.mean.step(magnitude.mean(1, keepdim=True), *state)
         return magnitude / level, level, tuple(state)
 
+    def beside(self, x: torch.Tensor, past: Any) -> tuple[torch.Tensor, State]:
+        """Compressed magnitudes (B, 2K, N) of sums and differences of neighbours in (B, 2, F, N).
+
+        past: of the frame before the first, (B, 2, K), see `silence`; it returns the next one.
+        """
+        low = x[:, :, : self.neighbours]
+        if not self.neighbours:
+            return low[:, 0], ()
+        last = torch.cat([past[..., None], low[..., :-1]], -1) * self.signs
+        power = torch.cat([low + last, low - last], 2).square().sum(1) + FLOOR
+        return power ** (COMPRESSION / 2), low[..., -1]
+
     def features(
-        self, relative: torch.Tensor, found: torch.Tensor, likeness: torch.Tensor, who: torch.Tensor
+        self,
+        relative: torch.Tensor,
+        found: torch.Tensor,
+        likeness: torch.Tensor,
+        beside: torch.Tensor,
+        who: torch.Tensor,
     ) -> torch.Tensor:
         """(B, W, N) of magnitudes, those of the references, and how like each other they are."""
         likeness = (likeness - TYPICAL) / (1 - TYPICAL)
-        x = self.input(torch.cat([relative - 1, found - 1, likeness], 1))
+        x = self.input(torch.cat([relative - 1, found - 1, likeness, beside - BESIDE], 1))
         return self.films[0](x, who)
 
     def core(self, x: torch.Tensor, state: Any, *condition: Any) -> tuple[torch.Tensor, State]:
         """Weigh the mixture's spectrum (B, 2, F, N) by the gains; the next state."""
-        embedding, references, keys, values, bias, _ = condition[0]
-        level, before, after = state
+        embedding, references, bias, heard = condition[0]
+        level, past, before, after = state
         who = self.mapped(embedding)
         power = x.square().sum(1) + FLOOR  # (B, F, N)
         relative, mean, level = self.relative(power, level)
         found, likeness = self.likeness(power, references, bias)
         found = found ** (COMPRESSION / 2) / mean
-        hidden = self.features(relative, found, likeness, who)
+        beside, past = self.beside(x, past)
+        hidden = self.features(relative, found, likeness, beside / mean, who)
         hidden, before = _through(self.before, hidden, before)
-        hidden = self.films[1](self.recall(hidden, keys, values, bias), who)
+        if self.recall is not None:
+            hidden = self.recall(hidden, *heard[:2], bias)
+        hidden = self.films[1](hidden, who)
         hidden, after = _through(self.after, hidden, after)
         gains = self.output(self.films[2](hidden, who)).sigmoid()
-        return x * gains[:, None], (level, before, after)
+        return x * gains[:, None], (level, past, before, after)
 
 
 def _through(lstms: Iterable[BandLstm], x: torch.Tensor, states: Any) -> tuple[torch.Tensor, State]:

@@ -24,6 +24,7 @@ from sepcli.errors import SepcliError
 from sepcli.nn.model import Model
 from sepcli.training import adversarial, precision, sharding, stepping, validation
 from sepcli.training.adversarial import Adversary
+from sepcli.training.optimizers import optimizer_of
 from sepcli.training.ranks import ALONE, Ranks, parallel, share_statistics
 from sepcli.training.settings import BEST, Plateau, Settings, learning_rate
 from sepcli.training.stepping import add_up
@@ -58,12 +59,7 @@ class State:
         if self.sharded:
             sharding.shard(model)
         self.estimate = parallel(model, ranks, validation.separate, settings.parallel)
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(),
-            lr=settings.lr,
-            betas=(settings.betas[0], settings.betas[1]),
-            weight_decay=settings.weight_decay,
-        )
+        self.optimizer = optimizer_of(model, settings)
         self.step, self.validated, self.seconds = 0, -1, 0.0
         self.first: Any = None
         self.best: Any = None

@@ -16,6 +16,7 @@ BEST = {"si_sdr_db": 1, "snr_db": 1, "loss": -1}  # scores, and whether more is 
 WEIGHTS = "weights of sources, 0 or more and not all 0, such as {vocals: 1}"
 NUMBERS = ("none", "bf16", "fp16")  # of autocast
 PARALLEL = ("ddp", "fsdp")
+OPTIMIZERS = ("adamw", "muon")
 AT_LEAST_0 = (
     "epochs", "keep_every", "warmup", "final_lr", "weight_decay", "clip", "seed", "workers",
     "save_minutes", "stop_after", "keep_last", "audio_every",
@@ -38,6 +39,7 @@ class Settings:
     loss: {name: weight}, see `losses.weighted`. source_weights: {source: weight} in all losses, 0
         for those that are not named; all the same if empty. mixture_consistency: make the
         estimates add up to the mixture before the loss.
+    optimizer: `adamw`, or `muon`, which is AdamW but for matrices, see `optimizers.Muon`.
     lr: Adam's learning rate, reached after `warmup` steps, then falling as a half cosine to
         `final_lr` at the end. betas: Adam's. weight_decay: AdamW's. clip: largest gradient norm, 0
         for no limit.
@@ -75,6 +77,7 @@ class Settings:
     loss: dict = field(default_factory=lambda: {"si_sdr": 1.0})
     source_weights: dict = field(default_factory=dict)
     mixture_consistency: bool = False
+    optimizer: str = "adamw"
     lr: float = 1e-3
     final_lr: float = 0.0
     betas: list = field(default_factory=lambda: [0.9, 0.999])
@@ -114,6 +117,8 @@ class Settings:
             "progressive", _are_stages(self.progressive), "pairs like [[4, 1000], [2, 3000]]"
         )
         self._check("parallel", self.parallel in PARALLEL, " or ".join(PARALLEL))
+        known = OPTIMIZERS if self.parallel == "ddp" else ("adamw",)  # Muon needs whole matrices
+        self._check("optimizer", self.optimizer in known, " or ".join(known))
         score, _, source = self.best.partition(".")
         valid = self.best in BEST or (score == "si_sdr_db" and source)
         self._check("best", valid, f"{' or '.join(BEST)} or si_sdr_db.SOURCE")
