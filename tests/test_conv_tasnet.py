@@ -197,3 +197,31 @@ def test_a_norm_over_the_future_is_refused_in_a_causal_model():
 
 def test_the_receptive_field_is_380_ms():
     assert ConvTasNet().receptive_field == 6080  # 379 frames: 378 hops of 16 and one kernel of 32
+
+
+SMALL = {"filters": 8, "bottleneck": 6, "hidden": 5, "skip": 4, "blocks": 3, "repeats": 2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "lean"),
+    [
+        ({}, True),
+        ({"norm_first": True, "last_residual": False}, True),
+        ({"norm": "none", "bias": False, "activation": "relu"}, True),
+        ({"depthwise": False, "sources": ("speech",), "tcn_kernel": 2}, True),
+        ({"norm": "cln"}, False),
+        ({"skip": 0}, False),
+    ],
+)
+def test_the_form_for_graphs_computes_the_same(settings, lean):
+    torch.manual_seed(0)
+    model = randomise(ConvTasNet(**SMALL | settings)).double().eval()
+    form, x = model.exported(), torch.randn(2, 1, 40 * model.hop, dtype=torch.float64)
+    assert (form is not model) == lean
+    expected, _ = model.step(x, model.initial_state(2))
+    state, parts = form.core_state(2), []
+    with torch.no_grad():
+        for part in x.split([model.hop, 9 * model.hop, 30 * model.hop], -1):
+            y, state = form.core(part, state)
+            parts.append(y)
+    torch.testing.assert_close(torch.cat(parts, -1), expected, rtol=0, atol=1e-12)

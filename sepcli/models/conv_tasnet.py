@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sepcli.layers import rows
+from sepcli.layers.lean_tcn import LeanTcn, as_image, can_be_lean
 from sepcli.layers.tcn import Tcn, norm_layer
 from sepcli.nn.causal import CausalModel
 from sepcli.nn.filterbank import LearnedDecoder, LearnedEncoder, perfect_reconstruction_
@@ -146,7 +147,7 @@ class ConvTasNet(CausalModel):
         past, separator, tail = state
         frames, past = self.encoder.step(x[:, 0], past)  # (B, F, N)
         masks, separator = self.separator.step(frames, separator)
-        y, tail = self._decode(frames, masks, tail)
+        y, tail = self.decode(frames, masks, tail)
         return y, (past, separator, tail)
 
     def run(self, x: torch.Tensor) -> torch.Tensor:
@@ -155,11 +156,14 @@ class ConvTasNet(CausalModel):
         if self.causal:
             return super().run(x)
         frames, past = self.encoder.step(x[:, 0], self.encoder.initial_state(x.shape[0], x))
-        return self._decode(
+        return self.decode(
             frames,
             self.separator(frames),
             past.new_zeros(len(x) * len(self.sources), self.decoder.overlap),
         )[0]
+
+    def exported(self) -> Any:
+        return Lean(self) if can_be_lean(self.separator.tcn) else self
 
     def _by_rows(self, x):
         """`run` of (B, T), as is fastest in training."""
@@ -168,8 +172,37 @@ class ConvTasNet(CausalModel):
         y = self.decoder.rows(masks * frames[:, :, None])  # (B, T + delay, S)
         return y[:, : x.shape[-1]].transpose(1, 2)[:, :, None]
 
-    def _decode(self, frames, masks, tail):
+    def decode(
+        self, frames: torch.Tensor, masks: torch.Tensor, tail: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The sources (B, S, 1, T) of masks (B, S*F, N) of frames (B, F, N), and the next tail."""
         (B, F, N), S = frames.shape, len(self.sources)
         masked = masks.reshape(B, S, F, N) * frames[:, None]  # (B, S, F, N)
         y, tail = self.decoder.step(masked.reshape(B * S, F, N), tail)  # (B*S, T)
         return y.reshape(B, S, 1, -1), tail  # (B, S, 1, T)
+
+
+class Lean(nn.Module):
+    """A trained causal ConvTasNet whose separator is of a `LeanTcn`, for a graph."""
+
+    hops = None
+
+    def __init__(self, model: ConvTasNet) -> None:
+        super().__init__()
+        self.model, separator = model, model.separator
+        self.bottleneck, self.tcn = as_image(separator.bottleneck), LeanTcn(separator.tcn)
+        self.mask = nn.Sequential(*map(as_image, separator.mask))
+
+    def core_state(self, batch: int = 1) -> State:
+        """The state of `core` before the first sample."""
+        past, _, tail = self.model.initial_state(batch)
+        return past, self.tcn.initial_state(batch), tail
+
+    def core(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
+        """`ConvTasNet.step`, with other states."""
+        past, separator, tail = state
+        frames, past = self.model.encoder.step(x[:, 0], past)  # (B, F, N)
+        hidden, separator = self.tcn.step(self.bottleneck(frames[:, :, None]), separator)
+        masks = self.mask(hidden).sigmoid()[:, :, 0]
+        y, tail = self.model.decode(frames, masks, tail)
+        return y, (past, separator, tail)
