@@ -1,6 +1,7 @@
 """Errors that the user can do something about, and notes on what did not fail."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 _printers: list[Callable[[str], Any]] = []  # at most one
@@ -58,6 +59,25 @@ class Notes:
         full = len(self._told) == self.most
         self._told.add(message)
         note(f"There are more {self.what}; they are not named" if full else message)
+
+
+_damage_is_read = False
+
+
+def is_lenient() -> bool:
+    """Whether sound that is cut off or damaged is read as far as it goes, with a note."""
+    return _damage_is_read
+
+
+@contextmanager
+def leniency(value: bool = True) -> Iterator[None]:
+    """Have `is_lenient` be so in this process, for as long as the block takes."""
+    global _damage_is_read
+    before, _damage_is_read = _damage_is_read, value
+    try:
+        yield
+    finally:
+        _damage_is_read = before
 
 
 def one_line(message: str) -> str:

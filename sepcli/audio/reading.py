@@ -18,7 +18,7 @@ from sepcli.audio.streams import Peekable
 from sepcli.audio.tracks import split_track
 from sepcli.containers import chunks, wav
 from sepcli.containers.pieces import Bytes
-from sepcli.errors import SepcliError, note
+from sepcli.errors import SepcliError, is_lenient, note
 from sepcli.files import Place
 from sepcli.signals.checks import check_finite, check_layout, told_too_little
 from sepcli.signals.resampling import resample
@@ -129,7 +129,7 @@ def open_blocks(
     encoding: str | None = None,
     sample_rate: int | None = None,
     channels: int | None = None,
-    strict: bool = True,
+    strict: bool | None = None,
 ) -> Reader:
     """Open a path, bytes in an io.BytesIO or a binary stream for reading in blocks; a `Reader`.
 
@@ -141,9 +141,9 @@ def open_blocks(
 
     Raises SepcliError when there is no such file, or it is not sound, empty, cut off or absurd, or
     holds more than would be read. With `strict=False`, what is cut off or damaged is read as far as
-    it goes, with a note (`errors.note`).
+    it goes, with a note (`errors.note`); None is what `errors.is_lenient` says.
     """
-    complain = _raise if strict else _tell
+    complain = _complain(strict)
     with contextlib.ExitStack() as opened:
         path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
         if path is not None:
@@ -165,6 +165,11 @@ def open_blocks(
             reader = _open_stream(source, name, complain)
         reader._resources.push(opened.pop_all())
     return reader
+
+
+def _complain(strict=None):
+    """What is done about a sound that is cut off or damaged."""
+    return _tell if (is_lenient() if strict is None else not strict) else _raise
 
 
 def _raise(error):
@@ -318,7 +323,7 @@ def decode(
     decoded = wav.decode_wav(data, name) if data[:4] in wav.MAGICS else None
     if decoded is not None and decoded[0].size:
         return decoded[0][:, start:stop], decoded[1]
-    with _open_seekable(Bytes(data), len(data), name, _raise) as reader:
+    with _open_seekable(Bytes(data), len(data), name, _complain()) as reader:
         signal, rate = _between(reader, start, stop), reader.sample_rate
     if signal.shape[1] == 0 and start == 0 and stop != 0:
         raise _without_samples(name)

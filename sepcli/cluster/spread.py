@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sepcli.cluster.shard import WHOLE, Shard
+from sepcli.errors import is_lenient, leniency
 
 if TYPE_CHECKING:
     from sepcli.cluster.scheduler import Handling
@@ -39,6 +40,8 @@ class Spread:
         handling: what a cluster makes of the results. Without it they come in the order of the
         tasks; processes of this machine always keep that.
         """
+        if is_lenient():
+            function = Lenient(function)
         if self.cluster is None:
             from sepcli.cluster.workers import in_order
 
@@ -63,6 +66,17 @@ class Spread:
         from sepcli.cluster.ledger import open_ledger
 
         return open_ledger(self.ledger_path)
+
+
+@dataclass(frozen=True)
+class Lenient:
+    """A function that reads what is damaged as far as it goes, whichever process calls it."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, task: Any) -> Any:
+        with leniency():
+            return self.function(task)
 
 
 ALONE = Spread()

@@ -253,9 +253,8 @@ def check_usage(
 def check_merge(estimates: Any, html: Any, museval: Any) -> None:
     """Fail before any work on what does not go with reports that are put together."""
     if estimates or html or museval:
-        raise click.UsageError(
-            "--merge 'scores-*.json' takes reports, without samples, --html and --museval."
-        )
+        what = "takes reports, without samples, --html and --museval."
+        raise click.UsageError(f"--merge 'scores-*.json' {what}")
 
 
 def merge(parts: Iterable[str], statistics: Any) -> dict[str, Any]:
@@ -319,12 +318,13 @@ def find(
     estimates: Any, references: Any, mixtures: Any, strict: bool, input_type: str
 ) -> list[Sample] | Iterator[Sample]:
     """The samples that the arguments name."""
-    from sepcli.samples.streams import read_samples
+    from sepcli.samples.streams import read_samples, to_the_end
     from sepcli.scoring.pairs import pair
 
     if references:
         return pair(estimates, references, mixtures)
-    return read_samples(estimates or "-", strict=strict, input_type=input_type)
+    source = estimates or "-"
+    return to_the_end(read_samples(source, strict=strict, input_type=input_type), source)
 
 
 def score(samples: Any, names: Any, settings: Any, gallery: Any) -> Iterator[Row]:

@@ -89,11 +89,22 @@ overwrite = click.option(
     default=None,
     help="Replace existing outputs, or keep them.  [default: an existing output is an error]",
 )
+
+
+def _keep_strict(ctx, _param, value):
+    """The option's own value; everything that reads sound in this run obeys it, too."""
+    from sepcli.errors import leniency
+
+    ctx.with_resource(leniency(not value))
+    return value
+
+
 strict = click.option(
     "--strict/--no-strict",
     default=True,
-    help="Treat a sample stream without its closing count as an error, and in separate a sound "
-    "file that is cut off or damaged; otherwise, read it as far as it goes.  [default: strict]",
+    callback=_keep_strict,
+    help="Treat sound that is cut off or damaged, and a sample stream without its closing count, "
+    "as an error; otherwise, read it as far as it goes.  [default: strict]",
 )
 input_type = click.option(
     "-t",

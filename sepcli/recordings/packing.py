@@ -18,7 +18,7 @@ from sepcli.recordings.stored import BadLine
 from sepcli.samples.packwriting import JSON, Item, itemsize, write_pack
 from sepcli.samples.remote import staged
 from sepcli.samples.sample import split_audio_name, unreadable
-from sepcli.samples.streams import read_samples
+from sepcli.samples.streams import read_samples, to_the_end
 
 
 @dataclass(frozen=True)
@@ -250,15 +250,19 @@ class Packing:
         return ((source, sample) for source in self.samples for sample in self._read(source))
 
     def _read(self, source):
-        """The samples of a source; one that is not there, or is none, is left out like a sample."""
+        """The samples of a source; what is missing of a file is left out like a sample.
+
+        Standard input that ends too early ends the run, which goes on when it comes again.
+        """
         some = False
         try:
-            for sample in read_samples(source, **self._reading):
+            samples = read_samples(source, **self._reading)
+            for sample in samples if source == "-" else to_the_end(samples, source):
                 some = True
                 yield sample
         except SepcliError as error:
-            if some:  # a stream that was cut off is an error, never a shorter result
-                raise
+            if some:
+                raise SepcliError(f"{error}; or send all again, with --resume") from None
             yield unreadable(str(source), error)
 
 

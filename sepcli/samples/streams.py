@@ -16,7 +16,7 @@ from sepcli.errors import SepcliError
 from sepcli.samples.folders import FolderWriter, read_folder, sample_from_file
 from sepcli.samples.lists import read_list
 from sepcli.samples.remote import ObjectWriter, read_objects
-from sepcli.samples.sample import Sample, split_audio_name
+from sepcli.samples.sample import Sample, split_audio_name, unreadable
 from sepcli.samples.stems import STEM_FILE
 from sepcli.samples.tarreading import read_tar
 from sepcli.samples.tarstream import TarWriter
@@ -64,6 +64,22 @@ def read_samples(
         key = path.name[: -len(STEM_FILE)] if path.name.lower().endswith(STEM_FILE) else path.stem
         return iter([sample_from_file(key, path)])
     return _read_file(path, strict, input_type, path.parent)
+
+
+def to_the_end(samples: Iterator[Sample], source: Any) -> Iterator[Sample]:
+    """Pass samples on; what ends them too early is an `unreadable` one behind the others.
+
+    source: what they are read from. Raises SepcliError where there was none before.
+    """
+    some = False
+    try:
+        for sample in samples:
+            some = True
+            yield sample
+    except SepcliError as error:
+        if not some:
+            raise
+        yield unreadable(str(source), error)
 
 
 def is_audio_file(path: str | Path, input_type: str = "auto") -> bool:
