@@ -46,8 +46,17 @@ def rows(reports):
 
 
 def card(run, reports):
-    """The lines of the card."""
-    scores = json.loads((Path(run) / "scores.json").read_text(encoding="utf-8"))
+    """The lines of the card: of the training, where there was one, and of the reports."""
+    trained = Path(run) / "scores.json"
+    if trained.exists():
+        yield from training(json.loads(trained.read_text(encoding="utf-8")))
+    yield "Means ± one standard error:"
+    yield ""
+    yield from rows(reports)
+
+
+def training(scores):
+    """What a run says of itself, as lines."""
     yield (
         f"{scores['parameters']:,} parameters; {scores['minutes']:.1f} minutes, "
         f"{scores['steps']:,} steps, {scores['items_seen']:,} items; in validation "
@@ -57,9 +66,6 @@ def card(run, reports):
     yield ""
     yield f"    {scores['command']}"
     yield ""
-    yield "Means ± one standard error:"
-    yield ""
-    yield from rows(reports)
 
 
 def main():

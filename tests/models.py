@@ -21,6 +21,32 @@ SPEAKER = {
     "learn_encoder": True,
 }
 
+UNAS_BANDS = {
+    "bins": 9,
+    "bands": 8,
+    "encoder": (
+        ("plain", 4, 3, 3, 2),
+        ("bottleneck", 8, 2, 3, 2),
+        ("separable", 8, 2, 3, 1),
+        ("bottleneck", 8, 1, 5, 1),
+    ),
+    "repeats": 1,
+}
+UNAS = UNAS_BANDS | {"window": 64, "hop": 32}
+
+BANDS = {
+    "bands": ((4, 2), (4, 6)),
+    "span": 8,
+    "channels": 6,
+    "hidden": 5,
+    "layers": 2,
+    "mixed": 7,
+    "full_width": 8,
+    "full_hidden": 6,
+    "full_blocks": 3,
+    "full_repeats": 1,
+}
+
 TINY = [  # name, settings; every causal model in MODELS is here at least once
     (
         "conv_tasnet",
@@ -94,25 +120,11 @@ TINY = [  # name, settings; every causal model in MODELS is here at least once
             "compression": 0.3,
         },
     ),
-    (
-        "band_lstm",
-        {
-            "window": 64,
-            "hop": 32,
-            "bands": ((4, 2), (4, 6)),
-            "span": 8,
-            "channels": 6,
-            "hidden": 5,
-            "layers": 2,
-            "mixed": 7,
-            "full_width": 8,
-            "full_hidden": 6,
-            "full_blocks": 3,
-            "full_repeats": 1,
-        },
-    ),
+    ("band_lstm", BANDS | {"window": 64, "hop": 32}),
     ("speaker_lstm", SPEAKER),
     ("speaker_lstm", SPEAKER | {"listen": False, "neighbours": 9}),
+    ("ul_unas", UNAS),
+    ("unas_lstm", {"window": 64, "hop": 32, "lstm": BANDS, "unas": UNAS_BANDS}),
     (
         "tcn_max78000",
         {"filters": 12, "kernel": 20, "width": 8, "hidden": 6, "dilations": (1, 4)},
@@ -236,6 +248,11 @@ FEWER = {  # than the first form of each has: what tracing takes seconds for
     "tcn_max78000": {"dilations": (1,)},
     "tfswa_resunet": {"dims": (4,)},
     "tfswa_unet": {"dims": (4,), "depths": (1,)},
+    "ul_unas": {"encoder": UNAS["encoder"][:2]},
+    "unas_lstm": {
+        "lstm": BANDS | {"layers": 1, "full_blocks": 1},
+        "unas": UNAS_BANDS | {"encoder": UNAS["encoder"][:1]},
+    },
     "usef_gridnet": {"blocks": 1, "reinject": ()},
 }
 SMALLEST = {name: first | FEWER.get(name, {}) for name, first in reversed(EVERY)}

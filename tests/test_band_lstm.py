@@ -66,7 +66,7 @@ def test_the_gains_do_not_depend_on_the_level(gain):
         torch.testing.assert_close(model(gain * x), gain * model(x), rtol=1e-3, atol=1e-5 * gain)
 
 
-def test_the_defaults_are_those_of_the_shipped_denoiser():
+def test_the_defaults_are_those_of_the_third_generation_of_denoise():
     model = build("band_lstm")
     assert sum(p.numel() for p in model.parameters()) == 976_410
     assert model.latency == 512

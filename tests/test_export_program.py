@@ -26,7 +26,7 @@ from tests.test_export_whole import make, noise
 
 ANY_LENGTH = {
     "conv_tasnet", "dmgtcm_unet", "mask_unet", "open_unmix", "spectral_tasnet", "tcn_max78000",
-    "usef_gridnet",
+    "ul_unas", "usef_gridnet",
 }  # fmt: skip
 
 
@@ -235,14 +235,16 @@ def test_no_other_operations_are_found(target):
         operation(target)
 
 
-def test_tracing_leaves_torch_as_it_was():
-    autocast, kernels = torch.autocast, dict(torch.ops.aten.lstm.input.py_kernels)
-    lstm = torch.nn.LSTM(3, 4, batch_first=True, bidirectional=True).eval()
-    made = tracing.to_program(lstm, [torch.randn(2, 5, 3)], [(0, 1)], [[torch.randn(1, 50, 3)]])
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_tracing_leaves_torch_as_it_was(kind):
+    operator = getattr(torch.ops.aten, kind).input
+    autocast, kernels = torch.autocast, dict(operator.py_kernels)
+    layer = getattr(torch.nn, kind.upper())(3, 4, batch_first=True, bidirectional=True).eval()
+    made = tracing.to_program(layer, [torch.randn(2, 5, 3)], [(0, 1)], [[torch.randn(1, 50, 3)]])
     x = torch.randn(3, 9, 3)
-    torch.testing.assert_close(made.module()(x)[0], lstm(x)[0])
+    torch.testing.assert_close(made.module()(x)[0], layer(x)[0])
     assert torch.autocast is autocast
-    assert torch.ops.aten.lstm.input.py_kernels == kernels
+    assert operator.py_kernels == kernels
 
 
 def test_a_program_with_an_operation_that_is_not_run_is_not_written(tmp_path, monkeypatch):

@@ -145,6 +145,31 @@ def test_lstms_of_a_graph_are_those_of_torch():
         np.testing.assert_allclose(ours, theirs.detach(), rtol=0, atol=1e-6)
 
 
+def test_grus_of_a_graph_are_those_of_torch():
+    import onnxruntime
+
+    class Both(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.deep = torch.nn.GRU(3, 4, num_layers=2, bidirectional=True)
+            self.first = torch.nn.GRU(8, 5, batch_first=True, bias=False)
+
+        def forward(self, x, past):
+            y, h = self.deep(x)
+            z, last = self.first(y.transpose(0, 1), past)
+            return z, h, last
+
+    torch.manual_seed(0)
+    both = Both().eval()
+    inputs = torch.randn(7, 2, 3), torch.randn(1, 2, 5)
+    made = to_onnx(both, inputs, [(0, 1), (1,)], (["x", "past"], ["z", "h", "last"]))
+    session = onnxruntime.InferenceSession(made.SerializeToString())
+    x, past = torch.randn(20, 3, 3), torch.randn(1, 3, 5)
+    found = session.run(None, {"x": x.numpy(), "past": past.numpy()})
+    for ours, theirs in zip(found, both(x, past), strict=True):
+        np.testing.assert_allclose(ours, theirs.detach(), rtol=0, atol=1e-6)
+
+
 def test_a_graph_separates_any_length_and_rate_as_its_model_does(graphs):
     method = Method(segment_s=0.05)
     theirs, ours = (

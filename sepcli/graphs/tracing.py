@@ -13,6 +13,7 @@ from torch import nn
 
 from sepcli.errors import SepcliError
 from sepcli.graphs.realparts import RealParts
+from sepcli.graphs.recurrent import OnnxRecurrent, whole_recurrences
 
 LOGGERS = ("torch.onnx", "torch.export", "torch.__trace", "onnxscript", "onnx_ir")
 TOLD = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node", "custom")
@@ -22,8 +23,6 @@ SIZES = frozenset(  # what is computed of sizes or left out, beside what has a f
         operator.add, operator.sub, operator.mul, operator.floordiv,
     }
 )  # fmt: skip
-LSTM_KEYS = (torch._C.DispatchKey.CompositeImplicitAutograd, torch._C.DispatchKey.Autograd)
-ONNX_GATES = (0, 3, 1, 2)  # input, output, forget, cell: of torch's input, forget, cell, output
 
 
 def check_packages() -> None:
@@ -95,7 +94,7 @@ def to_program(
     """
     first, *others = (dict.fromkeys(each, torch.export.Dim.AUTO) for each in dynamic)
     shapes = (first, tuple(others)) if others else (first,)
-    with quiet(), whole_lstms(), no_autocast(), torch.no_grad():
+    with quiet(), whole_recurrences(), no_autocast(), torch.no_grad():
         program = torch.export.export(module.eval(), tuple(inputs), dynamic_shapes=shapes)
         _try(program, trials)
     for node in program.graph.nodes:
@@ -132,13 +131,13 @@ class _Flat(nn.Module):
 def fusible(module: nn.Module) -> Any:
     """Replace layers by those that ONNX Runtime runs best.
 
-    PReLUs of one slope become LeakyReLUs, which it joins to convolutions; LSTMs its own.
+    PReLUs of one slope become LeakyReLUs, which it joins to convolutions; LSTMs and GRUs its own.
     """
     for name, child in module.named_children():
         if isinstance(child, nn.PReLU) and child.num_parameters == 1:
             setattr(module, name, nn.LeakyReLU(float(child.weight.detach())))
-        elif isinstance(child, nn.LSTM):
-            setattr(module, name, OnnxLstm(child))
+        elif isinstance(child, nn.LSTM | nn.GRU):
+            setattr(module, name, OnnxRecurrent(child))
         elif isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d) and child.affine:
             setattr(module, name, FrozenNorm(child))
         else:
@@ -158,73 +157,6 @@ class FrozenNorm(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         known = (self.weight, self.bias, self.running_mean, self.running_var)
         return torch.ops.aten._native_batch_norm_legit_no_training(x, *known, 0.0, self.eps)[0]
-
-
-class OnnxLstm(nn.Module):
-    """An LSTM as ONNX's operator, for any number of steps; it can be exported, but not run."""
-
-    def __init__(self, lstm: nn.LSTM) -> None:
-        super().__init__()
-        if lstm.proj_size:
-            raise SepcliError("an LSTM with projections has no form in ONNX")
-        self.hidden_size, self.first = lstm.hidden_size, lstm.batch_first
-        self.directions = 2 if lstm.bidirectional else 1
-        self.layers = lstm.num_layers
-        for layer in range(lstm.num_layers):
-            ends = ("", "_reverse")[: self.directions]
-            for name, kinds in (("W", ["weight_ih"]), ("R", ["weight_hh"]), ("B", None)):
-                parts = []
-                for end in ends:
-                    own = kinds or (["bias_ih", "bias_hh"] if lstm.bias else [])
-                    found = [_gates(getattr(lstm, f"{kind}_l{layer}{end}")) for kind in own]
-                    parts.append(torch.cat(found) if found else torch.zeros(8 * self.hidden_size))
-                self.register_buffer(f"{name}{layer}", torch.stack(parts))
-
-    def forward(self, x: torch.Tensor, past: Any = None) -> Any:
-        """As that of nn.LSTM, for a batch."""
-        x = x.transpose(0, 1) if self.first else x  # (N, B, I)
-        N, B, _ = x.shape
-        D, H = self.directions, self.hidden_size
-        zeros = x.new_zeros(self.layers * D, B, H)
-        before, following = past or (zeros, zeros), []
-        for layer in range(self.layers):
-            own = slice(layer * D, (layer + 1) * D)
-            weights = (getattr(self, f"{name}{layer}") for name in "WRB")
-            x, *states = torch.onnx.ops.symbolic_multi_out(
-                "LSTM",
-                (x, *weights, None, *(state[own] for state in before)),
-                {"hidden_size": H, "direction": ("forward", "bidirectional")[D - 1]},
-                dtypes=[torch.float32] * 3,
-                shapes=[(N, D, B, H), (D, B, H), (D, B, H)],
-                version=14,
-            )
-            following.append(states)
-            x = x.transpose(1, 2).flatten(2)  # (N, B, D*H)
-        last = tuple(torch.cat(list(each)) for each in zip(*following, strict=True))
-        return x.transpose(0, 1) if self.first else x, last
-
-
-def _gates(weight: torch.Tensor) -> torch.Tensor:
-    """A weight or bias of the four gates in ONNX's order."""
-    gates = weight.detach().chunk(4)
-    return torch.cat([gates[i] for i in ONNX_GATES])
-
-
-@contextlib.contextmanager
-def whole_lstms() -> Iterator[None]:
-    """Let a traced LSTM be one operation for any number of steps.
-
-    Tracing would otherwise go through the steps to find out the shapes, and count them.
-    """
-    lstm = torch.ops.aten.lstm.input
-    kept = {key: lstm.py_kernels[key] for key in LSTM_KEYS}
-    lstm.py_kernels.update(dict.fromkeys(LSTM_KEYS, _lstm_shapes))
-    lstm._dispatch_cache.clear()
-    try:
-        yield
-    finally:
-        lstm.py_kernels.update(kept)
-        lstm._dispatch_cache.clear()
 
 
 @contextlib.contextmanager
@@ -266,14 +198,6 @@ def no_autocast() -> Iterator[None]:
         yield
     finally:
         torch.autocast = kept  # type: ignore[misc]
-
-
-def _lstm_shapes(x, states, *_choices):
-    """Tensors as `torch.ops.aten.lstm.input` gives: (y, h, c)."""
-    h, c = states
-    bidirectional = _choices[5]
-    y = x.new_empty(*x.shape[:2], h.shape[2] * (2 if bidirectional else 1))
-    return y, torch.empty_like(h), torch.empty_like(c)
 
 
 @contextlib.contextmanager

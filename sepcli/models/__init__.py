@@ -24,6 +24,8 @@ MODELS = {
     "tcn_max78000": "sepcli.models.tcn_max78000:TcnMax78000",
     "tfswa_resunet": "sepcli.models.tfswa_resunet:TfswaResunet",
     "tfswa_unet": "sepcli.models.tfswa_unet:TfswaUnet",
+    "ul_unas": "sepcli.models.ul_unas:UlUnas",
+    "unas_lstm": "sepcli.models.ul_unas:UnasLstm",
     "usef_gridnet": "sepcli.models.usef_gridnet:UsefGridNet",
 }
 

@@ -113,20 +113,28 @@ class BandLstmNet(SpectralModel):
 
     def core(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Weigh the mixture's spectrum (B, 2, F, N) by the gains; the next state."""
+        logits, _, state = self.logits(x, state)
+        return x * logits.sigmoid()[:, None], state
+
+    def logits(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, torch.Tensor, State]:
+        """Logits of the gains (B, F, N), the running level (B, 1, N), and the next state.
+
+        The level is the mean magnitude to the power of COMPRESSION.
+        """
         means, full, lstms = state
-        features, logits, means, full = self.listen(x, means, full)
+        features, logits, level, means, full = self.listen(x, means, full)
         hidden, following = self.mixers[0](self.encoder(features)), []
         for lstm, mixer, past in zip(self.lstms, self.mixers[1:], lstms, strict=True):
             hidden, past = lstm.step(hidden, past)
             hidden = mixer(hidden)
             following.append(past)
         correction = self.decoder(self.norm(hidden).relu())
-        return x * (logits + correction).sigmoid()[:, None], (means, full, tuple(following))
+        return logits + correction, level, (means, full, tuple(following))
 
     def listen(
         self, x: torch.Tensor, means: Any, full: Any
-    ) -> tuple[torch.Tensor, torch.Tensor, State, State]:
-        """Features (B, P, F, N), logits of the proposed gains (B, F, N), and the next states."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, State, State]:
+        """Features (B, P, F, N), logits of the proposed gains (B, F, N), level, the next states."""
         power = x.square().sum(1) + FLOOR  # (B, F, N)
         magnitude = power ** (COMPRESSION / 2)
         both = torch.cat([magnitude.mean(1, keepdim=True), magnitude], 1)  # of all bins, of each
@@ -137,7 +145,7 @@ class BandLstmNet(SpectralModel):
         parts = x * (power ** ((COMPRESSION - 1) / 2) / level)[:, None]  # (B, 2, F, N)
         beyond = magnitude / (own + 0.1 * level)  # 1 / 1.1 while a bin is as loud as ever
         others = torch.stack([relative - 1, beyond - 0.9, (logits / 2).tanh()], 1)
-        return torch.cat([parts, others], 1), logits, tuple(means), full
+        return torch.cat([parts, others], 1), logits, level, tuple(means), full
 
     def exported(self) -> Any:
         return OneFrame(self)
@@ -155,8 +163,13 @@ class OneFrame(nn.Module):
 
     def core(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Weigh the mixture's spectrum (B, 2, F, 1) by the gains; the next state."""
+        logits, _, state = self.logits(x, state)
+        return x * logits.sigmoid()[:, None], state
+
+    def logits(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, torch.Tensor, State]:
+        """What the model's `logits` are, of one frame."""
         model, (means, full, lstms) = self.model, state
-        features, logits, means, full = model.listen(x, means, full)
+        features, logits, level, means, full = model.listen(x, means, full)
         hidden = model.encoder(features)  # (1, K, B, C), and (B, K, C) from the first mixer on
         hidden, following = model.mixers[0].one_frame(hidden[0].transpose(0, 1)), []
         for lstm, mixer, past in zip(self.lstms, model.mixers[1:], lstms, strict=True):
@@ -164,5 +177,4 @@ class OneFrame(nn.Module):
             hidden = mixer.one_frame(hidden)
             following.append(past)
         hidden = F.relu(model.norm(hidden)).transpose(0, 1)[None]
-        gains = (logits + model.decoder(hidden)).sigmoid()
-        return x * gains[:, None], (means, full, tuple(following))
+        return logits + model.decoder(hidden), level, (means, full, tuple(following))
