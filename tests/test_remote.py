@@ -5,6 +5,7 @@ import os
 import threading
 
 import fsspec
+import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
@@ -16,6 +17,7 @@ from sepcli import files
 from sepcli.cluster import objects
 from sepcli.cluster.objects import Remote
 from sepcli.errors import SepcliError
+from sepcli.recordings.stored import Fetched
 from sepcli.samples.pack import Pack
 from sepcli.samples.streams import read_samples
 from tests.commands import contents, run
@@ -297,3 +299,71 @@ def test_text_is_saved_as_a_whole(tmp_path):
     objects.save(str(tmp_path / "x"), "text")
     objects.save(f"memory://{tmp_path.name}/x", "text")
     assert files.read_text(tmp_path / "x") == stored(f"memory://{tmp_path.name}/x")[""].decode()
+
+
+def test_mixtures_of_recordings_in_a_store_are_those_of_the_files(store, local, tmp_path):
+    """Folders, globs, lists and packs; also by other processes, and with a bad one among them."""
+    speech = tmp_path / "speech"
+    for number, name in enumerate(("ann/1", "ann/2", "bob/1")):
+        sepcli.write(speech / f"{name}.wav", noise(1, 8000, number), 16000)
+    lines = [{"path": f"{name}.wav"} for name in ("ann/1", "ann/2", "bob/1")]
+    (speech / "list.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    run("pack", "--speech", speech, "-o", speech / "x.h5")
+    upload(speech, f"{store}/speech")
+    quick = ("-n", 4, "--duration", 0.3)
+    ways = ("", "/*/*.wav", "/list.jsonl", "/x.h5:all", "/ann/1.wav=2")
+    for number, way in enumerate(ways if store.startswith("memory") else ways[:2]):
+        for place, output in ((speech, "here"), (f"{store}/speech", "there")):
+            run(
+                "mix", "--speech", f"{place}{way}", *quick, "-o", tmp_path / f"{output}{number}.tar"
+            )
+        made = [list(read_samples(tmp_path / f"{name}{number}.tar")) for name in ("here", "there")]
+        for one, other in zip(*made, strict=True):
+            np.testing.assert_array_equal(one.audio("mix"), other.audio("mix"))
+    speakers = ("--interferers", 1, "--enroll", *quick)
+    for place, output in ((speech, "a.tar"), (f"{store}/speech", "b.tar")):
+        run("mix", "--speech", place, *speakers, "-o", tmp_path / output)
+    made = [[s.audio("mix") for s in read_samples(tmp_path / name)] for name in ("a.tar", "b.tar")]
+    np.testing.assert_array_equal(*made)
+
+
+def test_a_damaged_recording_in_a_store_is_named_by_its_url(store, local, tmp_path):
+    upload(local / "sounds", f"{store}/in")
+    (tmp_path / "x.wav").write_bytes(b"RIFF")
+    upload(tmp_path / "x.wav", f"{store}/in/x.wav")
+    mixed = ("mix", "--speech", f"{store}/in", "-n", 12, "--duration", 0.1)
+    result = run(*mixed, "-o", tmp_path / "x.tar", code=1)
+    assert f"Failed: {store}/in/x.wav: cut off" in result.stderr
+    assert len(list(read_samples(tmp_path / "x.tar"))) == 12
+
+
+def test_objects_that_were_fetched_make_room_for_others(store, local, monkeypatch):
+    upload(local / "sounds", f"{store}/in")
+    urls = [url for url in objects.find(f"{store}/in") if url.suffix == ".wav"]
+    sizes = [len(data) for name, data in stored(f"{store}/in").items() if name.endswith(".wav")]
+    kept = Fetched(most_bytes=sum(sizes) - 1)
+    paths = [kept(url) for url in urls]
+    assert [path.exists() for path in paths] == [False, True, True]
+    assert kept(urls[0]) == paths[0]
+    assert paths[0].read_bytes() == stored(urls[0])[""]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_estimates_and_references_in_stores_are_scored(s3, local, tmp_path, jobs):
+    for role in ("est", "ref"):
+        for number, name in enumerate("ab"):
+            sepcli.write(tmp_path / f"{role}/{name}.wav", noise(1, 8000, number), 16000)
+            for stem in ("vocals", "drums"):
+                path = tmp_path / f"{role}-songs/{name}/{stem}.wav"
+                sepcli.write(path, noise(1, 8000, number), 16000)
+    store = f"{s3}/{tmp_path.name}"
+    upload(tmp_path, store)
+    for est, ref in (("est", "ref"), ("est-songs", "ref-songs"), ("est/a.wav", "ref/a.wav"),
+                     ("est-songs/a", "ref-songs/a")):  # fmt: skip
+        told = []
+        for place in (tmp_path, store):
+            scores = ("--metrics", "si-sdr,snr", "--json", "-j", jobs)
+            result = run("eval", f"{place}/{est}", f"{place}/{ref}", *scores)
+            told.append(json.loads(result.stdout)["items"])
+        assert told[0] == told[1]
+        assert told[0]

@@ -294,18 +294,23 @@ class _Recorded:
         return signal, {"files": pieces}
 
 
+def _name(recording):
+    """The path or URL of a recording, or its name in a pack or tar."""
+    is_file = isinstance(recording, str)
+    return str(recording) if is_file else getattr(recording, "name", str(recording))
+
+
 def _speakers(source, recordings, regex):
     """Yield who speaks in each of `recordings`; the same folder in two sources is two speakers."""
-    root = source
-    if not os.path.isdir(source):
-        names = [getattr(recording, "name", str(recording)) for recording in recordings]
+    root, names = source, list(map(_name, recordings))
+    if not os.path.isdir(source) and not all(name.startswith(f"{source}/") for name in names):
         root = os.path.commonpath([os.path.dirname(os.path.abspath(name)) for name in names])
     for recording in recordings:
         if isinstance(recording, PackRecording):  # knows it
             who = recording.speaker
             speaker = os.path.join(source, recording.group, who)
         else:
-            name = os.path.relpath(getattr(recording, "name", str(recording)), root)
+            name = os.path.relpath(_name(recording), root)
             who = speaker_of(name, regex or None)
             speaker = who if regex else os.path.join(source, who).rstrip(os.sep)
         if not who and (regex or isinstance(recording, PackRecording)):

@@ -13,10 +13,13 @@ from typing import Any
 import numpy as np
 
 from sepcli import audio
+from sepcli.cluster import objects
+from sepcli.cluster.objects import Remote, is_url
 from sepcli.dsp import level
 from sepcli.errors import SepcliError
 from sepcli.files import entries, lines_of, read_text
 from sepcli.recordings import stored
+from sepcli.samples.sample import split_audio_name
 from sepcli.signals.checks import is_path
 
 LIST_EXTENSIONS = (".txt", ".jsonl")
@@ -280,6 +283,8 @@ def find_audio(source: str) -> list[str]:
     Files that look like audio but cannot be read are named on standard error. A line of a list that
     makes no sense is a `stored.BadLine`.
     """
+    if is_url(source):
+        return _find_objects(source)
     path, listing = Path(source), audio.Listing(source)
     if os.path.isdir(path):
         files = list(_walk(source, listing))
@@ -302,6 +307,17 @@ def find_audio(source: str) -> list[str]:
     return files
 
 
+def _find_objects(url):
+    """The sound in a store: an object, those below a URL, of a glob, or of a list."""
+    if url.endswith(LIST_EXTENSIONS):
+        with objects.fetched(Remote(url)) as path:
+            return _read_list(path, url)
+    found = [each for each in objects.find(url) if split_audio_name(each.name)[1]]
+    if not found:
+        raise SepcliError(f"{url}: no audio files there; name another place")
+    return found
+
+
 def _walk(folder, listing, above=()):
     """Yield the audio files in `folder` and below, sorted; hidden ones are left out."""
     found, above = entries(folder, above)
@@ -312,11 +328,15 @@ def _walk(folder, listing, above=()):
             yield entry.path
 
 
-def _read_list(path):
-    """The paths in a .txt or .jsonl list, seen from its folder; a `BadLine` for a bad line."""
+def _read_list(path, called=None):
+    """The paths in a .txt or .jsonl list, seen from its folder; a `BadLine` for a bad line.
+
+    called: the URL that the file was fetched from.
+    """
     lines = lines_of(read_text(path))
     numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1)]
-    return [_listed(path, number, line) for number, line in numbered if line]
+    place = objects.place(called or os.fspath(path))
+    return [_listed(place, number, line) for number, line in numbered if line]
 
 
 def _listed(path, number, line):
@@ -329,4 +349,8 @@ def _listed(path, number, line):
             return stored.BadLine(where, expected)
     if not is_path(name):
         return stored.BadLine(where, f"{where}: {name!r:.60} is not the name of a file; correct it")
+    if is_url(name):
+        return Remote(name)
+    if isinstance(path, Remote):
+        return objects.below(Remote(os.path.dirname(path)), name)
     return str(path.parent / name)

@@ -2,17 +2,22 @@
 
 import contextlib
 import glob
+import hashlib
 import io
 import os
 import re
+import shutil
+import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from sepcli import audio
+from sepcli.cluster.objects import Remote, fetch, is_url
 from sepcli.errors import SepcliError
 from sepcli.files import explained, lines_of, read_text
 from sepcli.samples.pack import Pack
@@ -47,6 +52,66 @@ def checked(recording: Any) -> Any:
     return recording
 
 
+class Fetched:
+    """Objects of stores as files of this process, the last ones that were asked for.
+
+    most_bytes: of all of them together; one alone may have more.
+    """
+
+    def __init__(self, most_bytes: int = 1 << 30) -> None:
+        self.most_bytes, self._sizes = most_bytes, {}
+        self._folder, self._owner = "", os.getpid()
+
+    def __call__(self, url: Remote) -> Path:
+        """The file of an object; SepcliError where it cannot be fetched."""
+        if not self._folder or self._owner != os.getpid():  # or a fork of who made it
+            self._folder, self._owner, self._sizes = _scratch(), os.getpid(), {}
+            weakref.finalize(self, _remove, self._folder, self._owner)
+        path = Path(self._folder, _file_of(url))
+        size = self._sizes.pop(url, None)
+        if size is None:
+            fetch(url, path)
+            size = path.stat().st_size
+            while self._sizes and sum(self._sizes.values()) + size > self.most_bytes:
+                oldest = next(iter(self._sizes))
+                del self._sizes[oldest]
+                Path(self._folder, _file_of(oldest)).unlink()
+        self._sizes[url] = size
+        return path
+
+
+def _scratch():
+    import tempfile  # not when a command starts
+
+    return tempfile.mkdtemp(prefix="sepcli-")
+
+
+def _remove(folder, owner):
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _file_of(url):
+    """A name that no other URL has, with the ending of this one."""
+    return hashlib.sha256(url.encode()).hexdigest()[:32] + PurePosixPath(url).suffix
+
+
+_fetched = Fetched()
+
+
+@contextlib.contextmanager
+def on_disk(recording: Any) -> Iterator[Any]:
+    """A path, or that of a fetched object, which errors in the block still call by its URL."""
+    if not isinstance(recording, Remote):
+        yield checked(recording)
+        return
+    path = _fetched(recording)
+    try:
+        yield path
+    except SepcliError as error:
+        raise type(error)(str(error).replace(os.fspath(path), recording)) from None
+
+
 _SPLIT = re.compile(r"(.*?)(?::(train|validation|all))?", re.DOTALL)
 
 
@@ -62,6 +127,8 @@ def in_archive(source: str, what: str) -> "PackRecordings | list[Any] | None":
     matched = _SPLIT.fullmatch(source)
     assert matched is not None  # it matches everything
     path, split = matched.groups()
+    if is_url(path) and path.endswith((".h5", ".tar")):
+        path = os.fspath(_fetched(Remote(path)))
     if path.endswith(".h5"):
         return PackRecordings(path, what, split or "train")
     if path and os.path.isfile(os.path.join(path, MANIFEST)):
@@ -75,7 +142,8 @@ def in_archive(source: str, what: str) -> "PackRecordings | list[Any] | None":
 def header(recording: Any) -> tuple[int, int]:
     """(frames, sample rate) of a recording, as `in_archive` holds them, or of a file."""
     if isinstance(recording, str | os.PathLike):
-        about = audio.info(checked(recording))
+        with on_disk(recording) as path:
+            about = audio.info(path)
         return about.frames, about.sample_rate
     return recording.header()
 
@@ -112,7 +180,8 @@ def read(
 ) -> tuple[np.ndarray, int]:
     """What `audio.read` does for files: (float32 (C, T), sample rate)."""
     if isinstance(recording, str | os.PathLike):
-        return audio.read(recording, start=start, stop=stop, sample_rate=sample_rate)
+        with on_disk(recording) as path:
+            return audio.read(path, start=start, stop=stop, sample_rate=sample_rate)
     signal, rate = recording.read(start, stop)
     if sample_rate is None:
         return signal, rate

@@ -1,10 +1,13 @@
 """Bring estimates and references that lie in different places together, as samples."""
 
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from sepcli.audio import split_track
+from sepcli.cluster import objects
+from sepcli.cluster.objects import Remote, is_url
 from sepcli.errors import SepcliError
 from sepcli.files import composed
 from sepcli.samples.folders import holds_mixture
@@ -77,7 +80,7 @@ def pair(estimates: str, references: str, mixtures: str | None = None) -> list[S
 def _read(place, role):
     """Key -> _Found of all that plays a role in a place."""
     samples = list(read_samples(place))
-    is_file = is_audio_file(place)
+    is_file = is_audio_file(place) or (is_url(place) and bool(split_audio_name(place)[1]))
     if place == "-":
         is_file = [list(sample.members) for sample in samples] == [["mix.wav"]]
     found, taken = {}, Counter(composed(sample.key) for sample in samples)
@@ -89,8 +92,8 @@ def _read(place, role):
         else:
             found[key] = _Found(sample, _signals(sample, role), mix)
     if not is_file:
-        found = _with_tracks(found, role, Path(place))
-    if is_file or (len(found) == 1 and _lies_in(Path(place), *found.values())):
+        found = _with_tracks(found, role, objects.place(place))
+    if is_file or (len(found) == 1 and _lies_in(place, *found.values())):
         return {ITSELF: found.popitem()[1]}
     return found
 
@@ -129,7 +132,8 @@ def _track(role, key, files):
 def _has_own_name(sample, member):
     """Whether a member is a file called, say, KEY.wav or vocals.wav rather than mix.wav."""
     content = sample.members[member]
-    return isinstance(content, Path) and content.name != member and not holds_mixture(content)
+    is_named = isinstance(content, Path | Remote) and content.name != member
+    return is_named and not holds_mixture(content)
 
 
 def _signals(sample, role):
@@ -147,8 +151,10 @@ def _lies_in(folder, found):
     """Whether a sample's files are right in `folder`."""
     contents = found.sample.members.values()
     is_bare = UNNAMED in found.signals
-    paths = (c for c in contents if isinstance(c, Path) and split_track(c)[1] is None)
-    return not is_bare and any(path.parent == folder for path in paths)
+    places = [c for c in contents if isinstance(c, Path | Remote) and split_track(c)[1] is None]
+    above = objects.place(folder.rstrip("/")) if is_url(folder) else Path(folder)
+    kind = type(above)
+    return not is_bare and any(kind(os.path.dirname(place)) == above for place in places)
 
 
 def _counterpart(key, target, est, refs):
