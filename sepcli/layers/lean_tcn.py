@@ -121,7 +121,7 @@ def _folded(part):
 
 def _after(norm, head):
     """A copy of a 1x1 convolution that includes the batch norm before it, if there is one."""
-    made = _biased(head)
+    made: Any = _biased(head)
     if norm is None:
         return made
     scale, shift = scale_and_shift(norm)

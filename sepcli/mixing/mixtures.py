@@ -210,7 +210,8 @@ def _top(signal):
 
 def scaled(signal: np.ndarray, factor: Any) -> np.ndarray:
     """`signal` · `factor`, multiplied in float64 and rounded to float32 once."""
-    return (signal.astype(np.float64, copy=False) * factor).astype(np.float32)
+    out = np.empty(signal.shape, np.float32)  # in one pass, piece by piece
+    return np.multiply(signal, factor, out=out, dtype=np.float64, casting="same_kind")
 
 
 def sample_key(index: int) -> str:

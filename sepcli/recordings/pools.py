@@ -157,7 +157,7 @@ class Pool:
             wanted = max(missing, round(SHORTEST_S * sample_rate))
             lead_size = 0 if parts else before
             try:
-                part, ahead, piece = self._stretch(path, wanted, sample_rate, rng, lead_size)
+                part, ahead, piece, rate = self._stretch(path, wanted, sample_rate, rng, lead_size)
             except SepcliError as error:
                 self.faults.add(path, error)
                 rejected += path not in self._bad  # but for a stretch of it
@@ -171,7 +171,7 @@ class Pool:
                 continue
             if part.size > missing:
                 part = part[:missing]
-                used = math.ceil(missing * self._headers[path][1] / sample_rate)
+                used = math.ceil(missing * rate / sample_rate)
                 piece["stop"] = piece["start"] + used
             if ahead.size:
                 lead[-ahead.size :] = ahead
@@ -222,7 +222,7 @@ class Pool:
     def _stretch(self, path, samples, sample_rate, rng, before):
         """Up to `samples` from a random place of `path`, and up to `before` that come before it.
 
-        Returns (stretch (T,), (T',), {"path", "start", "stop"} of the stretch).
+        Returns (stretch (T,), (T',), {"path", "start", "stop"} of the stretch, the file's rate).
         """
         try:
             frames, rate = self._headers[path]
@@ -236,7 +236,7 @@ class Pool:
         mono = signal[0] if len(signal) == 1 else signal.mean(axis=0)
         ahead = (start - first) * sample_rate // rate
         piece = {"path": str(path), "start": start, "stop": stop}
-        return mono[ahead : ahead + samples], mono[:ahead], piece
+        return mono[ahead : ahead + samples], mono[:ahead], piece, rate
 
     def too_quiet(self, min_rms_db: float) -> SepcliError:
         """What is to be said when no stretch is loud enough."""
