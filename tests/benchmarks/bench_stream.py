@@ -37,10 +37,11 @@ def cpu_ms(runner):
     return 1000 * (time.process_time() - start) / 500
 
 
-def first_output_seconds(path):
+def first_output_seconds(path, engine):
     """Wall-clock time from the start of `sepcli stream` to its first audio."""
     code = "import sys; from sepcli.__main__ import main; sys.argv[0] = 'sepcli'; main()"
     command = [sys.executable, "-c", code, "stream", "-t", "raw", "-m", str(path)]
+    command += ["--engine", engine]
     pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
     start = time.perf_counter()
     with subprocess.Popen(command, bufsize=0, **pipes) as process:
@@ -71,9 +72,9 @@ def main():
                 continue
             path = Path(folder, f"{name}.safetensors")
             save(path, name, {}, build(name).state_dict(), {})
-            torch_start = min(first_output_seconds(path) for _ in range(3))
+            torch_start = min(first_output_seconds(path, "torch") for _ in range(3))
             export(path, path.with_suffix(".onnx"))
-            onnx_start = min(first_output_seconds(path) for _ in range(3))
+            onnx_start = min(first_output_seconds(path, "onnx") for _ in range(3))
             for engine, start in (("torch", torch_start), ("onnx", onnx_start)):
                 runner = open_runner(path, engine)
                 record = measure(runner, seconds=SECONDS)
