@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from sepcli import config
 from sepcli.dsp.mel import mel_filters
 from sepcli.models import build, modelfile
 from sepcli.recordings import stored
@@ -122,14 +123,15 @@ def main():
     teacher, steps = Teacher(teacher), int(steps[0]) if steps else 1550
     voices = [x for folder in sorted(Path(speech).iterdir()) if len(x := voice(folder)) > 2 * RATE]
     torch.manual_seed(0)
-    model = build("speaker_lstm")
+    settings = config.load(Path(__file__).with_name("config.yaml"))["model"]
+    model = build(kind := settings.pop("name"), **settings)
     for number in range(PASSES):
         rng, pool = np.random.default_rng(number), Pool((noise,), what="noise")
         x = crops(voices, 12, rng)
         wanted = torch.cat([teacher(part) for part in x.split(64)])
         noises = [pool.crop(CROP, RATE, rng, min_rms_db=-80)[0] for _ in range(600)]
         taught(model, x, wanted, torch.from_numpy(np.stack(noises)), rng, steps)
-    modelfile.save(out, "speaker_lstm", {}, model.state_dict(), {"name": "speaker encoder"})
+    modelfile.save(out, kind, settings, model.state_dict(), {"name": "speaker encoder"})
 
 
 if __name__ == "__main__":
