@@ -1,6 +1,6 @@
 #!/bin/sh
 # Target-speaker extraction at 16 kHz in 16 ms hops: speaker_lstm, 1,913,259 parameters, on batches
-# that are made where the training is; 40 minutes on one CPU core that computes in bfloat16.
+# that are made where the training is; 50 minutes on one CPU core that computes in bfloat16.
 # DATA=FOLDER: recordings in FOLDER/{train,valid}/{speech/SPEAKER,noise,rir}, and in FOLDER/test* if
 # there are any to score with that choose nothing. Else everything is made up.
 # TEACHER=pretrained.pt: what the speaker encoder learns from first, see encoder.py. Else it is
