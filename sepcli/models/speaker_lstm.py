@@ -50,6 +50,8 @@ class SpeakerLstm(SpectralModel):
         the same speaker, and how fast that changes with it.
     """
 
+    signs: torch.Tensor
+
     def __init__(
         self,
         *,
