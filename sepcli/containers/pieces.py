@@ -137,12 +137,20 @@ class Pieces(io.RawIOBase):
             self._position = base + offset
         return self._position
 
+    def read(self, size: int | None = -1) -> bytes:
+        """`size` bytes, fewer only at the end; all that is left for -1. Without a copy of them."""
+        left, found = self.size - self._position, []
+        missing = left if size is None or size < 0 else size
+        while missing > 0 and (some := self._some(missing)):
+            found.append(some)
+            missing -= len(some)
+        return found[0] if len(found) == 1 else b"".join(found)
+
     def readinto(self, buffer: Any) -> int:
-        view, filled = memoryview(buffer).cast("B"), 0
-        while filled < len(view) and (found := self._some(len(view) - filled)):
-            view[filled : filled + len(found)] = found
-            filled += len(found)
-        return filled
+        view = memoryview(buffer).cast("B")
+        found = self.read(len(view))
+        view[: len(found)] = found
+        return len(found)
 
     def _some(self, count):
         """At least one and at most `count` of the next bytes; b"" at the end."""
