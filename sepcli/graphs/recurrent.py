@@ -59,22 +59,31 @@ class OnnxRecurrent(nn.Module):
         N, B, _ = x.shape
         D, H = self.directions, self.hidden_size
         count = 2 if self.kind == "LSTM" else 1  # of states
-        zeros = x.new_zeros(self.layers * D, B, H)
-        before = [zeros] * count if past is None else [past] if count == 1 else list(past)
+        before = [None] * count if past is None else [past] if count == 1 else list(past)
         following: list[Any] = []
         for layer in range(self.layers):
             own = slice(layer * D, (layer + 1) * D)
             weights = (getattr(self, f"{name}{layer}") for name in "WRB")
             x, *states = torch.onnx.ops.symbolic_multi_out(
                 self.kind,
-                (x, *weights, None, *(s if self.layers == 1 else s[own] for s in before)),
+                (
+                    x,
+                    *weights,
+                    None,
+                    *(s if s is None or self.layers == 1 else s[own] for s in before),
+                ),
                 self._choices(),
                 dtypes=[torch.float32] * (1 + count),
                 shapes=[(N, D, B, H), *[(D, B, H)] * count],
                 version=14,
             )
             following.append(states)
-            x = x.squeeze(1) if D == 1 else torch.cat([x[:, 0], x[:, 1]], -1)  # (N, B, D*H)
+            if D == 1:
+                x = x.squeeze(1)  # (N, B, H)
+            elif isinstance(N, int):
+                x = x.transpose(1, 2).reshape(N, -1, D * H)
+            else:
+                x = torch.cat([x[:, 0], x[:, 1]], -1)
         states = zip(*following, strict=True)
         last = tuple(each[0] if self.layers == 1 else torch.cat(each) for each in states)
         return x.transpose(0, 1) if self.first else x, last if count == 2 else last[0]

@@ -252,13 +252,13 @@ class OneFrameAttention(nn.Module):
 
     def forward(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Map (B, C, 1, K) to the same, and the next state."""
-        power = x * x
+        power, (_, C, _, K) = x * x, x.shape
         _, state = self.over_time(power.mean((2, 3))[None], state[None])
-        channels = self.time(state[0]).sigmoid()[..., None, None]  # (B, C, 1, 1)
-        K = x.shape[3]
-        segments = F.pad(power.mean((1, 2)), (0, -K % SEGMENT)).unflatten(1, (-1, SEGMENT))
+        channels = self.time(state[0]).sigmoid().reshape(-1, C, 1, 1)
+        count = -(-K // SEGMENT)
+        segments = F.pad(power.mean((1, 2)), (0, -K % SEGMENT)).reshape(-1, count, SEGMENT)
         gains = self.bands(self.over_bands(segments.transpose(0, 1))[0])  # (K/4, B, 4)
-        gains = gains.transpose(0, 1).flatten(1)[:, None, None, :K].sigmoid()
+        gains = gains.transpose(0, 1).reshape(-1, 1, 1, count * SEGMENT)[..., :K].sigmoid()
         return x * channels * gains, state[0]
 
 
@@ -287,7 +287,9 @@ class OneFrameBlock(nn.Module):
         """Map (B, C, 1, K) to (B, C', 1, K'), and the next state."""
         past, heard = state
         x = x if self.mix is None else self.mix(x)
+        now = x
         x, past = self.conv.step(x, past)
+        past = now if self.conv.past == 1 else past
         x = self.activation(x)
         x = x if self.mix_again is None else self.mix_again(x)
         x, heard = self.attention(x, heard)
@@ -303,11 +305,12 @@ class OneFrameDualPath(nn.Module):
 
     def forward(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Map (B, K, D) to the same, and the next state."""
+        D = x.shape[2]
         y, _ = self.bands.gru(x.transpose(0, 1))  # (K, B, D)
         x = x + self.bands.norm(self.bands.linear(y).transpose(0, 1))
-        y, state = self.time.gru(x.flatten(0, 1)[None], state.flatten(0, 1)[None])  # (1, B*K, D)
-        y = self.time.linear(y[0]).unflatten(0, (-1, x.shape[1]))
-        return x + self.time.norm(y), state[0].unflatten(0, (-1, x.shape[1]))
+        y, state = self.time.gru(x.reshape(1, -1, D), state.reshape(1, -1, D))  # (1, B*K, D)
+        y = self.time.linear(y[0]).reshape(-1, *x.shape[1:])
+        return x + self.time.norm(y), state[0].reshape(-1, *x.shape[1:])
 
 
 class _OneGru(nn.Module):
