@@ -202,7 +202,7 @@ class GroupedGru(nn.Module):
         hidden = part // 2 if both_ways else part
         self.grus = Modules(nn.GRU(part, hidden, bidirectional=both_ways) for _ in range(GROUPS))
         self.linear = nn.Linear(features, features)
-        self.norm = nn.LayerNorm((bands, features), eps=1e-8)
+        self.norm = nn.LayerNorm([bands, features], eps=1e-8)
 
     def run(self, x: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Map (steps, many, D) to the same, without the norm, and the last outputs, (many, D)."""
@@ -225,8 +225,8 @@ class DualPath(nn.Module):
 
     def initial_state(self, batch: int = 1) -> State:
         """The outputs of the GRUs over time before the first frame: zeros, (B, K, D)."""
-        norm = self.over_time.norm
-        return norm.weight.new_zeros(batch, *norm.normalized_shape)
+        weight = self.over_time.norm.weight  # (K, D)
+        return weight.new_zeros(batch, *weight.shape)
 
     def step(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:
         """Map (B, N, K, D) to the same, and the next state."""
@@ -244,7 +244,8 @@ class OneFrameAttention(nn.Module):
     def __init__(self, attention: Attention, order: torch.Tensor) -> None:
         super().__init__()
         self.over_time = _copy(attention.over_time)
-        self.over_time.weight_ih_l0.copy_(attention.over_time.weight_ih_l0[:, order])
+        entering = self.over_time.get_parameter("weight_ih_l0")
+        entering.copy_(attention.over_time.get_parameter("weight_ih_l0")[:, order])
         self.time = _copy(attention.time)
         for new, old in zip(self.time.parameters(), attention.time.parameters(), strict=True):
             new.copy_(old[order])
@@ -269,9 +270,8 @@ class OneFrameBlock(nn.Module):
     def __init__(self, block: Block) -> None:
         super().__init__()
         self.conv, self.activation = block.conv, block.activation
-        width = block.attention.time.out_features
-        order = shuffle(torch.arange(width)[None])[0] if block.mix is not None else None
-        as_it_is = torch.arange(width)
+        as_it_is = torch.arange(block.attention.time.out_features)
+        order = shuffle(as_it_is[None])[0] if block.mix is not None else as_it_is
         self.mix = self.mix_again = None
         if block.mix is not None:
             mix: Any = block.mix
@@ -341,7 +341,7 @@ def _copy(module):
 
 def _dense(conv, order):
     """A grouped 1x1 convolution as one of all channels, with its outputs in another order."""
-    new = nn.Conv2d(conv.in_channels, conv.out_channels, 1).to(conv.weight)
+    new: Any = nn.Conv2d(conv.in_channels, conv.out_channels, 1).to(conv.weight)
     new.weight.copy_(torch.block_diag(*conv.weight[..., 0, 0].chunk(GROUPS))[order, :, None, None])
     new.bias.copy_(conv.bias[order])
     return new

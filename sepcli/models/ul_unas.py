@@ -52,6 +52,8 @@ class UlUnas(SpectralModel):
     repeats: GRUs over bands and time between encoder and decoder.
     """
 
+    erb: torch.Tensor
+
     def __init__(
         self,
         *,
