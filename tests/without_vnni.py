@@ -9,7 +9,6 @@ saturate: 255 * 127 twice is more than 16 bits hold. Needs gcc and objdump.
 """
 
 import argparse
-import importlib.util
 import os
 import re
 import shutil
@@ -80,7 +79,9 @@ def main() -> int:
     parser.add_argument("--avx2", action="store_true", help="hide AVX-512, too")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     args = parser.parse_args()
-    package = Path(importlib.util.find_spec("onnxruntime").origin).parent
+    import onnxruntime
+
+    package = Path(onnxruntime.__file__).parent
     with tempfile.TemporaryDirectory(prefix="without-vnni-") as folder:
         copy = Path(folder, "onnxruntime")
         shutil.copytree(package, copy)

@@ -307,12 +307,12 @@ def find_audio(source: str) -> list[str]:
     return files
 
 
-def _find_objects(url):
+def _find_objects(url: str) -> list[str]:
     """The sound in a store: an object, those below a URL, of a glob, or of a list."""
     if url.endswith(LIST_EXTENSIONS):
         with objects.fetched(Remote(url)) as path:
             return _read_list(path, url)
-    found = [each for each in objects.find(url) if split_audio_name(each.name)[1]]
+    found: list[str] = [each for each in objects.find(url) if split_audio_name(each.name)[1]]
     if not found:
         raise SepcliError(f"{url}: no audio files there; name another place")
     return found
@@ -339,7 +339,7 @@ def _read_list(path, called=None):
     return [_listed(place, number, line) for number, line in numbered if line]
 
 
-def _listed(path, number, line):
+def _listed(path: Any, number: int, line: str) -> str:
     name, where = line, f"{path}, line {number}"
     if path.suffix == ".jsonl":
         try:

@@ -52,6 +52,20 @@ SCENARIOS = {
     "separate samples": _with(
         "separate", "in/samples.tar", "-m", "in/tiny.safetensors", "-o", "out", *ONE, again=SKIP
     ),
+    "separate on a cluster": _with(
+        "separate",
+        "in/mixed",
+        "-m",
+        "in/tiny.safetensors",
+        "-o",
+        "out",
+        *ONE,
+        "--cluster",
+        "local",
+        "-j",
+        "2",
+        again=SKIP,
+    ),
     "extract": _with(*EXTRACT, "-o", "out", *ONE, again=SKIP),
     "eval": _with(
         "eval",
