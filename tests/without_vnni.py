@@ -37,7 +37,7 @@ EXACT = 64 * 255 * 127
 SATURATED = 32 * 32767
 
 
-def is_instruction(data: bytes, place: int, scratch: Path) -> bool:
+def is_instruction(data: bytes | bytearray, place: int, scratch: Path) -> bool:
     """Whether the bytes at a place of some code are a CPUID, and not a part of something else."""
     seen = 0
     for before in STARTS:  # wherever one begins, instructions are soon told apart
@@ -81,7 +81,7 @@ def main() -> int:
     args = parser.parse_args()
     import onnxruntime
 
-    package = Path(onnxruntime.__file__).parent
+    package = Path(str(onnxruntime.__file__)).parent
     with tempfile.TemporaryDirectory(prefix="without-vnni-") as folder:
         copy = Path(folder, "onnxruntime")
         shutil.copytree(package, copy)
