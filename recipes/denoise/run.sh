@@ -5,7 +5,7 @@
 # from nothing: see recipes/TRIALS.md.
 # ULUNAS=ulunas_stream_simple.onnx: in the end the network of UL-UNAS stands beside it, see start.py
 # and both.py: unas_lstm, 998,377 parameters. LSTM=MODEL: a band_lstm to take in place of training
-# one. The shipped model is made so of the third generation, in seconds.
+# one. What denoise and UL-UNAS give together, in seconds: LSTM=denoise.safetensors of this package.
 # DATA=FOLDER: recordings in FOLDER/{train,valid}/{speech,noise,rir}, and in FOLDER/test if there are
 # any to score with that choose nothing; they are packed first. Else everything is made up.
 # SMOKE=1: a tiny model and short items, half a minute.
