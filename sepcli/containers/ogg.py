@@ -78,11 +78,11 @@ def find_sounds(
         if link.add(page):
             complain(damaged(name, "Ogg pages are missing within"))
         end = page.stop
-    links.append(_link(scan, start, end, link, name, complain))
-    if end < scan.size and b"OggS".startswith(scan.at(end, 4)):
+    is_cut = end < scan.size and b"OggS".startswith(scan.at(end, 4))
+    if is_cut:
         complain(cut_off(name, "its last Ogg page is missing"))
-        end = scan.size
-    return links, end
+    links.append(_link(scan, start, end, link, name, complain))
+    return links, scan.size if is_cut else end
 
 
 def first_page(scan: Scan, start: int) -> int:

@@ -42,7 +42,9 @@ class Ended:
         self.killed = self.code == -signal.SIGKILL
         log, told = folder / f".log{tag}", folder / f".told{tag}"
         self.said = log.read_text(errors="replace")
-        self.steps, self.cpu_s, self.modules = json.loads(told.read_text() or "[0, 0, []]")
+        facts, modules, *_ = *told.read_text().splitlines(), "", ""
+        self.steps, self.cpu_s = json.loads(facts or "[0, 0]")
+        self.modules = modules.split()  # not all of them where files may not get large
         log.unlink()
         told.unlink()
 
@@ -161,8 +163,8 @@ def _be_sepcli(args, folder, arm, tag):
             traceback.print_exc()
         with contextlib.suppress(OSError):
             sys.stdout.flush()
-            facts = [SEEN[0], time.process_time() - before, sorted(sys.modules)]
-            os.write(told, json.dumps(facts).encode())
+            facts = json.dumps([SEEN[0], time.process_time() - before])
+            os.write(told, f"{facts}\n{' '.join(sorted(sys.modules))}".encode())
     finally:
         os._exit(code)
 
