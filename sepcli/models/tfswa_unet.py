@@ -52,7 +52,7 @@ class TfswaUnet(OfflineSpectralModel):
     """
 
     compilable = "outputs"  # compilers know no complex numbers
-    segment_s = 10.0  # 20 take 2 GB in the full form
+    segment_s = 6.0  # 10 take 2.2 GB in the full form
     resolution: int = 1
 
     def __init__(
