@@ -74,7 +74,7 @@ sepcli train config.yaml -o out "$begin" --fail-under "$goal" "$@"
 model=out/best.safetensors
 if [ -e out/start.safetensors ]; then
     model=out/vocals.safetensors
-    python3 average.py "$model" out/start.safetensors out/last.safetensors
+    python3 ../average.py "$model" out/start.safetensors out/last.safetensors
 fi
 
 # SDR of BSS Eval v4 of each kind of songs, medians over frames of a second.
