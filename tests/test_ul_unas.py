@@ -4,6 +4,8 @@ import importlib.util
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -143,7 +145,6 @@ def test_the_shares_say_whose_gains_they_are(share):
 
 def test_a_gru_of_a_graph_is_that_of_torch():
     """By ONNX Runtime, both ways."""
-    onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     make, start = onnx.helper, recipe("start")
     rng = np.random.default_rng(0)
     shapes = {"W": (2, 12, 3), "R": (2, 12, 4), "B": (2, 24)}
@@ -161,7 +162,7 @@ def test_a_gru_of_a_graph_is_that_of_torch():
     )
     model = make.make_model(graph, opset_imports=[make.make_opsetid("", 14)], ir_version=8)
     x = rng.standard_normal((7, 2, 3)).astype("f")
-    session = runtime.InferenceSession(model.SerializeToString())
+    session = onnxruntime.InferenceSession(model.SerializeToString())
     (expected,) = session.run(None, {"x": x})
 
     reader = start.Reader.__new__(start.Reader)
