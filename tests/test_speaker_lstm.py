@@ -114,6 +114,17 @@ def test_without_listening_references_leave_an_embedding_and_spectra_alone():
     assert spectra.shape[2] == bias.shape[1]
 
 
+def test_features_are_dropped_in_training_alone():
+    model = build("speaker_lstm", **SPEAKER | {"dropout": 0.5})
+    randomise(model).train()
+    x, condition = torch.randn(1, 1, 1000), model.condition([torch.randn(1, 1, 1000)])
+    first, second = (model(x, condition) for _ in "ab")
+    assert not torch.equal(first, second)
+    without = build("speaker_lstm", **SPEAKER).eval()
+    without.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval()(x, condition), without(x, condition))
+
+
 def test_neighbouring_frames_of_the_middle_of_a_bin_add_up():
     model = build("speaker_lstm", **SPEAKER | {"neighbours": 9}).double()
     x = torch.cos(2 * torch.pi * 5 / 64 * torch.arange(640, dtype=torch.float64))[None]

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from sepcli.layers.band_lstm import BandLstm, RunningMean
 from sepcli.layers.modules import Modules
@@ -45,6 +46,7 @@ class SpeakerLstm(SpectralModel):
     embedding, bottleneck: numbers that say who speaks, and that these are mapped to first.
     encoder_bands, encoder_channels, encoder_blocks: of the speaker encoder.
     learn_encoder: whether that is trained, too.
+    dropout: share of the features before each LSTM and the gains that training sets to 0.
     memory: seconds after which a frame weighs 1/e in the running level.
     alike, steepness: cosine of embeddings at which it is as likely as not that two signals are of
         the same speaker, and how fast that changes with it.
@@ -77,6 +79,7 @@ class SpeakerLstm(SpectralModel):
         memory: float = 0.992,
         alike: float = 0.6,
         steepness: float = 12.0,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if len(sources) not in (1, 2):
@@ -93,6 +96,7 @@ class SpeakerLstm(SpectralModel):
         signs = 1.0 - 2 * (torch.arange(neighbours) % 2)  # the middle of a bin turns by so much
         self.register_buffer("signs", signs[:, None], persistent=False)
         self.learn_encoder, self.alike, self.steepness = learn_encoder, alike, steepness
+        self.dropout = dropout
         self.encoder = SpeakerEncoder(
             sample_rate,
             window,
@@ -200,7 +204,12 @@ class SpeakerLstm(SpectralModel):
         """(B, W, N) of magnitudes, those of the references, and how like each other they are."""
         likeness = (likeness - TYPICAL) / (1 - TYPICAL)
         x = self.input(torch.cat([relative - 1, found - 1, likeness, beside - BESIDE], 1))
-        return self.films[0](x, who)
+        return self._led(0, x, who)
+
+    def _led(self, film, x, who):
+        """Features (B, W, N) as a FiLM leads them, some of them dropped in training."""
+        x = self.films[film](x, who)
+        return F.dropout(x, self.dropout) if self.training and self.dropout else x
 
     def core(self, x: torch.Tensor, state: Any, *condition: Any) -> tuple[torch.Tensor, State]:
         """Weigh the mixture's spectrum (B, 2, F, N) by the gains; the next state."""
@@ -216,9 +225,9 @@ class SpeakerLstm(SpectralModel):
         hidden, before = _through(self.before, hidden, before)
         if self.recall is not None:
             hidden = self.recall(hidden, *heard[:2], bias)
-        hidden = self.films[1](hidden, who)
+        hidden = self._led(1, hidden, who)
         hidden, after = _through(self.after, hidden, after)
-        gains = self.output(self.films[2](hidden, who)).sigmoid()
+        gains = self.output(self._led(2, hidden, who)).sigmoid()
         return x * gains[:, None], (level, past, before, after)
 
 
