@@ -83,6 +83,18 @@ def test_a_run_with_discriminators_goes_on_to_the_same_weights(monkeypatch, star
     assert records()[-2]["discriminator"] > 0
 
 
+def test_a_run_with_a_teacher_goes_on_to_the_same_weights(monkeypatch):
+    trained(output="first")
+    taught = ("--set", "train.teacher=first", "--set", "train.teacher_weight=0.7")
+    trained(*taught, output="whole")
+    stop_at_step_8(monkeypatch, signal.SIGTERM)
+    assert sepcli("tiny.yaml", "-o", "run", *taught).exit_code == 143
+    trained(*taught, "--resume")
+    assert_same_run("whole", "run")
+    means = [r for r in records() if r["event"] == "train"]
+    assert all(r["loss"] == pytest.approx(0.3 * r["si_sdr"] + 0.7 * r["teacher"]) for r in means)
+
+
 def test_a_line_cut_short_by_a_kill_is_dropped(folder):
     trained("--set", "train.steps=10")
     before = records()

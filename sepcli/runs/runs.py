@@ -47,6 +47,7 @@ from sepcli.training.checks import check_fit, check_ranks
 from sepcli.training.loop import DataError, State, fit
 from sepcli.training.ranks import ALONE, Ranks
 from sepcli.training.settings import Settings
+from sepcli.training.teaching import Teacher
 
 # What changes no weight that is still to come, and what may grow: it only makes a run longer.
 FREE_ON_RESUME = (
@@ -123,13 +124,18 @@ class Run:
         )
         check_fit(self.model, self.train_data, self.valid_data, self.settings)
         check_ranks(self.model, self.settings, ranks)
-        self.state = State(self.model, self.settings, ranks)
+        self.state = State(self.model, self.settings, ranks, self._teacher())
         self._warned = 0  # of unreadable recordings
         self.is_fresh = True  # whether nothing has given the model weights yet
         self.initial = ""  # what did, for people
 
     def _make_model(self):
         return _build_model(self.config["model"])
+
+    def _teacher(self):
+        if not (name := self.settings.teacher):
+            return None
+        return Teacher(modelfile.load_model(name, self.device)[0], self.model, name)
 
     @property
     def parameters(self) -> int:

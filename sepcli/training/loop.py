@@ -28,6 +28,7 @@ from sepcli.training.optimizers import optimizer_of
 from sepcli.training.ranks import ALONE, Ranks, parallel, share_statistics
 from sepcli.training.settings import BEST, Plateau, Settings, learning_rate
 from sepcli.training.stepping import add_up
+from sepcli.training.teaching import Teacher
 
 NORM_BATCHES = 16  # of training data, for the statistics of batch norm in the averaged model
 EMA_RAMP = 10  # the average starts fast, decay (1 + n) / (10 + n), so that early steps fade
@@ -49,8 +50,14 @@ class State:
         "bad_in_a_row", "sums", "seconds",
     )  # fmt: skip
 
-    def __init__(self, model: Model, settings: Settings, ranks: Ranks = ALONE) -> None:
-        self.model, self.ranks = model, ranks
+    def __init__(
+        self,
+        model: Model,
+        settings: Settings,
+        ranks: Ranks = ALONE,
+        teacher: Teacher | None = None,
+    ) -> None:
+        self.model, self.ranks, self.teacher = model, ranks, teacher
         model.consistent = settings.mixture_consistency
         self.average = copy.deepcopy(model).requires_grad_(False) if settings.ema else None
         if ranks.size > 1:

@@ -60,6 +60,8 @@ class Settings:
     autocast: numbers in which the model computes products, "bf16", "fp16" (for GPUs without
         bfloat16), or "none" for float32. compile: whether torch.compile makes the model faster.
     init: a model (its name, file or run folder) whose weights the training begins with.
+    teacher: a model (its name, file or run folder) whose estimates are references, too, with the
+        share `teacher_weight` of all losses; see `teaching`. Empty for none.
     parallel: how several processes (of torchrun) share the work: `ddp`, each has all weights, or
         `fsdp`, each has a part of them. `batch` is that of all together.
     wandb: a project of Weights & Biases that gets the numbers of the log, too.
@@ -100,6 +102,8 @@ class Settings:
     autocast: str = "none"
     compile: bool = False
     init: str = ""
+    teacher: str = ""
+    teacher_weight: float = 0.5
     parallel: str = "ddp"
     wandb: str = ""
 
@@ -110,6 +114,9 @@ class Settings:
             self._check(name, getattr(self, name) >= 0, "0 or more")
         self._check("lr", self.lr > 0, "above 0")
         self._check("ema", 0 <= self.ema < 1, "at least 0 and below 1")
+        self._check("teacher_weight", 0 <= self.teacher_weight <= 1, "from 0 to 1")
+        gan = self.gan and self.teacher
+        self._check("teacher", not gan, "empty beside train.gan")
         betas = isinstance(self.betas, list) and len(self.betas) == 2
         self._check("betas", betas and all(0 <= b < 1 for b in self.betas), "two numbers below 1")
         self._check("autocast", self.autocast in NUMBERS, " or ".join(NUMBERS))

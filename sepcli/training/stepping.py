@@ -28,6 +28,10 @@ def step(
     for part in parts:
         estimates, refs, mix = separated(state, part, settings, device)
         loss, terms = loss_fn(estimates, refs, mix, state.step)
+        if state.teacher is not None:
+            wanted = taught(state, part[0], settings, device)
+            terms["teacher"], _ = loss_fn(estimates, wanted, mix, state.step)
+            loss = loss.lerp(terms["teacher"], settings.teacher_weight)
         backward(state, loss, settings)
         account(values, {"loss": loss, **terms}, settings)
         add_up(quality, validation.totals(estimates.detach(), refs, mix))
@@ -52,6 +56,14 @@ def separated(
         samples = part[0].shape[-1] if is_sound else (mix.shape[-1] - 1) * state.model.stft.hop
         state.audio = validation.listen(state.model, mix, refs, estimates, samples)
     return estimates, refs, mix
+
+
+def taught(
+    state: Any, mix: torch.Tensor, settings: Settings, device: str | torch.device
+) -> torch.Tensor:
+    """What the teacher makes of mixtures (B, C, T), as `separated` has references."""
+    (wanted,) = validation.as_taken(state.model, settings, state.teacher.references(mix.to(device)))
+    return state.ranks.gathered(wanted)
 
 
 def backward(state: Any, loss: torch.Tensor, settings: Settings) -> None:
