@@ -164,6 +164,17 @@ def test_training_needs_no_inverse_transform_and_validates_the_sound(tmp_path, m
     assert valid["si_sdr_db"] == pytest.approx(found.mean().item(), abs=1e-4)
 
 
+def test_what_a_teacher_makes_of_the_sound_is_compared_as_spectra(tmp_path):
+    first = tmp_path / "first"
+    for _ in runs.start(config({"stft_snr": 1.0}), first).records():
+        pass
+    same = config({"stft_snr": 1.0})
+    same["train"] |= {"init": str(first), "teacher": str(first), "lr": 1e-9}
+    records = runs.start(same, tmp_path / "second").records()
+    train = [record for record in records if record["event"] == "train"][-1]
+    assert train["teacher"] < train["stft_snr"] - 3  # dB, but for what its frames do not agree on
+
+
 def test_a_loss_of_spectra_needs_a_model_that_has_them():
     wrong = config({"stft_si_sdr": 1.0})
     wrong["model"] = {"name": "conv_tasnet", "sources": SOURCES}
