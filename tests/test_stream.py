@@ -5,10 +5,13 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sepcli.errors import SepcliError
+from sepcli.inference.blockwise import at_rate
 from sepcli.inference.separate import Separator
-from sepcli.inference.stream import Stream
+from sepcli.inference.stream import Sources, Stream, separate
 from sepcli.inference.streamcheck import measure
 from sepcli.models import build
 from sepcli.nn.runner import TorchRunner
@@ -127,6 +130,45 @@ def test_what_the_estimates_lack_of_the_mixture_is_shared_out_if_the_model_was_t
     np.testing.assert_allclose(sum(parts), audio, rtol=0, atol=1e-5)
     plain = [offline(runner, audio, target) for target in range(2)]
     np.testing.assert_allclose(parts[0], plain[0] + (audio - sum(plain)) / 2, rtol=0, atol=1e-5)
+
+
+class CountingEcho(Echo):
+    """An echo that keeps how many samples each of its steps had."""
+
+    def __init__(self):
+        self.steps = []
+
+    def step(self, x, state):
+        self.steps.append(x.shape[2])
+        return super().step(x, state)
+
+
+@given(st.lists(st.integers(0, 30), max_size=5), st.sampled_from([0, 8]))
+def test_all_of_a_signal_in_any_blocks_gives_as_much_aligned(sizes, chunk):
+    audio = noise(2, sum(sizes))
+    blocks = np.split(audio, np.cumsum(sizes)[:-1], 1) if sizes else []
+    sources = Sources(Echo(), 2, chunk=chunk, kept=[1])
+    parts = [audio[None, :, :0], *sources.all_of(blocks)]
+    np.testing.assert_array_equal(np.concatenate(parts, -1)[0], audio)
+
+
+@pytest.mark.parametrize("length", [1, 5, 8, 800])
+def test_a_signal_in_one_block_is_one_step(length):
+    counting = CountingEcho()
+    separate(counting, noise(1, length))
+    assert len(counting.steps) == 1
+
+
+@pytest.mark.parametrize("rate", [1000, 800, 1600])
+def test_a_signal_of_any_rate_in_one_block_is_one_step(rate):
+    counting, audio = CountingEcho(), noise(2, rate)
+
+    def run(blocks, channels):
+        return Sources(counting, channels, kept=[1]).all_of(blocks)
+
+    run_at = run([audio], 2) if rate == 1000 else at_rate(1000, run, [audio], rate, 2)
+    assert np.concatenate(list(run_at), -1).shape == (1, 2, rate)
+    assert len(counting.steps) == 1
 
 
 def test_after_a_reset_the_next_chunk_is_the_first():

@@ -86,11 +86,14 @@ def at_rate(
 
     def inward():
         nonlocal fed
-        resampler = Resampler(sample_rate, rate, channels)
+        resampler, held = Resampler(sample_rate, rate, channels), None
         for block in blocks:
             fed += block.shape[1]
-            yield resampler.process(block)
-        yield resampler.process(np.zeros((channels, 0), np.float32), last=True)
+            if held is not None:
+                yield resampler.process(held)
+            held = block
+        nothing = np.zeros((channels, 0), np.float32)
+        yield resampler.process(nothing if held is None else held, last=True)
 
     S = 0
     for block in run(inward(), channels):

@@ -105,10 +105,7 @@ class GraphSeparator(Separates):
         return [self._runner.sources.index(source) for source in self.sources]
 
     def _streamed(self, blocks, channels):
-        sources = Sources(self._runner, channels, kept=self._kept)
-        for block in blocks:
-            yield sources.push(block)
-        yield sources.finish()
+        return Sources(self._runner, channels, kept=self._kept).all_of(blocks)
 
     def _in_segments(self, blocks, channels):
         seconds, hop = self.method.segment_s or SEGMENT_S, self._runner.hop

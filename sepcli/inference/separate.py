@@ -126,10 +126,7 @@ class Separator(Separates):
 
     def _causal(self, blocks, channels):
         """Stream blocks (C, n) at the model's rate."""
-        sources = Sources(TorchRunner(self.model), channels, kept=self._kept)
-        for block in blocks:
-            yield sources.push(block)
-        yield sources.finish()
+        return Sources(TorchRunner(self.model), channels, kept=self._kept).all_of(blocks)
 
     def _in_segments(self, blocks, channels):
         """Run a model that is not causal on blocks (C, n) at its rate."""

@@ -5,7 +5,7 @@ mean to who brings audio in any pieces is known here alone.
 B batch, S sources, C channels, T samples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -59,8 +59,7 @@ class Sources:
 
     def push(self, audio: np.ndarray) -> np.ndarray:
         """Take audio (C, n) and return what is ready."""
-        self._owed += audio.shape[1]
-        self._pending = np.concatenate([self._pending, audio], 1)
+        self._take(audio)
         parts = [self._nothing]
         while size := self._ready():
             chunk, self._pending = _cut(self._pending, size)
@@ -75,6 +74,28 @@ class Sources:
         chunk = np.pad(self._pending, ((0, 0), (0, missing)))
         self._pending = chunk[:, :0]
         return self._give(self._step(chunk))
+
+    def all_of(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """Push all audio there is, in blocks (C, n), and finish; yield what is ready.
+
+        The last block runs at once with the silence behind it: a step of a few samples takes
+        almost as long as one of a second.
+        """
+        held = None
+        for block in blocks:
+            if held is not None:
+                yield self.push(held)
+            held = block
+        if held is not None and self.chunk:
+            yield self.push(held)
+        elif held is not None:
+            self._take(held)
+        yield self.finish()
+
+    def _take(self, audio: np.ndarray) -> None:
+        """Have audio (C, n) wait for the model."""
+        self._owed += audio.shape[1]
+        self._pending = np.concatenate([self._pending, audio], 1)
 
     def _ready(self) -> int:
         """How many samples to run the model on now."""
@@ -150,8 +171,7 @@ class Stream(Sources):
 
 def separate(runner: Runner, audio: np.ndarray) -> np.ndarray:
     """All sources (S, C, T) of audio (C, T) at the runner's sample rate, streamed."""
-    sources = Sources(runner, len(audio))
-    return np.concatenate([sources.push(audio), sources.finish()], -1)
+    return np.concatenate(list(Sources(runner, len(audio)).all_of([audio])), -1)
 
 
 def check_channels(taken: int, channels: int) -> None:

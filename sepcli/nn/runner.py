@@ -54,7 +54,8 @@ class TorchRunner:
     def __init__(self, model: Any) -> None:
         if not model.causal:
             raise SepcliError("the model is not causal: it needs the whole signal; use separate")
-        self.model = model.complete().eval()
+        model = model.complete()
+        self.model = model.eval() if model.training else model  # it looks at every layer
         for name in RUNNER:
             setattr(self, name, getattr(model, name))
 
