@@ -327,6 +327,27 @@ def test_mixtures_of_recordings_in_a_store_are_those_of_the_files(store, local, 
     np.testing.assert_array_equal(*made)
 
 
+def test_music_of_stems_in_a_store_is_that_of_the_files(store, local, tmp_path):
+    """Folders of songs and of stems, and packs; also by other processes."""
+    for number, song in enumerate(("a", "b")):
+        for stem in ("vocals", "drums"):
+            for path in (f"songs/{song}/{stem}.wav", f"stems/{stem}/{song}.wav"):
+                sepcli.write(tmp_path / path, noise(2, 9000, number), 44100)
+    run("pack", tmp_path / "songs", "-o", tmp_path / "songs/x.h5")
+    for folder in ("songs", "stems"):
+        upload(tmp_path / folder, f"{store}/{folder}")
+    ways = (("songs",), ("stems",), ("songs/x.h5:all=2", "--augment", "remix"))
+    for way, *more in ways if store.startswith("memory") else [("songs", "-j", 2)]:
+        made = []
+        for place in (tmp_path, store):
+            tar = tmp_path / "x.tar"
+            music = ("mix", "--stems", f"{place}/{way}", "-n", 3, "--duration", 0.1, *more)
+            run(*music, "-o", tar, "--overwrite")
+            made.append([sample.audio("mix") for sample in read_samples(tar)])
+        np.testing.assert_array_equal(*made)
+        assert len(made[0]) == 3
+
+
 def test_a_damaged_recording_in_a_store_is_named_by_its_url(store, local, tmp_path):
     upload(local / "sounds", f"{store}/in")
     (tmp_path / "x.wav").write_bytes(b"RIFF")
