@@ -2,7 +2,9 @@
 
 import io
 import math
+import re
 import sys
+from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sepcli import cli, options
+from sepcli.options import reporting
 
 PARAMETERS = [
     pytest.param(parameter, id=f"{name} {parameter.opts[0]}")
@@ -117,6 +120,51 @@ def test_a_bar_tells_how_many_are_done_and_how_much_of_the_next(monkeypatch):
         assert part in screen
     screen = drawn(monkeypatch, [{"key": key} for key in "abc"], None)
     assert "2/?" in screen
+
+
+def passing(seconds, clock):
+    """400 records, each of which takes so long by a clock."""
+    for key in range(400):
+        clock[0] += seconds
+        yield {"key": str(key)}
+
+
+def test_a_bar_tells_how_long_the_rest_will_take(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("rich.console.monotonic", lambda: clock[0])
+    screen = drawn(monkeypatch, passing(1.0, clock), 400)
+    told = [
+        (int(done), 3600 * int(hours) + 60 * int(minutes) + int(seconds))
+        for done, hours, minutes, seconds in re.findall(
+            r"(\d+)/400 +42% .*?(\d+):(\d\d):(\d\d)", screen
+        )
+    ]
+    assert {done for done, _ in told} >= set(range(10, 400))
+    for done, left_s in told[20:]:  # the pace is not known at first
+        assert left_s == pytest.approx(400 - done, abs=max(3, 0.05 * (400 - done))), done
+
+
+def test_runs_on_a_cluster_tell_how_long_the_rest_will_take_now_and_then(monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr(reporting, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    pace = reporting.Pace("Separating")
+    for done, _ in enumerate(passing(2.0, clock), start=1):
+        pace.tell(done, 400)
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 800 // 30
+    assert told[0] == "Separating: 15 of 400, 0.5 per second, 13 min left"
+    assert told[-1] == "Separating: 390 of 400, 0.5 per second, 20 s left"
+    clock[0] += 1e5
+    pace.tell(7, None)
+    assert capsys.readouterr().err == "Separating: 7 of ?, 6.94e-05 per second\n"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (59, "59 s"), (61, "1 min"), (7100, "118 min"),
+                           (7200, "2.0 h"), (1e6, "277.8 h")]
+)  # fmt: skip
+def test_a_time_in_words_is_rough(seconds, words):
+    assert reporting.in_words(seconds) == words
 
 
 @pytest.mark.parametrize("settings", [{"quiet": True}, {"progress": "none"}])
