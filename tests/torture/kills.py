@@ -266,6 +266,8 @@ def preload(modules: Iterable[str] = ("onnxruntime", "torch")) -> None:
 
     torch.set_num_threads(1)
     os.environ["SEPCLI_CACHE"] = "off"
+    # Workers of a cluster as forks, which have all this, and are not 3 s of the processor each.
+    os.environ["DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD"] = "fork"
 
 
 def main() -> int:

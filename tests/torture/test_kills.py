@@ -27,4 +27,5 @@ def test_what_is_killed_goes_on_to_the_same_files_and_leaves_nothing():
 
 @pytest.mark.slow
 def test_so_does_what_takes_longer():
-    killed(2, "train", "extract", "separate samples", "mix to a tar", "quantize")
+    names = ("train", "extract", "separate samples", "mix to a tar", "quantize")
+    killed(2, *names, "separate on a cluster")
