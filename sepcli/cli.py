@@ -1,4 +1,4 @@
-"""The `sepcli` command: a tuple of names, each one module in sepcli/commands."""
+"""The `sepcli` command: a table of names, each one module in sepcli/commands."""
 
 import contextlib
 import io
@@ -24,10 +24,24 @@ def let_waiting_threads_sleep() -> None:
 
 let_waiting_threads_sleep()
 
-COMMANDS = (
-    "mix", "rir-decay", "rt60", "separate", "extract", "stream", "eval", "train", "pack",
-    "quantize", "export", "export-max78000", "serve", "download", "info", "doctor",
-)  # fmt: skip
+COMMANDS = {  # and the first line of each one's help: `--help` imports none of them
+    "mix": "Mix speech and noise, several speakers, or music.",
+    "rir-decay": "Shorten room impulse responses.",
+    "rt60": "Measure the reverberation of room impulse responses.",
+    "separate": "Separate mixtures into their sources.",
+    "extract": "Extract one speaker, of whom there is a recording.",
+    "stream": "Separate live audio and output one source.",
+    "eval": "Score estimates against their references.",
+    "train": "Train a model from a configuration.",
+    "pack": "Pack recordings or samples into one file for training.",
+    "quantize": "Quantise a causal model to 8-bit integers.",
+    "export": "Write a model as an ONNX graph or a torch.export program.",
+    "export-max78000": "Write what runs a model on Analog Devices' MAX78000.",
+    "serve": "Serve separation over HTTP and WebSocket, and a page.",
+    "download": "Download published weights into the cache.",
+    "info": "Show the cards of models.",
+    "doctor": "Show versions, devices, threads and what is missing.",
+}
 
 
 class Commands(click.Group):
@@ -35,6 +49,10 @@ class Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
     def get_command(self, ctx: click.Context, name: str) -> Any:
         if name not in COMMANDS:

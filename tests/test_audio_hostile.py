@@ -287,7 +287,7 @@ def test_a_path_that_leads_nowhere_gives_one_line(tmp_path, attempt):
 
 
 def test_a_file_that_may_not_be_read_gives_one_line(tmp_path, monkeypatch):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("builtins.open", refuse)  # file modes do not stop every user

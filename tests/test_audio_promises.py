@@ -120,7 +120,7 @@ def test_a_length_that_was_never_filled_in_is_none():
         audio.decode(bytes(data[:-1]), "x")
 
 
-def test_a_damaged_sample_dump_is_read_up_to_the_damage(capfd, caplog):
+def test_a_damaged_sample_dump_is_read_up_to_the_damage(capfd):
     """libsndfile prints what it does not expect on standard output, where sound may be."""
     data = bytearray(written("SDS", "PCM_16"))
     whole, _ = audio.decode(bytes(data), "x")
@@ -130,7 +130,7 @@ def test_a_damaged_sample_dump_is_read_up_to_the_damage(capfd, caplog):
         audio.decode(bytes(data), "x")
     with audio.open_blocks(io.BytesIO(data), name="x", strict=False) as reader:
         np.testing.assert_array_equal(reader.rest(), whole[:, : 100 * 40])
-    assert capfd.readouterr() == ("", "")
+    assert not capfd.readouterr().out
 
 
 def test_a_nist_header_whose_size_is_no_number_is_damaged():

@@ -203,6 +203,12 @@ def test_the_list_of_commands_cuts_no_line_off():
     assert len(listed.splitlines()) == len(cli.COMMANDS)
 
 
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_the_list_of_commands_has_the_first_line_of_their_help(name):
+    command = cli.main.get_command(click.Context(cli.main), name)
+    assert cli.COMMANDS[name] == command.get_short_help_str(limit=60)
+
+
 def test_grouped_help_shows_every_option_once():
     shown = invoke("mix", "--help").output
     for option in cli.main.get_command(click.Context(cli.main), "mix").params:

@@ -103,7 +103,7 @@ def test_a_kind_of_data_and_a_loss_of_ones_own_train_a_model(monkeypatch):
 def test_a_command_of_ones_own_is_listed_and_runs(monkeypatch):
     import own_package
 
-    monkeypatch.setattr(cli, "COMMANDS", (*cli.COMMANDS, "hello-you"))
+    monkeypatch.setattr(cli, "COMMANDS", {**cli.COMMANDS, "hello-you": "Say hello."})
     monkeypatch.setitem(sys.modules, "sepcli.commands.hello_you", own_package)
     run = CliRunner().invoke
     assert "Say hello." in run(cli.main, ["--help"]).output

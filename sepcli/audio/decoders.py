@@ -44,7 +44,7 @@ class Decoder:
         self.frames, self.format, self.subtype = frames, container, subtype
         self._complain = complain
         self._position = 0  # frames handed out or skipped
-        self._resources = contextlib.ExitStack()
+        self._resources: Any = None  # what is closed with it
 
     def read(self, frames: int, exact: bool = True) -> np.ndarray:
         """The next (C, n), float32: n = `frames`, or less at the end, then 0.
@@ -70,7 +70,8 @@ class Decoder:
 
     def close(self) -> None:
         """Let go of what was opened for it."""
-        self._resources.close()
+        if self._resources is not None:
+            self._resources.close()
 
     def _read(self, frames, exact):
         """At least one of the next `frames` > 0 frames, (C, n); (C, 0) at the end."""
@@ -169,7 +170,7 @@ class CodedDecoder(Decoder):
             frames = sound.frames
         layout = (sound.samplerate, sound.channels, frames, sound.format, sound.subtype)
         super().__init__(name, *layout, complain)
-        self._resources.enter_context(sound)
+        self._resources = sound
 
     def _read(self, frames, exact):
         try:

@@ -81,7 +81,7 @@ class _AvDecoder(Decoder):
             codec = stream.codec_context.name.upper()
             super().__init__(name, rate, len(first), None, what, codec, complain)
             self._ahead, self._wrong = first, (av.error.FFmpegError, ValueError)
-            self._resources.push(opened.pop_all())
+            self._resources = opened.pop_all()
 
     def _read(self, frames, exact):
         if not self._ahead.shape[1]:
@@ -156,7 +156,7 @@ class _ProgramDecoder(PcmDecoder):
             check_layout(name, header.sample_rate, header.channels, remedy="convert it")
             layout = (header.encoding, header.sample_rate, header.channels)
             super().__init__(name, stream, *layout, complain, container=what)
-            self._resources.push(opened.pop_all())
+            self._resources = opened.pop_all()
 
     def _read(self, frames, exact):
         block = super()._read(frames, exact)

@@ -52,7 +52,7 @@ class Reader:
         self.sample_rate, self.channels = first.sample_rate, first.channels
         self.format, self.subtype, self.frames = first.format, first.subtype, first.frames
         self._position = 0  # frames handed out or skipped
-        self._resources = contextlib.ExitStack()
+        self._resources = []  # what is closed with it
 
     def read(self, frames: int, *, exact: bool = True) -> np.ndarray:
         """Return the next (C, n): n = `frames`, or less at the end, then 0.
@@ -113,7 +113,8 @@ class Reader:
     def close(self) -> None:
         if self._decoder is not None:
             self._decoder.close()
-        self._resources.close()
+        for resource in self._resources:
+            resource.close()
 
     def __enter__(self):
         return self
@@ -143,28 +144,33 @@ def open_blocks(
     holds more than would be read. With `strict=False`, what is cut off or damaged is read as far as
     it goes, with a note (`errors.note`); None is what `errors.is_lenient` says.
     """
-    complain = _complain(strict)
-    with contextlib.ExitStack() as opened:
-        path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
-        if path is not None:
-            name, source = path, opened.enter_context(_open_file(split_track(path)[0]))
-        stream: Any = source
-        name = name or "standard input"
-        if encoding is not None:
-            check_layout(name, sample_rate, channels, remedy="say what it is")
-            assert sample_rate is not None  # as was checked
-            assert channels is not None
-            decoder = PcmDecoder(name, source, encoding, sample_rate, channels, complain)
-            reader = Reader(name, iter([decoder]))
-        elif path is not None and stat.S_ISREG((status := os.fstat(stream.fileno())).st_mode):
-            reader = _open_seekable(source, status.st_size, name, complain)
-        elif isinstance(source, io.BytesIO):
-            data = source.getvalue()
-            reader = _open_seekable(Bytes(data), len(data), name, complain)
-        else:
-            reader = _open_stream(source, name, complain)
-        reader._resources.push(opened.pop_all())
+    layout = None if encoding is None else (encoding, sample_rate, channels)
+    if not isinstance(source, str | os.PathLike):
+        return _open(source, name or "standard input", layout, _complain(strict))
+    path = os.fspath(source)
+    file = _open_file(split_track(path)[0])
+    try:
+        reader = _open(file, path, layout, _complain(strict), os.fstat(file.fileno()))
+    except BaseException:
+        file.close()
+        raise
+    reader._resources.append(file)
     return reader
+
+
+def _open(source: Any, name, layout: Any, complain, status=None):
+    """A `Reader` of a stream, of bytes, or of a file with its `status`; see `open_blocks`."""
+    if layout is not None:
+        encoding, sample_rate, channels = layout
+        check_layout(name, sample_rate, channels, remedy="say what it is")
+        decoder = PcmDecoder(name, source, encoding, sample_rate, channels, complain)
+        return Reader(name, iter([decoder]))
+    if status is not None and stat.S_ISREG(status.st_mode):
+        return _open_seekable(source, status.st_size, name, complain)
+    if isinstance(source, io.BytesIO):
+        data = source.getvalue()
+        return _open_seekable(Bytes(data), len(data), name, complain)
+    return _open_stream(source, name, complain)
 
 
 def _complain(strict=None):
@@ -182,7 +188,7 @@ def _tell(error):
 
 def _open_file(name):
     try:
-        return open(name, "rb")
+        return open(name, "rb", buffering=0)
     except FileNotFoundError:
         if "://" in name:
             raise SepcliError(
@@ -273,7 +279,7 @@ def _open_spooled(stream, name, complain):
     with contextlib.ExitStack() as opened:
         opened.enter_context(spool)
         reader = _open_seekable(spool, size, name, complain)
-        reader._resources.push(opened.pop_all())
+        reader._resources.append(opened.pop_all())
     return reader
 
 

@@ -129,7 +129,7 @@ def _pass_samples(cursor, length, name, complain):
         _skip_to_header(cursor)
         return cursor.position, None
     cursor.position = min(end, scan.size)
-    if end > scan.size:
+    if end >= scan.size:
         return end, None
     if not any(_is_known(scan.at(end + pad, 4)) for pad in (0, 1)):
         end += (scan.size - end) // _WRAP * _WRAP  # what the size lost when it wrapped around

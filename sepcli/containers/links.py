@@ -65,6 +65,8 @@ _CONTAINERS = (
 
 def _next(scan, end):
     """Where the next sound begins behind `end`, or None; and how many bytes are unexplained."""
+    if end >= scan.size:
+        return None, 0
     stop = tags.start_of_last(scan, end)
     position = scan.after_zeros(end)
     while position < stop and (length := tags.length(scan.at(position, 32))):

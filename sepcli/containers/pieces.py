@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
-_AHEAD = 1 << 16  # bytes that `Scan` reads at once
+_LEAST_AHEAD, _MOST_AHEAD = 1 << 11, 1 << 16  # bytes that `Scan` reads at once
 
 
 class Bytes(io.BytesIO):
@@ -38,11 +38,15 @@ def read_at(file: Any, offset: int, count: int) -> bytes:
 
 
 class Scan:
-    """The bytes of a file of `size` bytes, for looking at many places one after the other."""
+    """The bytes of a file of `size` bytes, for looking at many places one after the other.
 
-    def __init__(self, file: Any, size: int) -> None:
+    Places that follow each other are read further and further ahead.
+    """
+
+    def __init__(self, file: Any, size: int, head: bytes = b"") -> None:
+        """head: what it begins with, as far as that is known."""
         self.file, self.size = file, size
-        self._start, self._buffer = 0, b""
+        self._start, self._buffer, self._ahead = 0, head, _LEAST_AHEAD
 
     def at(self, position: int, count: int) -> bytes:
         """`count` bytes from `position` on; fewer only at the end."""
@@ -51,7 +55,9 @@ class Scan:
             count = min(count, self.size - position)
             if count <= 0:  # also where a header puts it beyond what a system can count
                 return b""
-            self._buffer = read_at(self.file, position, max(count, _AHEAD))
+            follows = 0 < begin <= 2 * len(self._buffer)
+            self._ahead = min(2 * self._ahead, _MOST_AHEAD) if follows else _LEAST_AHEAD
+            self._buffer = read_at(self.file, position, max(count, self._ahead))
             self._start, begin = position, 0
         return self._buffer[begin : begin + count]
 
@@ -59,7 +65,7 @@ class Scan:
         """Where `marker` is first found in [start, stop), or -1."""
         stop = self.size if stop is None else min(stop, self.size)
         while start < stop:
-            chunk = read_at(self.file, start, min(1 << 20, stop - start))
+            chunk = read_at(self.file, start, min(_MOST_AHEAD, stop - start))
             if (found := chunk.find(marker)) >= 0:
                 return start + found
             if len(chunk) < len(marker):

@@ -187,7 +187,7 @@ def encode_wav(audio: np.ndarray, sample_rate: int, *, name: str = "audio") -> b
 
 def decode_wav(data: bytes, name: str) -> tuple[np.ndarray, int] | None:
     """(float32 (C, T), sample rate) of WAV bytes, or None if they are not just plain samples."""
-    header = read_header(Cursor(Scan(Bytes(data), len(data))), name)
+    header = read_header(Cursor(Scan(Bytes(data), len(data), data)), name)
     present = len(data) - header.data_offset
     if header.encoding is None or header.wide or header.data_bytes != present:
         return None

@@ -85,9 +85,11 @@ class SpectraMixer(StemMixer):
 
     def _add(self, parts, gains, peak=None):
         for part, gain in zip(parts, gains, strict=True):
-            part *= np.float32(gain)
-        total = parts[0].copy(order="K")  # frame by frame, as the parts are
-        for part in parts[1:]:
+            reals = part.transpose(2, 0, 1).view(np.float32)  # (N, C, 2F): half the products
+            if gain != 1:
+                reals *= np.float32(gain)
+        total = parts[0] + parts[1] if len(parts) > 1 else parts[0].copy(order="K")
+        for part in parts[2:]:
             total += part
         return parts, total, 1.0
 
@@ -95,12 +97,12 @@ class SpectraMixer(StemMixer):
         """Frames [start, stop) of a stem, as far as there are any: complex64 (N, C, F)."""
         path = self._path(song, name)
         try:
-            kept = np.load(path, mmap_mode="r")
+            kept = np.load(path, mmap_mode="c")
         except (OSError, ValueError, EOFError):  # not there, or not to its end
             self._make(path, song.stems[name])
             with files.explained(path):
-                kept = np.load(path, mmap_mode="r")
-        pair = torch.from_numpy(np.array(kept[start:stop])).float()  # numpy takes 6 times as long
+                kept = np.load(path, mmap_mode="c")
+        pair = torch.from_numpy(kept[start:stop]).float()  # numpy takes 6 times as long
         return pair.numpy().view(np.complex64)[..., 0]  # (N, C, F, 2) -> (N, C, F)
 
     def _path(self, song, name):

@@ -31,13 +31,11 @@ PRESETS = {
 TARGETS = ("dry", "decayed", "reverb")
 
 
-@dataclass(frozen=True)
 class Limits:
     """The least and the most that a setting may be; `above`: the least itself is too little."""
 
-    low: float
-    high: float = math.inf
-    above: bool = False
+    def __init__(self, low: float, high: float = math.inf, above: bool = False) -> None:
+        self.low, self.high, self.above = low, high, above
 
     def hold(self, value: Any) -> bool:
         """Whether `value` keeps to them."""
