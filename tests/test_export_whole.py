@@ -95,6 +95,13 @@ def test_the_centred_transform_without_torch_is_that_of_the_models(size, window,
     np.testing.assert_allclose(y, ours.synthesise(spectrum, size), rtol=0, atol=1e-6)
 
 
+def test_graphs_of_deep_unets_are_for_any_length_and_graphs_filter_as_models_do(tmp_path):
+    path = make(tmp_path / "m.safetensors", "deep_unet")
+    assert exporting.export(path, tmp_path / "m.onnx")["length_s"] is None
+    method = Method(wiener=2)
+    assert_alike(load(path, "cpu", method), load(tmp_path / "m.onnx", "cpu", method), None)
+
+
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_the_graph_for_whole_signals_equals_the_model(name, tmp_path, monkeypatch):
     monkeypatch.setattr(exporting, "FIXED_S", 0.05)
@@ -223,10 +230,10 @@ def test_a_graph_needs_its_reference_and_the_graph_of_the_condition(graphs, tmp_
         open_runner(graphs / "whole.onnx")
     with pytest.raises(SepcliError, match="takes no reference"):
         load(graphs / "whole.onnx").given([noise(1, 80)], 8000)
-    with pytest.raises(
-        SepcliError, match="Wiener filters, Griffin-Lim and vocoders need the model"
-    ):
-        load(graphs / "whole.onnx", "cpu", Method(wiener=1))
+    with pytest.raises(SepcliError, match="Griffin-Lim and vocoders need the model"):
+        load(graphs / "whole.onnx", "cpu", Method(griffin_lim=1))
+    with pytest.raises(SepcliError, match="estimates no spectra for a Wiener filter"):
+        load(graphs / "listens.onnx", "cpu", Method(wiener=1))
     with pytest.raises(SepcliError, match="not available to ONNX Runtime"):
         load(graphs / "whole.onnx", "cuda")
 

@@ -10,15 +10,24 @@ import pytest
 import torch
 
 from sepcli import __version__
+from sepcli.audio import read, write
 from sepcli.errors import SepcliError
 from sepcli.graphs import cached
 from sepcli.graphs import export as exporting
+from sepcli.inference import loading
+from sepcli.inference.blockwise import Method
+from sepcli.inference.graphseparator import GraphSeparator
 from sepcli.inference.live import open_runner
+from sepcli.inference.loading import load
+from sepcli.inference.separate import Separator
 from sepcli.inference.stream import Stream
-from sepcli.models import MODELS
+from sepcli.models import MODELS, build
 from sepcli.models.modelfile import digest, save
 from sepcli.models.weights.cache import cache_folder
 from sepcli.nn.causal import CausalModel
+from tests.models import randomise
+from tests.separators import noise
+from tests.trainings import trained
 
 
 class Gain(CausalModel):
@@ -131,3 +140,63 @@ def test_the_cache_is_where_the_environment_or_the_system_says(monkeypatch, tmp_
     assert cache_folder() == tmp_path / ".cache" / "sepcli"
     monkeypatch.setattr(sys, "platform", "darwin")
     assert cache_folder() == Path(tmp_path, "Library", "Caches", "sepcli")
+
+
+UNMIX = {"window": 256, "hop": 64, "hidden": 8, "layers": 1, "sample_rate": 16000}
+
+
+def make_unmix(path, **settings):
+    torch.manual_seed(0)
+    model = randomise(build("open_unmix", **UNMIX, **settings))
+    save(path, "open_unmix", UNMIX | settings, model.state_dict(), {})
+    return path
+
+
+def separate(*args, without_torch=False):
+    code = "import sys; sys.modules['torch'] = None\n" if without_torch else ""
+    code += "from sepcli.cli import main\nmain()"
+    call = [sys.executable, "-c", code, "separate", *map(str, args)]
+    return subprocess.run(call, capture_output=True, text=True, timeout=120)
+
+
+def test_separate_runs_the_graph_that_is_kept_without_torch(cache, tmp_path):
+    path = make_unmix(tmp_path / "u.safetensors")
+    write(tmp_path / "song.wav", noise(2, 30_000), 44100)
+    common = ("-m", path, tmp_path / "song.wav", "--segment", "0.2", "--wiener", "1", "-o")
+    made = separate(*common, tmp_path / "a", "--engine", "onnx")
+    assert (made.returncode, "making its graph, once" in made.stderr) == (0, True)
+    assert kept(cache) == [graph_of(path).replace(".onnx", ".whole.onnx")]
+    assert separate(*common, tmp_path / "b", without_torch=True).returncode == 0
+    assert separate(*common, tmp_path / "c", "--engine", "torch").returncode == 0
+    for source in ("vocals", "accompaniment"):
+        ours, again, expected = (
+            read(tmp_path / run / "song" / f"{source}.wav")[0] for run in ("b", "a", "c")
+        )
+        np.testing.assert_array_equal(ours, again)
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4)
+        assert np.abs(expected).max() > 1e-3
+
+
+def test_torch_separates_what_no_graph_does_or_it_does_faster(cache, tmp_path, monkeypatch):
+    names = ("vocals", "drums", "bass", "other")
+    path = make_unmix(tmp_path / "u.safetensors", sources=names, residual=False)
+    assert isinstance(load(path, engine="auto"), Separator)  # there is none, and it makes none
+    four = load(path, engine="onnx")
+    assert [type(four.only(names[:n])) for n in (1, 2, 3)] == [Separator, Separator, GraphSeparator]
+    monkeypatch.setattr(loading, "may_have_gpu", lambda: False)
+    assert isinstance(load(path, "auto", engine="auto"), GraphSeparator)
+    assert isinstance(load(path, engine="torch"), Separator)
+    assert isinstance(load(path, method=Method(griffin_lim=1), engine="onnx"), Separator)
+    monkeypatch.setattr(loading, "may_have_gpu", lambda: True)
+    assert isinstance(load(path, "auto", engine="auto"), Separator)
+    causal = make(tmp_path / "m.safetensors")
+    exporting.export(causal, causal.with_suffix(".onnx"), offline=True)
+    assert isinstance(load(causal, engine="onnx"), Separator)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_training_leaves_the_graph_of_its_best_model(cache, caplog):
+    trained()
+    assert kept(cache) == [graph_of("run/best.safetensors")]
+    assert open_runner("run").engine == "onnx"
+    assert caplog.messages == []

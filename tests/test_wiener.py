@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sepcli.dsp.wiener import wiener
+from sepcli.dsp.wiener import filter_parts, wiener
 from tests.openunmix_package import openunmix
 
 
@@ -90,3 +90,14 @@ def test_one_source_alone_is_refused():
     mixture, magnitudes = song(sources=1)
     with pytest.raises(ValueError, match="needs two sources; add the rest of the mixture"):
         wiener(with_phase(magnitudes, mixture), mixture, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_tensors_are_filtered_as_arrays_are(channels):
+    mixture, magnitudes = song(channels=channels, bins=70, batch=1)
+    spectra = with_phase(magnitudes, mixture)
+    parts, x = (torch.stack([each.real, each.imag], -3) for each in (spectra, mixture))
+    filter_parts(parts, x, 2, window=30)  # as on a GPU
+    ours = torch.complex(parts[..., 0, :, :], parts[..., 1, :, :])
+    expected = wiener(spectra.numpy(), mixture.numpy(), 2, window=30)
+    torch.testing.assert_close(ours, torch.from_numpy(expected), rtol=0, atol=1e-8)

@@ -70,6 +70,14 @@ GL_ITERATIONS = 32
     help="Keep the band above the model's in recordings of a higher sample rate, with the gain at "
     "the top of the model's band; for speech.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "torch", "onnx"]),
+    default="auto",
+    show_default=True,
+    help="For models that need the whole signal, on a CPU: auto runs the graph beside the weights "
+    "or in the cache, which takes less time and memory, where there is one; onnx makes one, once.",
+)
 @options.separation
 @options.progress
 @options.quiet
@@ -82,6 +90,7 @@ def command(
     gl_iters: int | None,
     gl_init: str | None,
     full_band: bool,
+    engine: str,
     segment_s: float | None,
     overlap: float | None,
     start_s: Any,
@@ -143,7 +152,7 @@ def command(
     method = Method(**{name: value for name, value in given.items() if value is not None})
     bar = options.Progress("Separating", progress, quiet, spread)
     work = Work(
-        Models(models, device, method, spread.threads(threads)),
+        Models(models, device, method, spread.threads(threads), engine),
         part=Part(start_s, duration_s),
         form=Form(template, container, subtype),
         tell=bar.within,

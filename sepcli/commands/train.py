@@ -94,10 +94,11 @@ def command(
         $ sepcli train recipes/tasnet-toy/config.yaml --init runs/toy -o runs/other
 
     The run folder gets metrics.jsonl and TensorBoard's events, the best and the last model, and
-    scores.json with the validation before and after. Ctrl-C or SIGTERM saves and stops; on a CPU
-    --resume reaches the same weights, bit for bit, as an uninterrupted run. With more train.steps
-    (or train.epochs) it makes a run longer, finished or not: from there on, the learning rate is
-    that of a run of the new length.
+    scores.json with the validation before and after. The graph of the best model goes into the
+    cache at the end, so that stream and separate start without torch. Ctrl-C or SIGTERM saves and
+    stops; on a CPU --resume reaches the same weights, bit for bit, as an uninterrupted run. With
+    more train.steps (or train.epochs) it makes a run longer, finished or not: from there on, the
+    learning rate is that of a run of the new length.
 
     \b
         $ torchrun --nproc-per-node 2 --max-restarts 3 -m sepcli train CONFIG --resume
@@ -141,6 +142,7 @@ def in_folder(
     chosen: dict[str, Any],
 ) -> None:
     """Train in `folder`, anew or on, in one of the processes `chosen["ranks"]`."""
+    from sepcli.graphs.cached import keep
     from sepcli.models import modelfile
     from sepcli.runs import runfolder, runs
     from sepcli.runs.notify import Notifier
@@ -166,6 +168,8 @@ def in_folder(
             stopped = train(run, flags["progress"], quiet, notifier)
         if stopped:
             ctx.exit(128 + stopped)
+        if among.first:
+            keep(modelfile.locate(folder))
         check_limits(run.scores(), limits)
     if among.first:
         click.echo(modelfile.locate(folder))

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+FRAMES = 16  # transformed at a time
+
 
 class ChunkedStft:
     """Transform chunks (B, k*stride), any k >= 1, and back; states are passed in and out.
@@ -72,19 +74,31 @@ class CentredStft:
         x = np.pad(x, [*around, (0, max(0, half + 1 - x.shape[-1]))])
         x = np.pad(x, [*around, (half, half)], mode="reflect")
         frames = np.lib.stride_tricks.sliding_window_view(x, self.size, -1)[..., :: self.hop, :]
-        spectrum = np.fft.rfft(frames * self.window).swapaxes(-1, -2)  # (..., F, N)
-        return np.stack([spectrum.real, spectrum.imag], -3).astype(np.float32, copy=False)
+        parts = np.empty((*x.shape[:-1], 2, half + 1, frames.shape[-2]), np.float32)
+        for some in _pieces(frames.shape[-2]):
+            spectrum = np.fft.rfft(frames[..., some, :] * self.window).swapaxes(-1, -2)
+            parts[..., 0, :, some], parts[..., 1, :, some] = spectrum.real, spectrum.imag
+        return parts
 
     def synthesise(self, parts: np.ndarray, length: int) -> np.ndarray:
         """The samples (..., length) of the spectrum (..., 2, F, N)."""
-        spectrum = (parts[..., 0, :, :] + 1j * parts[..., 1, :, :]).swapaxes(-1, -2)
-        frames = np.fft.irfft(spectrum, n=self.size) * self.window  # (..., N, size)
-        N, half = frames.shape[-2], self.size // 2
+        *shape, _, F, N = parts.shape
+        half = self.size // 2
         total = max((N - 1) * self.hop + self.size, half + length)
-        y, power = np.zeros((*frames.shape[:-2], total), np.float32), np.zeros(total, np.float32)
-        for n in range(N):
-            place = slice(n * self.hop, n * self.hop + self.size)
-            y[..., place] += frames[..., n, :]
-            power[place] += self.window**2
+        y, power = np.zeros((*shape, total), np.float32), np.zeros(total, np.float32)
+        for some in _pieces(N):
+            spectrum = np.empty((*shape, some.stop - some.start, F), np.complex64)
+            spectrum.real = parts[..., 0, :, some].swapaxes(-1, -2)
+            spectrum.imag = parts[..., 1, :, some].swapaxes(-1, -2)
+            frames = np.fft.irfft(spectrum, n=self.size) * self.window  # (..., n, size)
+            for n in range(some.start, some.stop):
+                place = slice(n * self.hop, n * self.hop + self.size)
+                y[..., place] += frames[..., n - some.start, :]
+                power[place] += self.window**2
         kept = slice(half, half + length)
         return y[..., kept] / np.maximum(power[kept], 1e-11)
+
+
+def _pieces(frames: int) -> list[slice]:
+    """Frames, so many at a time that what is computed of them stays in a processor's cache."""
+    return [slice(n, min(n + FRAMES, frames)) for n in range(0, frames, FRAMES)]

@@ -1,12 +1,17 @@
-"""The streaming graph of a model that has none beside it: made once, kept in the cache."""
+"""Graphs of models that have none beside them: made once, and kept in the cache.
+
+A causal model has a streaming graph there, every other one a graph for whole signals, under the
+digest of its weights and the version of sepcli.
+"""
 
 from importlib.util import find_spec
 from pathlib import Path
 
+from sepcli import files
 from sepcli.errors import SepcliError, note
-from sepcli.graphs.onnx import OnnxRunner
-from sepcli.models.modelfile import load_model
-from sepcli.models.weights.cache import cache_folder
+from sepcli.graphs.onnx import Graph, OnnxRunner, open_graph
+from sepcli.models import modelfile
+from sepcli.models.weights.cache import cache_folder, digest
 from sepcli.version import __version__
 
 PACKAGES = ("onnx", "onnxscript")
@@ -17,34 +22,98 @@ def cached_runner(path: Path, sha256: str) -> OnnxRunner | None:
 
     None, with a note on the reason, where there is no cache, or no graph can be made.
     """
-    folder = cache_folder()
-    if folder is None:
+    graph = _place(sha256, streaming=True)
+    if graph is None:
         return None
-    graph = folder / "graphs" / f"{sha256}-{__version__}.onnx"
     if graph.is_file():
         try:
             return OnnxRunner(graph)
         except SepcliError:  # of another version of sepcli, or damaged
             graph.unlink(missing_ok=True)
-    return _made(path, graph)
+    return OnnxRunner(graph) if _made(path, graph, streaming=True) else None
 
 
-def _made(path, graph):
-    model, card = load_model(path)
-    if not model.causal or (card.quantized and card.quantized["target"] == "cpu"):
+def whole_graph(path: Path, *, threads: int = 1, make: bool = False) -> Graph | None:
+    """The graph of the model `path`, of whole spectra of any length; needs no torch.
+
+    It is the one beside the weights, if it was made of these very ones, or that in the cache.
+    make: whether to make it where there is none.
+    """
+    weights = modelfile.weights_of(path)
+    if not weights:
         return None
+    sha256, beside = digest(*weights), files.companion(path, ".onnx")
+    kept = _place(sha256, streaming=False)
+    for graph in (beside, kept):
+        if graph and graph.is_file() and (found := _opened(graph, sha256, threads)):
+            return found
+    if make and kept and _made(path, kept, streaming=False):
+        return _opened(kept, sha256, threads)
+    return None
+
+
+def keep(path: Path) -> None:
+    """Put the graph of a model that is new into the cache, unless it is there or beside it.
+
+    Nothing happens where there is no cache, or no graph can be made: who runs the model is told.
+    """
+    try:
+        weights = modelfile.weights_of(path)
+        if cache_folder() is None or not weights or files.companion(path, ".onnx").is_file():
+            return
+        if all(map(find_spec, PACKAGES)):
+            model, sha256 = modelfile.load_model(path)[0], digest(*weights)
+            graph = _place(sha256, streaming=model.causal)
+            if graph and not graph.is_file():
+                _made(path, graph, streaming=model.causal, quiet=True)
+    except SepcliError:  # of a model that is in no table, for instance
+        return
+
+
+def _place(sha256, *, streaming):
+    """Where the graph of such weights lies; None where there is no cache."""
+    folder, kind = cache_folder(), "" if streaming else ".whole"
+    return folder and folder / "graphs" / f"{sha256}-{__version__}{kind}.onnx"
+
+
+def _opened(path, sha256, threads):
+    """A graph for whole signals of any length that is of these weights, else None."""
+    try:
+        graph = open_graph(path, threads=threads)
+    except SepcliError:  # of another version of sepcli, or damaged
+        return None
+    about = graph.about
+    is_free = about.get("length", 0) is None and not about.get("conditions")
+    is_of_spectra = about.get("front_end") == "stft" and "hop" in (about.get("stft") or {})
+    fits = graph.kind == "offline" and about.get("sha256") == sha256
+    return graph if fits and is_free and is_of_spectra else None
+
+
+def _is_free(model):
+    """Whether a model for whole signals may have a graph that `_opened` takes."""
+    return model.spectral and not model.conditioned
+
+
+def _made(path, graph, *, streaming, quiet=False):
+    """Whether the graph of a model could be made; why not is told, and so is that it is made."""
+    tell = (lambda _message: None) if quiet else note
+    model, card = modelfile.load_model(path)
+    is_quantised = bool(card.quantized) and card.quantized["target"] == "cpu"
+    if model.causal != streaming or is_quantised or not (streaming or _is_free(model)):
+        return False
     if missing := [name for name in PACKAGES if not find_spec(name)]:
-        note(
+        tell(
             f"{path}: run by torch; a faster graph needs {missing[0]}, which is not installed: "
             "pip install 'sepcli[export]'"
         )
-        return None
+        return False
     from sepcli.graphs.export import export
 
-    note(f"{path}: making its streaming graph, once: {graph}")
+    kind = "streaming graph" if streaming else "graph"
+    tell(f"{path}: making its {kind}, once: {graph}")
     try:
-        export(path, graph)
-        return OnnxRunner(graph)
+        export(path, graph, any_length=not streaming)
     except SepcliError as error:
-        note(f"{error}; run by torch")
-        return None
+        tell(f"{error}; run by torch")
+        return False
+    return True

@@ -43,18 +43,25 @@ from sepcli.nn.runner import Runner, TorchRunner
 TOLERANCE = 1e-4  # largest difference to torch
 CHUNKS = ((1, 1), (1, 7), (3, 2))  # (batch, hops) to check
 LEVELS = (0.0, 1e-7, 1e-4, LOUD, LOUD, LOUD)  # rising: what is in the window is never louder
+TRACED = 150  # frames of a signal to trace; fewer would be one of what a deep U-Net makes of 64
 FIXED_S = 10.0  # length of offline graphs where the model does not allow any
 
 
 def export(
-    name: str | Path, path: str | Path, *, offline: bool = False, length_s: float | None = None
+    name: str | Path,
+    path: str | Path,
+    *,
+    offline: bool = False,
+    length_s: float | None = None,
+    any_length: bool = False,
 ) -> dict[str, Any]:
     """Write the model `name` (see `modelfile.locate`) to `path` as ONNX, or as a program NAME.pt2.
 
     It is the streaming graph of a causal model, or, if `offline` or the model is not causal or it
     is a program, a graph for whole signals. length_s: seconds that this takes; None lets it take
-    any length if the model does. A model that takes references gets a second graph, of the
-    condition, beside it, and one that tells voices apart a third one.
+    any length if the model does. any_length: whether it is an error if not. A model that takes
+    references gets a second graph, of the condition, beside it, and one that tells voices apart a
+    third one.
 
     Returns a dict with `max_difference`, the largest one to torch on noise. Raises SepcliError
     when the model cannot be exported, or the graph computes something else.
@@ -81,6 +88,8 @@ def export(
             _resemblance(third, model, card, condition)
         write = _streaming if streaming else _offline
         found = write(model, card, part, beside, reference, condition, length_s)
+        if any_length and found.get("length_s"):
+            raise SepcliError(f"{name}: its graph is for signals of one length alone")
         if not found["max_difference"] <= TOLERANCE:
             raise SepcliError(
                 f"{name}: the exported graph differs from the model by "
@@ -119,14 +128,16 @@ def _offline(model, card, part, beside, reference, condition, length_s):
 
 def _whole(model, card, part, beside, reference, condition, length):
     """Write the graph for signals of so many samples, None for any; the difference to torch."""
-    grown, hop = growing(model, condition), model.hop
+    grown, hop, trials = growing(model, condition), model.hop, []
     if length is None:
-        inputs = whole_inputs(model, condition, 3, 13 * hop + 1)
+        inputs = whole_inputs(model, condition, 3, TRACED * hop + 1)
         dynamic = [(0, inputs[0].ndim - 1), *((0, *dims) for dims in grown)]
-        trials = [whole_inputs(model, condition, b, n * hop + 1) for b, n in ((2, 29), (4, 200))]
+        if part.suffix == PROGRAM:  # it keeps to what tracing assumed; a graph knows nothing of it
+            sizes = ((2, 29), (4, 200))
+            trials = [whole_inputs(model, condition, b, n * hop + 1) for b, n in sizes]
     else:
         inputs = whole_inputs(model, condition, 1, length)
-        dynamic, trials = [(), *grown], []
+        dynamic = [(), *grown]
     names = ["x", *(f"condition{i}" for i in range(len(grown)))]
     graph = WholeGraph(model, condition)
     known = facts(model, card) | {"kind": "offline", "length": length, "conditions": len(grown)}
@@ -200,6 +211,7 @@ def facts(model: Any, card: Card) -> dict[str, Any]:
         "sources": list(model.sources),
         "channels": model.channels,
         "hop": model.hop,
+        "segment_s": min(model.segment_s, model.longest_s or model.segment_s),
         "card": card.card,
         "settings": card.settings,
     }
@@ -285,12 +297,16 @@ def largest_difference(
 
 def whole_difference(model: Any, whole: OnnxWhole, condition: Any) -> float:
     """The largest difference of a graph for whole signals to the model, on noise."""
-    largest, sizes = 0.0, [(1, 1), (1, 40 * model.hop), (2, 7 * model.hop + 3)]
+    largest, hop = 0.0, model.hop
+    sizes = [(1, 1), (1, 40 * hop), (2, 7 * hop + 3), (2, 29 * hop + 1), (3, 200 * hop + 1)]
     for batch, length in sizes if whole.length is None else [(1, whole.length)]:
         x = noise(batch, model.channels, length)
         with torch.inference_mode():
             y = model.estimates(torch.from_numpy(x), *_expanded(condition, batch)).numpy()
-        difference = np.abs(whole.run(x) - y).max()
+        try:
+            difference = np.abs(whole.run(x) - y).max()
+        except SepcliError as error:
+            raise FixedSizeError(str(error)) if whole.length is None else error from None
         largest = max(largest, float(difference) if np.isfinite(difference) else np.inf)
     return largest
 

@@ -78,6 +78,7 @@ FACTS = {  # what a value has to be, where there is one
     "hop": _is_size,
     "delay": lambda x: _is_whole(x, 0, LARGEST),
     "length": lambda x: x is None or _is_size(x),
+    "segment_s": lambda x: isinstance(x, int | float) and 0 < x < LARGEST,
     "hops": lambda x: x is None or _is_size(x),
     "states": _are_shapes,
     "conditions": lambda x: _is_whole(x, 0, 1000),

@@ -8,7 +8,7 @@ and "stft" is {"window", "hop"}, or that of a causal model.
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +27,8 @@ from sepcli.graphs.onnx import (
     running,
 )
 
+SEGMENT_S = 20.0  # of long audio, at a time, where a graph says nothing
+
 
 class OnnxWhole:
     """A graph for whole signals, a file or open; see `OnnxRunner`."""
@@ -38,6 +40,7 @@ class OnnxWhole:
             self.sample_rate, self.sources = about["sample_rate"], tuple(about["sources"])
             self.channels, self.hop = about["channels"], about["hop"]
             self.length, self.sha256 = about["length"], about["sha256"]
+            self.segment_s = about.get("segment_s", SEGMENT_S)
             self.conditioned = bool(about["conditions"])
             self._transform = None
             if about["front_end"] == "stft":
@@ -47,33 +50,52 @@ class OnnxWhole:
         self._names = [node.name for node in self._session.get_inputs()]
         self.condition: list[np.ndarray] | None = None if self.conditioned else []
 
+    @property
+    def spectral(self) -> bool:
+        """Whether it maps the spectra of a centred transform, which can be refined."""
+        return isinstance(self._transform, CentredStft)
+
     def given(self, references: Sequence[np.ndarray]) -> Self:
         """The same for what references, arrays (C, T) at the model's rate, are of."""
         chosen = copy.copy(self)
         chosen.condition, _ = conditions(self._beside, self.sha256, references)
         return chosen
 
-    def run(self, x: np.ndarray) -> np.ndarray:
+    def run(
+        self,
+        x: np.ndarray,
+        *,
+        kept: Sequence[int] | None = None,
+        refine: Callable[[np.ndarray, np.ndarray], None] | None = None,
+    ) -> np.ndarray:
         """Separate signals (B, C, T) into (B, S, C, T); T is at most `length`, where there is one.
 
-        Shorter ones are followed by zeros.
+        Shorter ones are followed by zeros. kept: the indices of the sources to give, all if None.
+        refine: changes the spectra of all sources, (B, S, C, 2, F, N), given the mixture's
+        (B, C, 2, F, N), where `spectral`.
         """
         if self.condition is None:
             raise lacking(self._path)
+        kept = range(len(self.sources)) if kept is None else kept
         if self.length is None:
-            return self._run(x)
+            return self._run(x, kept, refine)
         padded = np.pad(x, ((0, 0), (0, 0), (0, self.length - x.shape[2])))
-        y = [self._run(item[None]) for item in padded]  # it takes one at a time
+        y = [self._run(item[None], kept, refine) for item in padded]  # it takes one at a time
         return np.concatenate(y)[..., : x.shape[2]]
 
-    def _run(self, x):
+    def _run(self, x, kept, refine):
         spectra = x if self._transform is None else self._transform.analyse(x)
         condition = [np.repeat(each, len(x), 0) for each in self.condition or []]
         with running(self._path):
             feed = dict(zip(self._names, [np.ascontiguousarray(spectra), *condition], strict=True))
             y = self._session.run(None, feed)[0]
             y = fitting(y, len(x), len(self.sources), *spectra.shape[1:])
-        return y if self._transform is None else self._transform.synthesise(y, x.shape[2])
+        if refine:
+            refine(y, spectra)
+        parts = (y[:, source] for source in kept)
+        if self._transform:
+            parts = (self._transform.synthesise(each, x.shape[2]) for each in parts)
+        return np.stack(list(parts), 1)
 
 
 class DelayedStft:

@@ -1,53 +1,62 @@
 """Separate audio of any length by an exported graph, with ONNX Runtime alone."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from sepcli.dsp.wiener import filter_parts
 from sepcli.errors import SepcliError
-from sepcli.graphs.onnx import OnnxRunner, Resemblance, open_graph, resemblance_of
+from sepcli.graphs.onnx import Graph, OnnxRunner, Resemblance, open_graph, resemblance_of
 from sepcli.graphs.whole import OnnxWhole
 from sepcli.inference.blockwise import Method, Separates, at_rate
 from sepcli.inference.segments import grid, in_segments
 from sepcli.inference.stream import Sources, Stream, batched, check_channels, unbatched
 from sepcli.signals.resampling import resample
 
-SEGMENT_S = 20.0  # of long audio, at a time
-
 
 class GraphSeparator(Separates):
     """A graph that `sepcli export` wrote, ready to separate audio, as an `inference.Separator`.
 
-    threads: None for all cores. Raises SepcliError.
+    path: its file, or what was opened. threads: None for all cores. model: gives the model that it
+    is the graph of, where that can leave out the work for some of the sources. Raises SepcliError.
     """
 
     def __init__(
         self,
-        path: Path,
+        path: Path | Graph,
         method: Method | None = None,
         *,
         device: str = "cpu",
         threads: int | None = None,
+        model: Callable[[], Separates] | None = None,
     ) -> None:
         self.method = method or Method()
-        if self.method.griffin_lim or self.method.wiener or self.method.vocoder:
+        if isinstance(path, Path):
+            path = open_graph(path, threads=threads or 0, device=device)
+        graph, path, self._model = path, path.path, model
+        if self.method.griffin_lim or self.method.vocoder:
             raise SepcliError(
-                f"{path}: Wiener filters, Griffin-Lim and vocoders need the model itself; name its "
-                "weights with -m"
+                f"{path}: Griffin-Lim and vocoders need the model itself; name its weights with -m"
             )
-        graph = open_graph(path, threads=threads or 0, device=device)
         self._runner: Any = (OnnxWhole if graph.kind == "offline" else OnnxRunner)(graph)
+        if self.method.wiener and not getattr(self._runner, "spectral", False):
+            raise SepcliError(
+                f"{path}: estimates no spectra for a Wiener filter; choose a model that does with "
+                "-m, such as an open_unmix"
+            )
         self.sources, self.sample_rate = self._runner.sources, self._runner.sample_rate
         self.channels, self.conditioned = self._runner.channels, self._runner.conditioned
         self._beside = resemblance_of(path)
         self._resemblance: Resemblance | None = None
 
-    def only(self, sources: Sequence[str]) -> Self:
-        """The same with no other `sources` than these."""
+    def only(self, sources: Sequence[str]) -> Separates:
+        """The same with no other `sources` than these: the model, if it saves most of the work."""
+        if self._model and len(sources) < len(self.sources) - 1:  # without them and a residual
+            return self._model().only(sources)
         chosen = copy.copy(self)
         chosen.sources = tuple(sources)
         return chosen
@@ -108,7 +117,7 @@ class GraphSeparator(Separates):
         return Sources(self._runner, channels, kept=self._kept).all_of(blocks)
 
     def _in_segments(self, blocks, channels):
-        seconds, hop = self.method.segment_s or SEGMENT_S, self._runner.hop
+        seconds, hop = self.method.segment_s or self._runner.segment_s, self._runner.hop
         length = max(1, round(seconds * self.sample_rate))
         if fixed := self._runner.length:
             geometry = replace(grid(fixed, self.method.overlap, hop), align=1)  # none is longer
@@ -117,5 +126,14 @@ class GraphSeparator(Separates):
         return in_segments(self._segment, blocks, geometry)
 
     def _segment(self, audio, _start):
-        y = self._runner.run(batched(audio, self.channels))[:, self._kept]
-        return unbatched(y, len(audio))
+        refine = self._filter if self.method.wiener else None
+        x = batched(audio, self.channels)
+        return unbatched(self._runner.run(x, kept=self._kept, refine=refine), len(audio))
+
+    def _filter(self, y, x):
+        """Filter the spectra of the sources; a single one shares the mixture with the rest."""
+        if y.shape[1] > 1:
+            return filter_parts(y, x, self.method.wiener)
+        both = np.concatenate([y, x[:, None] - y], 1)
+        filter_parts(both, x, self.method.wiener)
+        y[...] = both[:, :1]

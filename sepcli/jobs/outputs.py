@@ -39,7 +39,7 @@ class Models:
     """The models of one run, loaded when first needed.
 
     names: of models whose estimates are averaged; none chooses one by the targets.
-    device, method, threads: how they are run, see `inference.loading.load`.
+    device, method, threads, engine: how they are run, see `inference.loading.load`.
     """
 
     def __init__(
@@ -48,8 +48,9 @@ class Models:
         device: str = "cpu",
         method: Method | None = None,
         threads: int | None = None,
+        engine: str = "torch",
     ) -> None:
-        self.names, self._how = tuple(names), (device, method, threads)
+        self.names, self._how = tuple(names), (device, method, threads, engine)
         self._loaded = {}
 
     def __getstate__(self) -> dict[str, Any]:

@@ -107,6 +107,17 @@ def locate(name: str | Path) -> Path:
     )
 
 
+def weights_of(path: Path) -> list[Path]:
+    """The files of the weights of a model as `Card.files` names them; needs no torch.
+
+    None of weights of other people, but for those of Open-Unmix.
+    """
+    kind = formats.format_of(path)
+    if kind == formats.OPEN_UNMIX:
+        return openunmix.checkpoints(path)
+    return [path] if kind is None and os.path.isfile(path) else []
+
+
 def save(
     path: str | Path,
     model: str,

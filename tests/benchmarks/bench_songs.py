@@ -2,7 +2,8 @@
 
 Both get the same architecture (one network of 8.9 M parameters with random weights, which cost as
 much as trained ones, and the rest of the mixture), one thread, and a Wiener filter of one
-iteration, which is what `umx` does. MINUTES=3,120 chooses the lengths; 120 take their time.
+iteration, which is what `umx` does. The graph is made first, once, as `--engine onnx` does.
+MINUTES=3,120 chooses the lengths; 120 take their time.
 openunmix is only run up to 10 minutes, and where it and torchaudio are installed.
 """
 
@@ -58,9 +59,9 @@ def make_model(folder):
     (folder / "vocals.json").write_text(json.dumps({"args": args}))
 
 
-def measure(*command):
+def measure(cache, *command):
     """CPU seconds and MB at the peak of a command in a process of its own."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "SEPCLI_CACHE": str(cache)}
     call = [sys.executable, "-W", "ignore", "-c", MEASURE, sys.executable, "-W", "ignore"]
     done = subprocess.run([*call, *map(str, command)], env=env, check=True, capture_output=True)
     return json.loads(done.stdout.splitlines()[-1])
@@ -86,11 +87,18 @@ def main():
                 folder / "out",
             )
             ours = ("-m", "sepcli", "separate", "-m", folder / "umx", *common)
-            ways = {"sepcli": ours, "sepcli --wiener 1": (*ours, "--wiener", 1)}
+            by_torch, filtered = ("--engine", "torch"), ("--wiener", 1)
+            ways = {
+                "sepcli": ours,
+                "sepcli --wiener 1": (*ours, *filtered),
+                "by torch": (*ours, *by_torch),
+                "by torch --wiener 1": (*ours, *filtered, *by_torch),
+            }
+            measure(folder, *ours, "--engine", "onnx", "--duration", 1)
             if installed and minutes <= 10:
                 ways["openunmix, niter 1"] = ("-c", THEIRS, song, folder / "umx", folder)
             for name, command in ways.items():
-                seconds, mb = measure(*command)
+                seconds, mb = measure(folder, *command)
                 factor = seconds / (60 * minutes)
                 print(
                     f"{minutes:4} min  {name:20} {seconds:7.1f} s of CPU, real-time factor "
