@@ -57,6 +57,7 @@ bench: $(TEST_STAMP)
 torture: $(TEST_STAMP)  ## hostile input, kills and hours of audio: a day of a processor; see docs/reliability.md
 	$(BIN)/python -m tests.torture.fuzz -n 100000
 	$(BIN)/python -m tests.torture.kills -n 100
+	$(BIN)/python -m tests.torture.faults -n 20
 	$(BIN)/python -m tests.torture.soak --hours 24
 	$(BIN)/python -m tests.torture.soak --items 100000 --files 10000
 

@@ -1,5 +1,7 @@
 """Work for the workers of dask.distributed: complete, the same as a serial run's, and once."""
 
+import _multiprocessing
+import errno
 import json
 import os
 import subprocess
@@ -149,6 +151,23 @@ def test_a_local_cluster_is_started_and_ended(files, tmp_path):
     run(*args, "-o", tmp_path / "out")
     run(*args[:5], "-o", tmp_path / "alone")
     assert contents(tmp_path / "out") == contents(tmp_path / "alone")
+
+
+def test_a_local_cluster_that_cannot_start_is_one_line(tmp_path, monkeypatch):
+    """As on systems without /dev/shm."""
+
+    class Refused:
+        SEM_VALUE_MAX = 1
+
+        def __init__(self, *_):
+            raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(_multiprocessing, "SemLock", Refused)
+    result = run("mix", "-n", 1, "-o", tmp_path / "out", "--cluster", "local", code=1)
+    assert result.stderr == (
+        "Error: --cluster local: its workers could not be started "
+        "([Errno 38] Function not implemented); use --jobs instead\n"
+    )
 
 
 def test_without_dask_there_is_one_line_that_says_what_to_install(tmp_path, monkeypatch):

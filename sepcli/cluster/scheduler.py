@@ -73,12 +73,7 @@ def _connected(address, workers):
         }
         # Ctrl-C is for the one that started the workers.
         with dask.config.set(settings), interrupts_ignored():
-            cluster = distributed.LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                dashboard_address="127.0.0.1:0",
-                silence_logs=logging.CRITICAL,
-            )
+            cluster = _started(distributed, workers)
         with cluster, distributed.Client(cluster) as client:
             yield client
         return
@@ -91,6 +86,30 @@ def _connected(address, workers):
         ) from None
     with client:
         yield client
+
+
+def _started(distributed, workers):
+    """So many workers on this machine, and their scheduler."""
+    try:
+        return distributed.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=logging.CRITICAL,
+        )
+    except (RuntimeError, OSError) as error:
+        why = _said(_first(error))
+        raise SepcliError(
+            f"--cluster {LOCAL}: its workers could not be started ({why}); use --jobs instead"
+        ) from None
+
+
+def _first(error):
+    """The error of the system that led to another, or that one itself."""
+    chain = [error]
+    while before := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(before)
+    return next((each for each in reversed(chain) if isinstance(each, OSError)), error)
 
 
 def _engine():

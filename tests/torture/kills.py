@@ -162,6 +162,8 @@ def _be_sepcli(args, folder, arm, tag):
         except BaseException:
             traceback.print_exc()
         with contextlib.suppress(OSError):
+            sys.stderr.flush()
+        with contextlib.suppress(OSError):
             sys.stdout.flush()
             facts = json.dumps([SEEN[0], time.process_time() - before])
             os.write(told, f"{facts}\n{' '.join(sorted(sys.modules))}".encode())

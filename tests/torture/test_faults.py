@@ -24,4 +24,5 @@ def test_faults_of_the_system_are_one_line_and_a_second_run_makes_up_for_them():
 
 @pytest.mark.slow
 def test_so_are_those_of_the_other_commands():
-    met("separate samples", "extract", "eval", "mix", "mix to a tar", "train")
+    met("separate samples", "separate on a cluster", "extract", "eval", "mix", "mix to a tar")
+    met("train", "quantize")
