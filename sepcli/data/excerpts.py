@@ -33,8 +33,7 @@ class Excerpts(Kept):
 
         On a CPU the same bits for the same arguments, on other devices up to rounding.
         """
-        kept = self._memory_on(seed, str(device))
-        draws = [batched.Draws(seed, indices, part) for part in range(PARTS)]
+        kept, draws = self._begun(seed, indices, device, PARTS)
         mix, wanted, noise = _Batch(self.spec, kept, draws, self.samples).make()
         return mix[:, None], {"speech": wanted[:, None], "noise": noise[:, None]}
 

@@ -41,6 +41,11 @@ class Kept(Source):
     def __setstate__(self, spec):
         self.__init__(spec)
 
+    def _begun(self, seed, indices, device, parts):
+        """What is kept, on a device, and the `Draws` of so many parts of the items."""
+        draws = [batched.Draws(seed, indices, part) for part in range(parts)]
+        return self._memory_on(seed, str(device)), draws
+
     def _load(self, seed):
         return self.memory.load(self.spec, self._sources, seed)
 

@@ -37,9 +37,9 @@ class Voices(Excerpts):
         The refs are "speech", the target, "interferers" and "noise"; the enrolments, where there
         are any, (B, 1, T'). On a CPU the same bits for the same arguments.
         """
-        spec, kept = self.spec, self._memory_on(seed, str(device))
+        spec = self.spec
         last = OTHERS + 2 * int(spec.interferers[1])
-        draws = [batched.Draws(seed, indices, part) for part in range(last)]
+        kept, draws = self._begun(seed, indices, device, last)
         cast = _Cast(draws[CAST], kept, spec)
         mix, refs = _Mixtures(spec, kept, draws, self.samples).of(cast)
         refs = {name: x[:, None] for name, x in refs.items()}

@@ -28,7 +28,7 @@ from sepcli.layers.band_lstm import (
 )
 from sepcli.layers.modules import Modules
 from sepcli.layers.tcn import Tcn
-from sepcli.nn.causal import SpectralModel
+from sepcli.nn.causal import OneFrameCore, SpectralModel
 from sepcli.nn.filterbank import Stft
 from sepcli.nn.model import State
 
@@ -151,14 +151,11 @@ class BandLstmNet(SpectralModel):
         return OneFrame(self)
 
 
-class OneFrame(nn.Module):
+class OneFrame(OneFrameCore):
     """The core of a BandLstmNet in a form that takes one frame at a time, and that fast."""
 
-    hops = 1
-
     def __init__(self, model: BandLstmNet) -> None:
-        super().__init__()
-        self.model, self.core_state = model, model.core_state
+        super().__init__(model)
         self.lstms = Modules(map(OneFrameLstm, model.lstms))
 
     def core(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:

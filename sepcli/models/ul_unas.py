@@ -25,7 +25,7 @@ from sepcli.layers.ul_unas import (
     erb_bands,
 )
 from sepcli.models.band_lstm import COMPRESSION, BandLstmNet
-from sepcli.nn.causal import SpectralModel
+from sepcli.nn.causal import OneFrameCore, SpectralModel
 from sepcli.nn.filterbank import Stft
 from sepcli.nn.model import State
 
@@ -143,14 +143,11 @@ class UlUnas(SpectralModel):
         return OneFrame(self)
 
 
-class OneFrame(nn.Module):
+class OneFrame(OneFrameCore):
     """The core of a UlUnas in a form that takes one frame at a time, and that fast."""
 
-    hops = 1
-
     def __init__(self, model: UlUnas) -> None:
-        super().__init__()
-        self.model, self.core_state = model, model.core_state
+        super().__init__(model)
         self.encoder = Modules(map(OneFrameBlock, model.encoder))
         self.middle = Modules(map(OneFrameDualPath, model.middle))
         self.decoder = Modules(map(OneFrameBlock, model.decoder))
@@ -229,14 +226,11 @@ class UnasLstm(SpectralModel):
         return OneFrameOfBoth(self)
 
 
-class OneFrameOfBoth(nn.Module):
+class OneFrameOfBoth(OneFrameCore):
     """The core of a UnasLstm in a form that takes one frame at a time, and that fast."""
 
-    hops = 1
-
     def __init__(self, model: UnasLstm) -> None:
-        super().__init__()
-        self.model, self.core_state = model, model.core_state
+        super().__init__(model)
         self.lstm, self.unas = model.lstm.exported(), model.unas.exported()
 
     def core(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, State]:

@@ -186,3 +186,17 @@ def conform(cls: type[nn.Module]) -> type[Model]:
         cls.__name__, (cls, base), {"__module__": cls.__module__, "__doc__": cls.__doc__}
     )
     return made
+
+
+class OneFrameCore(nn.Module):
+    """What `exported` returns where one frame at a time is faster: a base that keeps the states.
+
+    A subclass has `core`.
+    """
+
+    model: Any
+    hops = 1
+
+    def __init__(self, model: SpectralModel) -> None:
+        super().__init__()
+        self.model, self.core_state = model, model.core_state

@@ -35,8 +35,7 @@ class Songs(Kept):
 
         On a CPU the same bits for the same arguments, on other devices up to rounding.
         """
-        kept = self._memory_on(seed, str(device))
-        draws = [batched.Draws(seed, indices, part) for part in range(PARTS)]
+        kept, draws = self._begun(seed, indices, device, PARTS)
         vocals, music = _Batch(self.spec, kept, draws, self.samples).make()
         return vocals + music, {VOCALS: vocals, ACCOMPANIMENT: music}
 
