@@ -90,13 +90,18 @@ def test_the_map_in_contributing_is_the_contract_in_the_words_of_the_rooms():
     assert "|---|---|\n" + "\n".join(rows) + "\n\n" in text
 
 
-FOLDERS = sorted({path.parent for path in FILES} | {ROOT / "pretrained"})
+FOLDERS = sorted({path.parent for path in FILES})
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda path: path.name)
 def test_a_folder_is_seen_at_a_glance(folder):
     count = sum(path.is_file() for path in folder.iterdir())
     assert count <= 15 or folder.name == "commands"  # which grows by its items
+
+
+def test_models_are_few():
+    files = (ROOT / "pretrained").iterdir()  # weights, a card and graphs of each
+    assert len({path.name.partition(".")[0] for path in files}) <= 15
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

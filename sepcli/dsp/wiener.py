@@ -31,8 +31,8 @@ def wiener(spectra: Any, mixture: Any, iterations: int = 1, *, window: int = WIN
     if not isinstance(spectra, np.ndarray) and spectra.device.type == "cpu":
         import torch
 
-        arrays = (each.resolve_conj().numpy() for each in (spectra, mixture))  # 4 times as fast
-        return torch.from_numpy(wiener(*arrays, iterations, window=window))
+        y, x = (each.resolve_conj().numpy() for each in (spectra, mixture))  # 4 times as fast
+        return torch.from_numpy(wiener(y, x, iterations, window=window))
     library = _library(spectra)
     parts, x = (library.stack([each.real, each.imag], -3) for each in (spectra, mixture))
     filter_parts(parts, x, iterations, window=window)
@@ -56,7 +56,7 @@ def filter_parts(y: Any, x: Any, iterations: int = 1, *, window: int = WINDOW) -
             ours[..., rows, :] = estimates * scale[:, None]
 
 
-def _library(x):
+def _library(x: Any) -> Any:
     """The module whose functions take what `x` is."""
     if isinstance(x, np.ndarray):
         return np

@@ -79,7 +79,7 @@ def _place(sha256, *, streaming):
 def _opened(path, sha256, threads):
     """A graph for whole signals of any length that is of these weights, else None."""
     try:
-        graph = open_graph(path, threads=threads)
+        graph = open_graph(path, threads=threads, steady=False)
     except SepcliError:  # of another version of sepcli, or damaged
         return None
     about = graph.about

@@ -271,10 +271,12 @@ def lacking(path: Path) -> SepcliError:
     )
 
 
-def open_graph(path: Path, *, threads: int = 1, device: str = "cpu") -> Graph:
+def open_graph(path: Path, *, threads: int = 1, device: str = "cpu", steady: bool = True) -> Graph:
     """Open the graph `path`; raises SepcliError.
 
     threads: 0 for all cores. device: cpu, cuda, or auto, which is cpu. A program is run by torch.
+    steady: whether the next input has the size of the last one, as in a stream. Memory is then
+    planned once, which is faster by some microseconds, and takes a quarter more for long signals.
     """
     files.check_meant(path)
     if path.suffix == PROGRAM:
@@ -292,6 +294,7 @@ def open_graph(path: Path, *, threads: int = 1, device: str = "cpu") -> Graph:
         )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.enable_mem_pattern = steady
     options.log_severity_level = 4  # errors are raised, too
     onnxruntime.set_default_logger_severity(4)
     try:

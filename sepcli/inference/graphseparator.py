@@ -36,7 +36,7 @@ class GraphSeparator(Separates):
     ) -> None:
         self.method = method or Method()
         if isinstance(path, Path):
-            path = open_graph(path, threads=threads or 0, device=device)
+            path = open_graph(path, threads=threads or 0, device=device, steady=False)
         graph, path, self._model = path, path.path, model
         if self.method.griffin_lim or self.method.vocoder:
             raise SepcliError(

@@ -33,7 +33,7 @@ def open_runner(name: str, engine: str = "auto", references: Sequence[str] = ())
 
 def _graph_runner(path, *, strict):
     """What runs the graph of the model `path`; None where torch has to, an error if `strict`."""
-    from sepcli.graphs.onnx import SUFFIXES, OnnxRunner
+    from sepcli.graphs.onnx import SUFFIXES, OnnxRunner, open_graph
     from sepcli.models.modelfile import digest
 
     if path.suffix in SUFFIXES:
@@ -42,8 +42,8 @@ def _graph_runner(path, *, strict):
     if not os.path.isfile(path):
         return None
     sha256 = digest(path)
-    if graph.is_file():
-        runner = OnnxRunner(graph)
+    if graph.is_file() and (opened := open_graph(graph)).kind == "streaming":
+        runner = OnnxRunner(opened)
         if runner.sha256 == sha256:
             return runner
         if strict:
