@@ -98,6 +98,17 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_done(tmp_path, ending):
         assert os.listdir(tmp_path / "x.samples") == []
 
 
+@every_writer
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="a folder that takes no files")
+def test_where_no_file_can_be_made_the_place_is_named_and_not_the_part(ending):
+    with pytest.raises(SepcliError) as caught:
+        WRITERS[ending](Path("/proc/self") / f"x{ending}")
+    message = str(caught.value)
+    assert message.startswith(("/proc/self/x", f"/proc/{os.getpid()}/x"))
+    assert "\n" not in message
+    assert "/." not in message
+
+
 def test_what_was_there_stays_when_the_disk_is_full(tmp_path):
     files.save(tmp_path / "x", "before")
     with pytest.raises(SepcliError), disk_of(10):

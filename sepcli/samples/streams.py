@@ -223,9 +223,12 @@ def _check_folder_name(path):
         raise SepcliError(f"{path}: samples do not go into such a file; use -o DIR or -o FILE.tar")
 
 
-def _open_unbuffered(path, mode):
-    """Open a file that keeps nothing back, so that closing it cannot fail after an error."""
-    with files.explained(path):
+def _open_unbuffered(path, mode, called=None):
+    """Open a file that keeps nothing back, so that closing it cannot fail after an error.
+
+    called: what a complaint names instead.
+    """
+    with files.explained(called or path):
         return path.open(mode, buffering=0)
 
 
@@ -242,7 +245,7 @@ def _write_file(path, overwrite):
     with files.explained(path):
         aside = files.Aside(path)
     try:
-        with _open_unbuffered(aside.part, "xb") as stream:
+        with _open_unbuffered(aside.part, "xb", path) as stream:
             yield from _write_stream(stream, str(path))
         with files.explained(path):
             aside.commit()
