@@ -241,6 +241,12 @@ def test_songs_that_are_not_separated_or_scored_fail_the_recipe(vocals, fault):
     assert len(rows) == 1 + 3 * 3 + 3
 
 
+def test_integers_of_the_chip_are_streamed_by_torch_as_graphs_differ_by_one_at_times(tmp_path):
+    for chip, engines in (("", ["auto", "auto"]), ("1", ["auto", "torch"])):
+        calls = Script("tasnet-vocals", tmp_path / f"chip{chip}").run(CHIP=chip)
+        assert [c[c.index("--engine") + 1] for c in calls if "--verify" in c] == engines
+
+
 def test_the_epochs_to_score_may_be_chosen(vocals):
     calls = vocals.run(EPOCHS=" 3  7 ")
     train, _ = vocals.configuration(next(call for call in calls if call[0] == "train"))

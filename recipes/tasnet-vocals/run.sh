@@ -64,7 +64,7 @@ sepcli mix -q --stems "$test" --targets vocals,accompaniment ${remix:+--augment 
 sepcli stream --engine "$engine" -m out/float --verify out/one/000000/mix.wav
 
 if [ -n "${CHIP:-}" ]; then
-    quantised=out/chip.safetensors
+    quantised=out/chip.safetensors engine=torch # in a graph some integer is the one beside it
     set -- --target max78000 "$@"
 else
     quantised=out/int8.safetensors
