@@ -4,6 +4,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from scipy import linalg
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from sepcli.metrics.bsseval import NAMES, bss_eval, bss_eval_blocks
 
@@ -193,3 +195,18 @@ def test_memory_does_not_grow_with_the_length():
 def test_what_cannot_be_scored_is_refused(estimates, references, settings, message):
     with pytest.raises(ValueError, match=message):
         bss_eval(estimates, references, **{"window": 5, "hop": 5, **settings})
+
+
+def test_filters_are_solved_by_one_thread_as_several_wait_for_each_other(monkeypatch):
+    factor, found = linalg.cho_factor, []
+
+    def watched(*args, **choices):
+        pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+        found.append({pool["num_threads"] for pool in pools})
+        return factor(*args, **choices)
+
+    monkeypatch.setattr(linalg, "cho_factor", watched)
+    estimates, references = sources(seconds=1.0)
+    with threadpool_limits(2, "blas"):
+        bss_eval(estimates, references, window=RATE, hop=RATE)
+    assert found == [{1}] * 3

@@ -19,7 +19,7 @@ from sepcli.errors import SepcliError
 
 REQUIRED = (
     "click", "h5py", "numpy", "onnxruntime", "pystoi", "pyyaml", "rich", "safetensors", "scipy",
-    "soundfile", "soxr", "tensorboard", "torch",
+    "soundfile", "soxr", "tensorboard", "threadpoolctl", "torch",
 )  # fmt: skip
 OPTIONAL = {  # extra -> its packages, and what needs them
     "pesq": (("pesq",), "PESQ among the scores of sepcli eval"),

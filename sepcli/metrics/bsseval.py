@@ -198,17 +198,16 @@ class _Projections:
     def __init__(self, own, cross, window):
         """own, cross: as from `_correlations`; window: the longest frame, in samples."""
         from scipy import fft
+        from threadpoolctl import threadpool_limits
 
         S, C = own.shape[:2]
         self._size = fft.next_fast_len(window + TAPS - 1, real=True)
-        full = _filters(own.reshape(S * C, S * C, TAPS), cross.reshape(S * C, S * C, TAPS))
+        with threadpool_limits(1, "blas"):  # several wait for each other, and that busily
+            full = _filters(own.reshape(S * C, S * C, TAPS), cross.reshape(S * C, S * C, TAPS))
+            alone = np.stack([_filters(own[s, :, s], cross[s, :, s]) for s in range(S)])
         self._all = fft.rfft(full, self._size)  # (M, K, bins)
-        alone = np.stack([_filters(own[s, :, s], cross[s, :, s]) for s in range(S)])
         self._own = fft.rfft(alone, self._size)  # (S, C, C, bins)
-        self._weights = np.full(self._all.shape[-1], 2 / self._size)
-        self._weights[0] /= 2
-        if self._size % 2 == 0:
-            self._weights[-1] /= 2
+        self._once = [0, -1] if self._size % 2 == 0 else [0]  # bins; all others stand for two
 
     def measure(self, frame):
         """All metrics, (S,) each, of a frame (2, S, C, n)."""
@@ -230,4 +229,6 @@ class _Projections:
 
     def _energy(self, spectra):
         """(S, C, bins) -> (S,)."""
-        return (spectra.real**2 + spectra.imag**2).sum(axis=1) @ self._weights
+        once = spectra[..., self._once]
+        twice, once = (_energy(np.ascontiguousarray(x).view(np.float64)) for x in (spectra, once))
+        return (2 * twice - once) / self._size
