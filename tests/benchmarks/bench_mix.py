@@ -230,14 +230,20 @@ def convolutions(items, pairs=5):
 
 
 def stream(items):
-    """Print the peak memory of `sepcli mix` while its items run through a pipe."""
+    """Print the peak memory of `sepcli mix` while its items run through a pipe.
+
+    On Linux ru_maxrss is never less than what the parent had taken, VmHWM is the process's own.
+    """
     command = f"mix --count {items} --duration 1"
     code = (
         "import resource, sys; from sepcli.cli import main\n"
         "try: main(sys.argv[1:], standalone_mode=False)\n"
         "finally:\n"
-        "    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "    print(peak // (1024 if sys.platform == 'linux' else 1 << 20), file=sys.stderr)"
+        "    if sys.platform == 'linux':\n"
+        "        peak = open('/proc/self/status').read().split('VmHWM:')[1].split()[0]\n"
+        "    else:\n"
+        "        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "    print(int(peak) // 1024, file=sys.stderr)"
     )
     mix = subprocess.Popen(
         [sys.executable, "-c", code, *command.split()],
