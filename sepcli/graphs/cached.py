@@ -55,7 +55,8 @@ def whole_graph(path: Path, *, threads: int = 1, make: bool = False) -> Graph | 
 def keep(path: Path) -> None:
     """Put the graph of a model that is new into the cache, unless it is there or beside it.
 
-    Nothing happens where there is no cache, or no graph can be made: who runs the model is told.
+    Does nothing, silently, where there is no cache or no graph can be made; the command that later
+    runs the model gives the reason.
     """
     try:
         weights = modelfile.weights_of(path)
@@ -95,7 +96,7 @@ def _is_free(model):
 
 
 def _made(path, graph, *, streaming, quiet=False):
-    """Whether the graph of a model could be made; why not is told, and so is that it is made."""
+    """Make the graph of a model; returns whether it was made. Notes say so, and give the reason."""
     tell = (lambda _message: None) if quiet else note
     model, card = modelfile.load_model(path)
     is_quantised = bool(card.quantized) and card.quantized["target"] == "cpu"

@@ -54,24 +54,18 @@ class Place:
                 )
 
 
-MOST_BYTES = 1 << 30  # resident
-
-
 @dataclass(frozen=True)
 class Target:
     """What is fed: `read(place, name, mutant)` raises SepcliError, or nothing.
 
     seeds: {name: healthy file}. mutate: how mutants are made of them, or that by their endings.
     share: of the mutants of all targets; larger for what takes a millisecond and not twenty.
-    most_bytes: resident. A network that its user asks for in a configuration is made, and may be a
-        large one; what a file of others asks for has to be in it.
     """
 
     seeds: Callable[[], dict[str, bytes]]
     read: Callable[[Place, str, bytes], None]
     mutate: Mutate | dict[str, Mutate] = mutate
     share: int = 1
-    most_bytes: int = MOST_BYTES
 
     def mutant(self, seed: int, target: str, index: int) -> tuple[str, bytes]:
         """(Name of the seed file, mutant number `index`), a function of the arguments alone."""
@@ -354,7 +348,7 @@ TARGETS = {
     "foreign audio": Target(material.foreign_sounds, read_sound, share=4),
     "tar": Target(material.tars, read_tar, formats.tar, share=6),
     "lists": Target(material.lists, read_list, {"jsonl": json_lines, "json": json_text}),
-    "configs": Target(material.configs, read_config, formats.yaml_text, most_bytes=2 << 30),
+    "configs": Target(material.configs, read_config, formats.yaml_text),
     "packs": Target(material.packs, read_pack, sealed.pack),
     "models": Target(material.models, read_model, formats.safetensors),
     "open-unmix": Target(

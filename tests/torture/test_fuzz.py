@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from tests.torture import fuzz, targets, worker
-from tests.torture.targets import MOST_BYTES, TARGETS, Target
+from tests.torture.targets import TARGETS, Target
 
 COUNT = 2000
 
@@ -44,7 +44,7 @@ def read_the_worst(place, name, data):
         while True:
             pass
     elif what == "memory":
-        bytearray(MOST_BYTES)[:: 1 << 12] = bytes(MOST_BYTES >> 12)
+        bytearray(worker.MOST_BYTES)[:: 1 << 12] = bytes(worker.MOST_BYTES >> 12)
     elif what == "write":
         (place.inputs.parent / "escaped").write_text("x")
     elif what == "run":

@@ -25,6 +25,7 @@ from pathlib import Path
 from tests.torture.targets import TARGETS, Place
 
 CPU_S = 10.0  # of one mutant
+MOST_BYTES = 1 << 30  # resident
 DATA_LIMIT = 6 << 30  # what a process may ask for at all, for the sake of the machine
 LONGEST = 20_000  # characters of a message
 # libmpg123 within libsndfile; nothing can keep it quiet but taking standard error away from all.
@@ -162,7 +163,7 @@ class Feeder:
         if lines := said(size):
             wrong = wrong or f"printed: {lines}"
         most = peak()
-        if most > TARGETS[target].most_bytes:
+        if most > MOST_BYTES:
             wrong = wrong or f"took {most >> 20} MB"
         if wrong:
             self._tell(target, index, name, wrong)
