@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+import math
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sepcli.errors import SepcliError
-from sepcli.models import NONSENSE, build, known, model_class
+from sepcli.models import NONSENSE, build, known, model_class, resolve
 from sepcli.models.modelfile import load_model, read_card, shipped
 from sepcli.models.weights import bags
 
 if TYPE_CHECKING:
     from sepcli.nn.model import Model
+
+LARGE = 100_000_000  # parameters that nobody needs the numbers of before a training begins
 
 
 def describe(name: str | Path) -> dict[str, Any]:
@@ -21,10 +25,11 @@ def describe(name: str | Path) -> dict[str, Any]:
 
     Returns a dict with units in its keys: `parameters`, `macs_per_second`, `sample_rate` (Hz),
     `sources`, `latency_ms` (algorithmic), `receptive_field_ms`, `causal`; of a model file also
-    its `card`, `bytes`, `sha256` and `licence`. Raises SepcliError.
+    its `card`, `bytes`, `sha256` and `licence`. What is not known is left out, such as
+    the work of a configuration of more than LARGE parameters. Raises SepcliError.
     """
     if Path(name).suffix in bags.YAML and not bags.is_bag(Path(name)):
-        return {"config": str(name), **_model(*configured(name))}
+        return {"config": str(name), **_model(*configured(name, most=LARGE))}
     model, card = load_model(name)
     return {
         "file": str(card.path),
@@ -61,19 +66,37 @@ def _facts(model, name):
     }
 
 
-def configured(path: str | Path) -> tuple[str, Model, dict[str, Any]]:
-    """The model of the YAML configuration `path`, untrained: its name, itself, its settings."""
+def configured(path: str | Path, most: float = math.inf) -> tuple[str, Model, dict[str, Any]]:
+    """The model of the YAML configuration `path`, untrained: its name, itself, its settings.
+
+    One of more than `most` parameters has none of their numbers, only what they would be: it is on
+    torch's device meta, unless its constructor needs numbers. Raises SepcliError.
+    """
     from sepcli.config import load
 
     section = load(path).get("model")
     if not isinstance(section, dict) or "name" not in section:
         raise SepcliError(f"{path}: no model section with a name; nothing to describe")
-    settings = {key: value for key, value in section.items() if key != "name"}
     try:
-        return section["name"], build(section["name"], own=True, **settings), settings
-    except NONSENSE as error:
+        settings = resolve(section)
+        name = settings.pop("name")
+        model = _built(name, settings, most)
+    except (SepcliError, *NONSENSE) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise SepcliError(f"{path}: {reason}") from None
+    return name, model, {key: settings[key] for key in section if key != "name"}
+
+
+def _built(name, settings, most):
+    """The model; without numbers where it has more than `most` parameters and they tell nothing."""
+    if most < math.inf:
+        import torch
+
+        with suppress(*NONSENSE), torch.device("meta"):
+            model = build(name, own=True, **settings)
+            if sum(p.numel() for p in model.parameters()) > most:
+                return model
+    return build(name, own=True, **settings)
 
 
 def _model(name, model, settings):
@@ -85,9 +108,10 @@ def _model(name, model, settings):
         "channels": model.channels,
         "sample_rate": rate,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "macs_per_second": macs_per_second(model),
-        "causal": model.causal,
     }
+    if model.device.type != "meta":
+        about["macs_per_second"] = macs_per_second(model)
+    about["causal"] = model.causal
     if model.causal:
         about["hop_ms"] = 1000 * model.hop / rate
         about["latency_ms"] = 1000 * model.latency / rate

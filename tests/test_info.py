@@ -6,6 +6,7 @@ from click.testing import CliRunner
 
 from sepcli.about import describe
 from sepcli.cli import main
+from sepcli.errors import SepcliError
 from sepcli.models import MODELS, build, modelfile
 
 
@@ -116,3 +117,53 @@ def test_the_work_of_attention_is_counted():
     N, F, D = 32, 32, 4
     layers = 3 * N * F * 12 * D**2 + 2 * N * F * D * (N + F + 4 * 4)
     assert two - one == layers + N * F * 4 * D**2
+
+
+@pytest.mark.parametrize("name", sorted(MODELS))
+def test_what_a_model_says_of_itself_needs_no_numbers(name, monkeypatch, tmp_path):
+    """Each can be built on torch's device meta, and is the same there."""
+    path = tmp_path / "config.yaml"
+    path.write_text(f"model: {{name: {name}}}\n")
+    whole = describe(path)
+    monkeypatch.setattr("sepcli.about.LARGE", 0)
+    del whole["macs_per_second"]
+    assert describe(path) == whole
+
+
+def test_the_numbers_of_a_large_configuration_are_not_made():
+    """1.2 TB as float32, which no machine that runs this has."""
+    about = describe_config("name: open_unmix\nhidden: 120000\n")
+    assert about["parameters"] == 288_852_015_268
+    assert "macs_per_second" not in about
+
+
+def test_what_needs_numbers_to_be_built_is_built_with_them(monkeypatch, tmp_path):
+    """Such as a model of one's own, however large."""
+    (tmp_path / "counted_net.py").write_text(
+        "from torch import linspace, nn\n"
+        "class Net(nn.Module):\n"
+        "    sample_rate, channels, sources = 8000, 1, ('a', 'b')\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.conv = nn.Conv1d(1, 2, int(linspace(1, 9, 3).max()), padding='same')\n"
+        "    def forward(self, x):\n"
+        "        return self.conv(x)[:, :, None]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sepcli.about.LARGE", 0)
+    about = describe_config("name: counted_net:Net\n")
+    assert (about["parameters"], about["macs_per_second"]) == (20, 2 * 9 * 8000)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ("hidden: wide", "model.hidden must be a whole number, not 'wide'"),
+        ("hidden: [1]", "model.hidden must be a whole number, not [1]"),
+        ("hiden: 8", "unknown setting model.hiden; did you mean hidden?"),
+    ],
+)
+def test_settings_of_a_model_are_checked_as_for_a_training(settings, reason):
+    with pytest.raises(SepcliError, match=rf"config\.yaml: {re.escape(reason)}"):
+        describe_config(f"name: open_unmix\n{settings}\n")
+    assert describe_config("name: open_unmix\nhidden: 8.0\n")["settings"] == {"hidden": 8}

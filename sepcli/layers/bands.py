@@ -5,6 +5,7 @@ B batch, N frames, F bins, K bands, D features.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -83,12 +84,12 @@ class BandMerge(nn.Module):
             nn.init.normal_(linear.weight, std=1e-4)
             with torch.no_grad():
                 linear.bias.copy_(torch.tensor([1.0, 0.0]).repeat(linear.out_features // 2))
-        share = torch.zeros(bins)
+        share = np.zeros(bins, np.float32)
         for first, last in self.bands:
             share[first : last + 1] += 1
         if not share.all():
             raise ValueError(f"the bands leave out {int((share == 0).sum())} of {bins} bins")
-        self.register_buffer("share", share.reciprocal(), persistent=False)
+        self.register_buffer("share", torch.from_numpy(1 / share), persistent=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         B, N = x.shape[:2]

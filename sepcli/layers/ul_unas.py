@@ -14,6 +14,7 @@ import math
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -54,17 +55,17 @@ def erb_bands(bins: int, first: int, count: int, sample_rate: int) -> torch.Tens
     """
     hz = sample_rate / 2 / (bins - 1)
     rate = lambda f: math.log10(0.00437 * f + 1)  # noqa: E731
-    rates = torch.linspace(rate(first * hz), rate(sample_rate / 2), count, dtype=torch.float64)
-    centres = (((10**rates - 1) / 0.00437 / hz).round().long() - first).tolist()
+    rates = np.linspace(rate(first * hz), rate(sample_rate / 2), count)
+    centres = (np.rint((10**rates - 1) / 0.00437 / hz).astype(int) - first).tolist()
     if count < 2 or any(b <= a for a, b in pairwise(centres)):
         raise ValueError(f"{bins - first} bins from {first} on are too few for {count} bands")
-    places = torch.arange(bins - first, dtype=torch.float64)
-    shares = torch.zeros(count, bins - first, dtype=torch.float64)
+    places = np.arange(bins - first, dtype=np.float64)
+    shares = np.zeros((count, bins - first))
     for k, (low, high) in enumerate(pairwise(centres)):
         inside = (places >= low) & (places <= high)
         rising = (places[inside] - low) / (high - low)
         shares[k, inside], shares[k + 1, inside] = 1 - rising, rising
-    return shares.float()
+    return torch.from_numpy(shares.astype(np.float32))
 
 
 class AffinePRelu(nn.Module):

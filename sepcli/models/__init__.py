@@ -69,6 +69,21 @@ def model_class(name: str, *, own: bool = False) -> type[Model]:
     return conform(found)
 
 
+def resolve(section: Any) -> dict[str, Any]:
+    """The section `model` of a configuration, {"name": ..., settings}, checked, with every default.
+
+    Its model may be one's own. Raises SepcliError.
+    """
+    from sepcli import config
+
+    if not isinstance(section, dict) or "name" not in section:
+        raise SepcliError(f"model.name is missing; choose from {', '.join(sorted(known()))}")
+    settings = {key: value for key, value in section.items() if key != "name"}
+    cls = model_class(section["name"], own=True)
+    checked = config.check_keys(cls, settings, section="model")
+    return {"name": section["name"], **config.defaults(cls), **checked}
+
+
 def build(name: str, *, own: bool = False, **settings: Any) -> Model:
     """Build the model called `name`; `settings` are its constructor's keywords, `own` as above.
 

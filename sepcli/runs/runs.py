@@ -72,7 +72,7 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
     )
     kept_out = {"items": 100, "seed": VALIDATION_SEED}
     return {
-        "model": _resolve_model(sections["model"]),
+        "model": models.resolve(sections["model"]),
         "data": {
             "train": datasets.resolve(
                 data["train"], section="data.train", items=0, seed=train["seed"]
@@ -81,15 +81,6 @@ def resolve(config: dict[str, Any]) -> dict[str, Any]:
         },
         "train": train,
     }
-
-
-def _resolve_model(section):
-    if not isinstance(section, dict) or "name" not in section:
-        raise SepcliError(f"model.name is missing; choose from {', '.join(sorted(models.MODELS))}")
-    settings = {key: value for key, value in section.items() if key != "name"}
-    cls = models.model_class(section["name"], own=True)
-    checked = configuration.check_keys(cls, settings, section="model")
-    return {"name": section["name"], **configuration.defaults(cls), **checked}
 
 
 def overfit(config: dict[str, Any], items: int) -> dict[str, dict[str, Any]]:

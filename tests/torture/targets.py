@@ -212,7 +212,7 @@ def read_pack(place: Place, name: str, data: bytes) -> None:
 def read_config(place: Place, name: str, data: bytes) -> None:
     """What a training checks before it begins, and what `info` says of the model."""
     from sepcli import config
-    from sepcli.about import configured
+    from sepcli.about import LARGE, configured
     from sepcli.runs import runs
 
     path = place.put("x.yaml", data)
@@ -220,7 +220,7 @@ def read_config(place: Place, name: str, data: bytes) -> None:
     with refusable() as resolved:
         runs.resolve(settings)
     with refusable() as built:
-        configured(path)
+        configured(path, LARGE)
     first_of(resolved, built)
 
 
