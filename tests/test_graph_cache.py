@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,71 @@ def test_a_graph_is_made_once_and_then_needs_no_torch(cache, tmp_path, caplog):
     )
     assert (result.returncode, result.stderr) == (0, b"")
     np.testing.assert_array_equal(np.frombuffer(result.stdout, "<f4")[None], expected)
+
+
+STREAM = "from sepcli.cli import main\nmain()"
+
+
+def streamed(path, audio):
+    call = [sys.executable, "-c", STREAM, "stream", "-t", "raw", "-m", str(path)]
+    return subprocess.run(call, input=audio.tobytes(), capture_output=True, timeout=120)
+
+
+def test_stream_does_not_wait_for_the_graph_of_the_next_time(cache, tmp_path):
+    """By torch, and then by the graph that another process has made meanwhile."""
+    settings = {"filters": 64, "bottleneck": 16, "skip": 16, "hidden": 16, "blocks": 1}
+    torch.manual_seed(0)
+    model = randomise(build("conv_tasnet", **settings))
+    path = tmp_path / "fresh.safetensors"
+    save(path, "conv_tasnet", settings, model.state_dict(), {})
+    audio = noise(1, 4000)
+    first = streamed(path, audio)
+    assert first.returncode == 0
+    assert b"run by torch; a faster graph is being made for the next time" in first.stderr
+    graph = cache / "graphs" / graph_of(path)
+    deadline = time.monotonic() + 600
+    while not graph.is_file():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    second = streamed(path, audio)
+    assert (second.returncode, second.stderr) == (0, b"")
+    one, other = (np.frombuffer(run.stdout, "<f4") for run in (first, second))
+    assert len(one) == 4000
+    np.testing.assert_allclose(other, one, atol=1e-4)
+
+
+def test_why_there_is_no_graph_is_told_the_next_time(cache, tmp_path, monkeypatch, caplog):
+    path = make(tmp_path / "m.safetensors")
+    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
+    monkeypatch.setattr(os, "nice", lambda _by: 0)
+    (cache / "graphs").mkdir(parents=True)
+    cached.make_later(path)
+    assert kept(cache) == [graph_of(path).replace(".onnx", ".txt"), "lock"]
+    assert open_runner(path, later=True).engine == "torch"
+    assert "differs from the model" in caplog.messages[-1]
+    assert caplog.messages[-1].endswith("run by torch")
+
+
+def test_a_graph_is_made_by_one_process_at_a_time(cache, tmp_path, monkeypatch):
+    """Whoever comes second waits, and then finds it."""
+    path, order = make(tmp_path / "m.safetensors"), []
+    monkeypatch.setattr(os, "nice", lambda _by: 0)
+    (cache / "graphs").mkdir(parents=True)
+    made = cached._made
+
+    def slowly(*args, **settings):
+        order.append("made")
+        time.sleep(0.2)
+        return made(*args, **settings)
+
+    monkeypatch.setattr(cached, "_made", slowly)
+    threads = [threading.Thread(target=cached.make_later, args=(path,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert order == ["made"]
+    assert kept(cache) == [graph_of(path), "lock"]
 
 
 def test_other_weights_have_another_graph_and_a_damaged_one_is_made_again(cache, tmp_path):

@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     default="auto",
     show_default=True,
     help="onnx runs the graph beside the weights (see sepcli export), or makes one, once; auto "
-    "does so where it can.",
+    "runs it where there is one, else torch, while one is made for the next time.",
 )
 @click.option(
     "--verify",
@@ -134,7 +134,8 @@ def command(
 
     name = model or ("extract" if references else "denoise")
     with Signals() as signals:
-        runner = open_runner(name, engine, references)
+        live = verify is None and latency is None
+        runner = open_runner(name, engine, references, later=live)
         if runner.engine == "torch":
             import torch
 

@@ -9,18 +9,22 @@ from sepcli.errors import SepcliError
 from sepcli.nn.runner import Runner, TorchRunner
 
 
-def open_runner(name: str, engine: str = "auto", references: Sequence[str] = ()) -> Runner:
+def open_runner(
+    name: str, engine: str = "auto", references: Sequence[str] = (), *, later: bool = False
+) -> Runner:
     """Load the model `name` (see `modelfile.locate`), or a graph NAME.onnx, to be run live.
 
     engine: `torch`; `onnx`, the graph that lies beside the weights under the same name, or one that
     is made of them and kept in the cache; `auto`, that graph if it was made from these very weights
     or can be, torch otherwise. references: sound files of what a conditioned model is to find.
-    Raises SepcliError.
+    later: where there is no graph, `auto` does not wait for one: another process makes it, for the
+    next time. Raises SepcliError.
     """
     from sepcli.models.modelfile import load_model, locate
 
     path = locate(name)
-    runner = None if engine == "torch" else _graph_runner(path, strict=engine == "onnx")
+    strict = engine == "onnx"
+    runner = None if engine == "torch" else _graph_runner(path, strict, later and not strict)
     if runner is None:
         model = load_model(path)[0]
         return TorchRunner(given(model, references) if references else model)
@@ -31,7 +35,7 @@ def open_runner(name: str, engine: str = "auto", references: Sequence[str] = ())
     return runner.given(read_references(references, runner.sample_rate))
 
 
-def _graph_runner(path, *, strict):
+def _graph_runner(path, strict, later):
     """What runs the graph of the model `path`; None where torch has to, an error if `strict`."""
     from sepcli.graphs.onnx import SUFFIXES, OnnxRunner, open_graph
     from sepcli.models.modelfile import digest
@@ -53,7 +57,7 @@ def _graph_runner(path, *, strict):
             )
     from sepcli.graphs.cached import cached_runner
 
-    runner = cached_runner(path, sha256)
+    runner = cached_runner(path, sha256, later=later)
     if runner is None and strict:
         raise SepcliError(f"{graph}: no such graph; make it: sepcli export {path} -o {graph}")
     return runner
