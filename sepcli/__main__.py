@@ -8,7 +8,6 @@ import atexit
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 _codes: list[int] = []  # the exit code, once it is known
 
@@ -29,7 +28,7 @@ atexit.register(_end)  # before anything else is imported, so that it runs last
 from sepcli import cli  # noqa: E402
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the command that the process was started with."""
     try:
         cli.main()
