@@ -70,3 +70,12 @@ def test_the_defaults_are_those_of_the_third_generation_of_denoise():
     model = build("band_lstm")
     assert sum(p.numel() for p in model.parameters()) == 976_410
     assert model.latency == 512
+
+
+def test_features_are_dropped_in_training_alone():
+    model = randomise(build("band_lstm", **SETTINGS | {"dropout": 0.5})).train()
+    x = torch.randn(1, 1, 1000)
+    assert not torch.equal(model(x), model(x))
+    without = build("band_lstm", **SETTINGS).eval()
+    without.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval()(x), without(x))

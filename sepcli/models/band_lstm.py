@@ -64,6 +64,8 @@ class BandLstmNet(SpectralModel):
     full_width, full_hidden, full_blocks, full_repeats: of the full-band network, whose dilations
         are 1, 2, 4, ... in each repeat.
     memory: seconds after which a frame weighs 1/e in the running means.
+    dropout: share of what the full-band network reads, and of the features of the bands before each
+        LSTM and the gains, that training sets to 0.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class BandLstmNet(SpectralModel):
         full_blocks: int = 6,
         full_repeats: int = 2,
         memory: float = 0.992,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if len(sources) not in (1, 2):
@@ -94,6 +97,7 @@ class BandLstmNet(SpectralModel):
         bins = window // 2 + 1
         widths = band_widths(bins, bands)
         self.bins, self.bands = bins, len(widths)
+        self.dropout = dropout
         self.mean = RunningMean(memory * sample_rate / hop)
         self.full = FullBand(bins, full_width, full_hidden, full_blocks, full_repeats)
         self.encoder = BandEncoder(PLANES + 1, widths, span, channels)
@@ -125,10 +129,10 @@ class BandLstmNet(SpectralModel):
         features, logits, level, means, full = self.listen(x, means, full)
         hidden, following = self.mixers[0](self.encoder(features)), []
         for lstm, mixer, past in zip(self.lstms, self.mixers[1:], lstms, strict=True):
-            hidden, past = lstm.step(hidden, past)
+            hidden, past = lstm.step(self.dropped(hidden), past)
             hidden = mixer(hidden)
             following.append(past)
-        correction = self.decoder(self.norm(hidden).relu())
+        correction = self.decoder(self.dropped(self.norm(hidden).relu()))
         return logits + correction, level, (means, full, tuple(following))
 
     def listen(
@@ -141,11 +145,15 @@ class BandLstmNet(SpectralModel):
         both, *means = self.mean.step(both, *means)
         level, own = both[:, :1], both[:, 1:]
         relative = magnitude / level
-        logits, full = self.full.step(relative, full)
+        logits, full = self.full.step(self.dropped(relative), full)
         parts = x * (power ** ((COMPRESSION - 1) / 2) / level)[:, None]  # (B, 2, F, N)
         beyond = magnitude / (own + 0.1 * level)  # 1 / 1.1 while a bin is as loud as ever
         others = torch.stack([relative - 1, beyond - 0.9, (logits / 2).tanh()], 1)
         return torch.cat([parts, others], 1), logits, level, tuple(means), full
+
+    def dropped(self, x: torch.Tensor) -> torch.Tensor:
+        """Features, some of which are 0 in training."""
+        return F.dropout(x, self.dropout) if self.training and self.dropout else x
 
     def exported(self) -> Any:
         return OneFrame(self)
