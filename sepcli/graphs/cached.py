@@ -10,6 +10,7 @@ import sys
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from sepcli import files
 from sepcli.errors import SepcliError, note
@@ -56,8 +57,9 @@ def _begin(path, graph):
         return
     note(f"{path}: run by torch; a faster graph is being made for the next time: {graph}")
     command = [sys.executable, "-m", __name__, str(path.absolute())]
+    apart: dict[str, Any] = {"process_group": 0} if os.name == "posix" else {}
     nothing = subprocess.DEVNULL
-    subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing, process_group=0)
+    subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing, **apart)
 
 
 def make_later(path: Path) -> None:
@@ -65,7 +67,8 @@ def make_later(path: Path) -> None:
 
     It takes what others leave of the processor, and is done for one model at a time.
     """
-    os.nice(19)
+    if hasattr(os, "nice"):
+        os.nice(19)
     graph = _place(digest(*modelfile.weights_of(path)), streaming=True)
     if graph is None:
         return
