@@ -110,3 +110,17 @@ def test_prelu_is_that_of_torch_with_its_gradient(slopes):
     given = x, layer.weight
     gradients = [torch.autograd.grad(y.sin().sum(), given) for y in (found, expected)]
     torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("slope", [-0.5, 0.0, 0.25, 0.85, 0.95, 1.0, 1.5])
+def test_the_gradient_of_a_slope_is_as_exact_as_its_numbers(slope, dtype):
+    torch.manual_seed(0)
+    x, gradient = (torch.randn(4, 50, 7).to(dtype) for _ in "ab")
+    layer = nn.PReLU(init=slope)
+    rows.apply(layer, x).backward(gradient)
+    exact = (gradient.double() * x.double().clamp(max=0)).sum()
+    scale = (gradient.double() * x.double()).abs().sum()
+    assert abs(layer.weight.grad.item() - exact) < scale * (
+        1e-5 if dtype == torch.float32 else 1e-2
+    )

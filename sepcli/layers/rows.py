@@ -87,9 +87,15 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
-        of_x, of_weight = torch.zeros_like(x), torch.zeros_like(weight)
-        for k, out, into in ctx.taps:
+        of_weight = torch.zeros_like(weight)
+        (first, out, into), *others = ctx.taps
+        if _covers(into, x.shape[1]):
+            of_x = gradient[:, out] * weight[first]
+        else:
+            of_x, others = torch.zeros_like(x), ctx.taps
+        for k, out, into in others:
             of_x[:, into].addcmul_(gradient[:, out], weight[k])
+        for k, out, into in ctx.taps:
             torch.sum(gradient[:, out] * x[:, into], (0, 1), out=of_weight[k])
         of_bias = gradient.sum((0, 1)) if ctx.has_bias else None
         return of_x, of_weight, of_bias, None, None, None
@@ -123,6 +129,12 @@ class _LeakyRelu(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         x, slope = ctx.saved_tensors
-        of_x = torch.ops.aten.leaky_relu_backward(gradient, x, slope.item(), False)
-        of_slope = torch.dot(gradient.reshape(-1), x.clamp(max=0).reshape(-1))
+        a = slope.item()
+        of_x = torch.ops.aten.leaky_relu_backward(gradient, x, a, False)
+        flat = x.reshape(-1)
+        if x.element_size() > 2 and abs(1 - a) > 0.1:  # needs no tensor in between
+            whole = torch.dot(gradient.reshape(-1), flat)
+            of_slope = (whole - torch.dot(of_x.reshape(-1), flat)) / (1 - a)
+        else:
+            of_slope = torch.dot(gradient.reshape(-1), flat.clamp(max=0))
         return of_x, of_slope.to(slope.dtype).view_as(slope)
