@@ -167,3 +167,9 @@ def test_settings_of_a_model_are_checked_as_for_a_training(settings, reason):
     with pytest.raises(SepcliError, match=rf"config\.yaml: {re.escape(reason)}"):
         describe_config(f"name: open_unmix\n{settings}\n")
     assert describe_config("name: open_unmix\nhidden: 8.0\n")["settings"] == {"hidden": 8}
+
+
+def test_lists_of_settings_are_names_with_commas(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("model: {name: open_unmix, sources: [vocals, drums]}\n")
+    assert re.search(r"^  sources +vocals, drums$", invoke(path).stdout, re.MULTILINE)

@@ -156,7 +156,7 @@ def _lines(about, indent=""):
             yield f"{indent}{key}"
             yield from _lines(value, indent + "  ")
             continue
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             value = ", ".join(map(str, value))
         elif isinstance(value, int) and not isinstance(value, bool) and key != "sample_rate":
             value = f"{value:,}"
