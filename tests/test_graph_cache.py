@@ -186,10 +186,11 @@ def test_torch_runs_what_cannot_be_made_and_the_reason_is_told(
         open_runner(path, "onnx")
 
 
-def test_a_cache_that_cannot_be_written_is_told(tmp_path, cache, caplog):
+@pytest.mark.parametrize("later", [False, True])
+def test_a_cache_that_cannot_be_written_is_told(tmp_path, cache, caplog, later):
     path = make(tmp_path / "m.safetensors")
     cache.write_text("a file")
-    assert open_runner(path).engine == "torch"
+    assert open_runner(path, later=later).engine == "torch"
     assert "cache: a file, where a folder is needed" in caplog.messages[-1]
 
 

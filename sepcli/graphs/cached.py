@@ -48,6 +48,7 @@ def _begin(path, graph):
     if not _makes_sense(model, card, streaming=True) or _lacks_packages(path, note):
         return
     try:
+        files.check_place(graph)
         files.make_folder(graph.parent)
         if (reason := _reason(graph)).is_file():
             note(files.read_text(reason))
